@@ -1,0 +1,215 @@
+/**
+ * The vocabulary in which the ops say what they expect. Each check takes the op and the argument by name first, and throws
+ * `op: argument is this, expected that (because)`; a check of a plain value returns it, one of a shape returns its sizes.
+ */
+import { type DType, dtypes } from './dtype.js';
+import { ArgumentError, DTypeError, ShapeError } from './errors.js';
+
+/** What the checks read of a tensor. */
+interface Described {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+}
+
+/** A size that is fixed (number), any size under a name, or, in front, '...': any number of leading sizes. */
+type Pattern = readonly (number | string)[];
+
+/** Bounds of a number: `min` and `max` are allowed themselves, `above` and `below` are not. */
+interface Bounds {
+  readonly min?: number;
+  readonly max?: number;
+  readonly above?: number;
+  readonly below?: number;
+}
+
+/** The most dimensions a tensor may have. */
+export const MAX_RANK = 8;
+/** Tensors are smaller than this many bytes, so that no size or offset is ever inexact. */
+const MAX_BYTES = 2 ** 48;
+
+/** The number of elements of a shape; 1 for []. */
+export const elements = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+
+/** A shape as it stands in messages: [2, 64, Hkv, 96]. */
+export const show = (shape: Pattern): string => `[${shape.join(', ')}]`;
+
+/** A wrong value as it stands in messages. */
+export function describe(value: unknown): string {
+  if (typeof value === 'string') return `'${value}'`;
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value === 'function') return 'a function';
+  if (typeof value !== 'object' || value === null) return String(value);
+  const name: unknown = value.constructor?.name;
+  return typeof name === 'string' && name !== 'Object' ? `a ${name}` : 'an object';
+}
+
+const why = (because: string): string => (because ? ` (${because})` : '');
+
+/**
+ * The tensor has the expected sizes, all of them at least 1. Returns its sizes, in the order of the pattern; the leading
+ * sizes under '...' come as one product.
+ */
+export function shape<const P extends Pattern>(
+  op: string,
+  name: string,
+  tensor: Described,
+  expected: P,
+  because = '',
+): { -readonly [I in keyof P]: number } {
+  const open = expected[0] === '...' ? 1 : 0;
+  const lead = tensor.shape.length - expected.length + open;
+  const sizes = open ? [elements(tensor.shape.slice(0, lead)), ...tensor.shape.slice(lead)] : tensor.shape;
+  const fits =
+    (open ? lead >= 0 : lead === 0) && expected.every((size, i) => typeof size === 'string' || size === sizes[i]);
+  if (!fits || sizes.some((size) => size < 1)) {
+    const positive = fits ? ' with every size at least 1' : '';
+    throw new ShapeError(
+      `${op}: ${name} has shape ${show(tensor.shape)}, expected ${show(expected)}${positive}${why(because)}`,
+    );
+  }
+  return sizes as { -readonly [I in keyof P]: number };
+}
+
+/** `size` is a multiple of `divisor`; `name` says what it is the size of. */
+export function multiple(op: string, name: string, size: number, divisor: number, because: string): number {
+  if (size % divisor !== 0) {
+    throw new ShapeError(`${op}: ${name} is ${size}, expected a multiple of ${divisor}${why(because)}`);
+  }
+  return size;
+}
+
+/** `size` is odd. */
+export function odd(op: string, name: string, size: number, because: string): number {
+  if (size % 2 !== 1) throw new ShapeError(`${op}: ${name} is ${size}, expected an odd number${why(because)}`);
+  return size;
+}
+
+/** The tensor's dtype is the allowed one, or one of those allowed. */
+export function dtype(
+  op: string,
+  name: string,
+  tensor: Described,
+  allowed: DType | readonly DType[],
+  because = '',
+): DType {
+  const list = [allowed].flat();
+  if (!list.includes(tensor.dtype)) {
+    throw new DTypeError(`${op}: ${name} has dtype ${tensor.dtype}, expected ${list.join(', ')}${why(because)}`);
+  }
+  return tensor.dtype;
+}
+
+/** The value is the name of a dtype, one of those allowed. */
+export function dtypeName(
+  op: string,
+  name: string,
+  value: unknown,
+  allowed: readonly string[] = Object.keys(dtypes),
+): DType {
+  if (!allowed.includes(value as string)) {
+    throw new DTypeError(`${op}: ${name} is ${describe(value)}, expected ${allowed.join(', ')}`);
+  }
+  return value as DType;
+}
+
+/** The value is an exact integer within the bounds. */
+export function integer(op: string, name: string, value: unknown, bounds: Bounds = {}): number {
+  if (!Number.isSafeInteger(value) || !within(value as number, bounds)) {
+    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected an integer${limits(bounds)}`);
+  }
+  return value as number;
+}
+
+/** The value is a finite number within the bounds. */
+export function finite(op: string, name: string, value: unknown, bounds: Bounds = {}): number {
+  if (!Number.isFinite(value) || !within(value as number, bounds)) {
+    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected a finite number${limits(bounds)}`);
+  }
+  return value as number;
+}
+
+function within(value: number, { min, max, above, below }: Bounds): boolean {
+  return !(
+    (min !== undefined && value < min) ||
+    (max !== undefined && value > max) ||
+    (above !== undefined && value <= above) ||
+    (below !== undefined && value >= below)
+  );
+}
+
+function limits({ min, max, above, below }: Bounds): string {
+  const parts = [
+    min === undefined ? '' : `at least ${min}`,
+    max === undefined ? '' : `at most ${max}`,
+    above === undefined ? '' : `above ${above}`,
+    below === undefined ? '' : `below ${below}`,
+  ].filter(Boolean);
+  return parts.length ? ` ${parts.join(' and ')}` : '';
+}
+
+/** The value is true or false. */
+export function boolean(op: string, name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') {
+    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected true or false`);
+  }
+  return value;
+}
+
+/** The value is one of the words. */
+export function oneOf<W extends string>(op: string, name: string, value: unknown, words: readonly W[]): W {
+  if (!words.includes(value as W)) {
+    const list = words.map((word) => `'${word}'`).join(' or ');
+    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected ${list}`);
+  }
+  return value as W;
+}
+
+/** The value is an object, such as the record of tensors that a backward op takes. */
+export function object<T extends object>(op: string, name: string, value: T): T {
+  if (typeof value !== 'object' || value === null) {
+    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected an object`);
+  }
+  return value;
+}
+
+/** The value is a list of at least one entry. */
+export function list<T>(op: string, name: string, value: readonly T[]): readonly T[] {
+  if (!Array.isArray(value) || value.length === 0) {
+    const given = Array.isArray(value) ? 'empty' : describe(value);
+    throw new ArgumentError(`${op}: ${name} is ${given}, expected an array of at least one`);
+  }
+  return value;
+}
+
+/** The options given, none by default, without a name that is not known. */
+export function options<T extends object>(op: string, given: T | undefined, known: readonly (keyof T & string)[]): T {
+  const checked = object(op, 'options', given === undefined ? ({} as T) : given);
+  const stranger = Object.keys(checked).find((name) => !(known as readonly string[]).includes(name));
+  if (stranger !== undefined) {
+    throw new ArgumentError(`${op}: there is no option '${stranger}'; known: ${known.join(', ')}`);
+  }
+  return checked;
+}
+
+/** The value is a shape that a tensor of that dtype can have. Returns a frozen copy. */
+export function sizes(op: string, value: readonly number[], type: DType): readonly number[] {
+  if (!Array.isArray(value)) throw new ArgumentError(`${op}: shape is ${describe(value)}, expected an array of sizes`);
+  const copy: readonly number[] = Object.freeze([...value]);
+  if (copy.length > MAX_RANK) {
+    throw new ShapeError(`${op}: shape ${show(copy)} has ${copy.length} sizes, expected at most ${MAX_RANK}`);
+  }
+  if (!copy.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    throw new ShapeError(`${op}: shape is ${show(copy)}, expected integers of at least 0`);
+  }
+  if (elements(copy) * dtypes[type].bytes >= MAX_BYTES) {
+    throw new ShapeError(`${op}: shape ${show(copy)} of ${type} is too large, expected fewer than 2^48 bytes`);
+  }
+  return copy;
+}
+
+/** There are as many elements as the shape says. */
+export function count(op: string, name: string, length: number, wanted: readonly number[]): void {
+  if (length !== elements(wanted)) {
+    throw new ShapeError(`${op}: ${name} has ${length} elements, expected ${elements(wanted)} (shape ${show(wanted)})`);
+  }
+}

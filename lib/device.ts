@@ -1,0 +1,99 @@
+/** The devices of this machine and how one is chosen. */
+import { binding, type DeviceHandle } from './binding.js';
+import { ArgumentError, DeviceError } from './errors.js';
+
+/** The name of a device: the CPU, or a CUDA device by its ordinal. */
+export type DeviceId = 'cpu' | `cuda:${number}`;
+
+/** What is known of a device, usable or not. */
+export interface DeviceInfo {
+  readonly id: DeviceId;
+  readonly kind: 'cpu' | 'cuda';
+  /** The maker's name of it. */
+  readonly name: string;
+  readonly usable: boolean;
+  /** Why it is not usable, in words one can act on. */
+  readonly reason?: string;
+  /** Physical memory in bytes. */
+  readonly memoryBytes: number;
+  /** CPU: the instruction set that the kernels use (SAS_ISA chooses a lesser one). */
+  readonly isa?: string;
+  /** CPU: the number of compute threads (SAS_THREADS). */
+  readonly threads?: number;
+  /** CUDA: major and minor. */
+  readonly computeCapability?: readonly [number, number];
+  readonly driver?: string;
+  readonly blas?: string;
+}
+
+let handleOf: (device: Device) => DeviceHandle;
+
+/** A device that is open; get it from `getDevice`. */
+export class Device {
+  static {
+    handleOf = (device) => device.#handle;
+  }
+
+  readonly info: DeviceInfo;
+  readonly #handle: DeviceHandle;
+
+  /** @internal */
+  constructor(info: DeviceInfo, handle: DeviceHandle) {
+    this.info = info;
+    this.#handle = handle;
+  }
+
+  /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
+  synchronize(): Promise<void> {
+    return binding.synchronize(this.#handle);
+  }
+
+  /** Bytes held by tensors and queued work now, the most so far, and what is reserved from the system. */
+  memory(): { live: number; peak: number; reserved: number } {
+    return binding.memory(this.#handle);
+  }
+}
+
+/** The native handle of a device. */
+export const deviceHandle = (device: Device): DeviceHandle => handleOf(device);
+
+/** Every device found, also those that cannot be used, with the reason. Never throws. */
+export function listDevices(): DeviceInfo[] {
+  return binding.listDevices() as DeviceInfo[];
+}
+
+const opened = new Map<string, Device>();
+let preferred: string | undefined;
+
+/** The first usable CUDA device, else the CPU. Devices do not come and go: asked once. */
+function preferredId(): string {
+  preferred ??= listDevices().find((device) => device.kind === 'cuda' && device.usable)?.id ?? 'cpu';
+  return preferred;
+}
+
+/**
+ * The device of that id; without one the device that SAS_DEVICE names, else the first usable CUDA device, else the CPU.
+ * The same object for the same id. Throws DeviceError for an id that cannot be used: never a silent fallback.
+ */
+export function getDevice(id?: DeviceId): Device {
+  if (id !== undefined && typeof id !== 'string') {
+    throw new ArgumentError(`getDevice: id is a ${typeof id}, expected a string such as 'cpu' or 'cuda:0'`);
+  }
+  const wanted = id ?? (process.env.SAS_DEVICE || preferredId());
+  const device = opened.get(wanted) ?? open(wanted, id === undefined ? ' (from SAS_DEVICE)' : '');
+  opened.set(wanted, device);
+  return device;
+}
+
+function open(id: string, origin: string): Device {
+  const devices = listDevices();
+  const info = devices.find((device) => device.id === id);
+  if (!info) {
+    const known = devices.map((device) => (device.usable ? device.id : `${device.id} (unusable: ${device.reason})`));
+    throw new DeviceError(`getDevice: there is no device '${id}'${origin}; devices here: ${known.join(', ')}`);
+  }
+  if (!info.usable) {
+    throw new DeviceError(`getDevice: device '${id}'${origin} cannot be used: ${info.reason}`);
+  }
+  return new Device(Object.freeze(info), binding.openDevice(id));
+}

@@ -1,0 +1,65 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { operands, type Tensor } from '../tensor.js';
+
+/** One parameter and what AdamW keeps of it: f32 tensors of one shape. */
+export interface AdamWState {
+  parameter: Tensor;
+  gradient: Tensor;
+  /** Starts as zeros. */
+  firstMoment: Tensor;
+  /** Starts as zeros. */
+  secondMoment: Tensor;
+}
+
+export interface AdamWOptions {
+  /** The learning rate. */
+  lr: number;
+  /** Default 0.9. */
+  beta1?: number;
+  /** Default 0.999. */
+  beta2?: number;
+  /** Default 1e-8. */
+  eps?: number;
+  /** Decoupled from the gradient. Default 0.01. */
+  weightDecay?: number;
+  /** 1 for the first step. */
+  step: number;
+}
+
+/** One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW). */
+export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
+  const op = 'adamW';
+  const named: Record<string, Tensor> = {};
+  check.list(op, 'states', states).forEach((state, i) => {
+    const { parameter, gradient, firstMoment, secondMoment } = check.object(op, `states[${i}]`, state);
+    for (const [role, tensor] of Object.entries({ parameter, gradient, firstMoment, secondMoment })) {
+      named[`states[${i}].${role}`] = tensor;
+    }
+  });
+  const { buffers } = operands(op, named);
+  const raw = states.map(({ parameter }, i) => {
+    const of = (role: keyof AdamWState) => {
+      const name = `states[${i}].${role}`;
+      check.shape(op, name, named[name] as Tensor, parameter.shape, 'the shape of the parameter');
+      check.dtype(op, name, named[name] as Tensor, 'f32');
+      return buffers[name] as NonNullable<(typeof buffers)[string]>;
+    };
+    return {
+      parameter: of('parameter'),
+      gradient: of('gradient'),
+      firstMoment: of('firstMoment'),
+      secondMoment: of('secondMoment'),
+      size: parameter.size,
+    };
+  });
+  const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step'] as const;
+  const { lr, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0.01, step } = check.options(op, options, known);
+  check.finite(op, 'lr', lr, { min: 0 });
+  check.finite(op, 'beta1', beta1, { min: 0, below: 1 });
+  check.finite(op, 'beta2', beta2, { min: 0, below: 1 });
+  check.finite(op, 'eps', eps, { min: 0 });
+  check.finite(op, 'weightDecay', weightDecay, { min: 0 });
+  check.integer(op, 'step', step, { min: 1 });
+  binding.adamW(raw, lr, beta1, beta2, eps, weightDecay, step);
+}

@@ -1,0 +1,116 @@
+/** Softmax attention over simulated heads (arXiv 2507.07694), also with fewer key/value heads (MQA, GQA). */
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+export interface AttentionOptions {
+  /** Query i sees the keys j <= i + Tk - Tq (aligned to the bottom right). Default true. */
+  causal?: boolean;
+  /** The factor of the scores before the softmax. Default 1/sqrt(Dqk). */
+  scale?: number;
+}
+
+/** What `attention` returns. */
+export interface AttentionResult {
+  /** [B, Tq, Hq, Dv], the dtype of q. */
+  output: Tensor;
+  /** [B, Hq, Tq] f32, natural logarithm; -Infinity for a query that sees no key. */
+  logSumExp: Tensor;
+}
+
+/** What `attentionBackward` needs of the forward: its arguments and results. */
+export interface AttentionSaved extends AttentionResult {
+  q: Tensor;
+  k: Tensor;
+  v: Tensor;
+}
+
+/** The sizes and settings that both directions pass to the binding first. */
+function checked(op: string, naive: boolean, q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions) {
+  const [B, Tq, Hq, D] = check.shape(op, 'q', q, ['B', 'Tq', 'Hq', 'Dqk']);
+  // Any Tk is right: naming the one that came lets the size that is wrong stand out.
+  const [, Tk, Hkv] = check.shape(op, 'k', k, [B, k.shape.at(-3) ?? 'Tk', 'Hkv', D], `q has width ${D}`);
+  const [, , , Dv] = check.shape(op, 'v', v, [B, Tk, Hkv, 'Dv'], `k has shape ${check.show(k.shape)}`);
+  check.multiple(op, 'the number of heads of q', Hq, Hkv, `k and v have ${Hkv} heads`);
+  check.dtype(op, 'q', q, floats);
+  check.dtype(op, 'k', k, q.dtype, `q has dtype ${q.dtype}`);
+  check.dtype(op, 'v', v, q.dtype, `q has dtype ${q.dtype}`);
+  const { causal = true, scale = 1 / Math.sqrt(D) } = check.options(op, options, ['causal', 'scale']);
+  check.boolean(op, 'causal', causal);
+  check.finite(op, 'scale', scale);
+  return {
+    outputShape: [B, Tq, Hq, Dv],
+    logSumExpShape: [B, Hq, Tq],
+    sizes: [codeOf(q.dtype), B, Tq, Tk, Hq, Hkv, D, Dv, causal, scale, naive] as const,
+  };
+}
+
+/** `attention`, fused or not; `op` is its name in messages. */
+export function runAttention(
+  op: string,
+  naive: boolean,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options?: AttentionOptions,
+): AttentionResult {
+  const { device, buffers } = operands(op, { q, k, v });
+  const { sizes, outputShape, logSumExpShape } = checked(op, naive, q, k, v, options);
+  return produce(op, device, { output: [outputShape, q.dtype], logSumExp: [logSumExpShape, 'f32'] }, (to) =>
+    binding.attention(...sizes, buffers.q, buffers.k, buffers.v, to.output, to.logSumExp),
+  );
+}
+
+/** `attentionBackward`, fused or not; `op` is its name in messages. */
+export function runAttentionBackward(
+  op: string,
+  naive: boolean,
+  gradOutput: Tensor,
+  saved: AttentionSaved,
+  options?: AttentionOptions,
+): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
+  const { q, k, v, output, logSumExp } = check.object(op, 'saved', saved);
+  const { device, buffers } = operands(op, { q, k, v, output, logSumExp, gradOutput });
+  const { sizes, outputShape, logSumExpShape } = checked(op, naive, q, k, v, options);
+  for (const [name, tensor] of Object.entries({ output, gradOutput })) {
+    check.shape(op, name, tensor, outputShape, 'the shape of the output');
+    check.dtype(op, name, tensor, q.dtype, `q has dtype ${q.dtype}`);
+  }
+  check.shape(op, 'logSumExp', logSumExp, logSumExpShape, 'the forward returned it');
+  check.dtype(op, 'logSumExp', logSumExp, 'f32');
+  const outputs = { gradQ: [q.shape, q.dtype], gradK: [k.shape, q.dtype], gradV: [v.shape, q.dtype] } as const;
+  return produce(op, device, outputs, (to) =>
+    binding.attentionBackward(
+      ...sizes,
+      buffers.gradOutput,
+      buffers.q,
+      buffers.k,
+      buffers.v,
+      buffers.output,
+      buffers.logSumExp,
+      to.gradQ,
+      to.gradK,
+      to.gradV,
+    ),
+  );
+}
+
+/**
+ * softmax(scale * q k^T) v per head, fused. Each of the Hkv heads of k and v serves Hq / Hkv consecutive heads of q. A query
+ * that sees no key gives 0.
+ *
+ * q [B, Tq, Hq, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] of one dtype -> output [B, Tq, Hq, Dv], logSumExp [B, Hq, Tq] f32.
+ */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): AttentionResult {
+  return runAttention('attention', false, q, k, v, options);
+}
+
+/** The gradients of `attention`, shaped as q, k and v; `options` are those of the forward. */
+export function attentionBackward(
+  gradOutput: Tensor,
+  saved: AttentionSaved,
+  options?: AttentionOptions,
+): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
+  return runAttentionBackward('attentionBackward', false, gradOutput, saved, options);
+}

@@ -1,0 +1,63 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+export interface CrossEntropyOptions {
+  /** Targets of this value do not count. Default -100. */
+  ignoreIndex?: number;
+}
+
+/** The sizes and settings that both directions pass to the binding first. */
+function checked(op: string, logits: Tensor, targets: Tensor, options: CrossEntropyOptions | undefined) {
+  const [rows, V] = check.shape(op, 'logits', logits, ['...', 'V']);
+  check.dtype(op, 'logits', logits, floats);
+  check.shape(op, 'targets', targets, logits.shape.slice(0, -1), `logits has shape ${check.show(logits.shape)}`);
+  check.dtype(op, 'targets', targets, 'i32');
+  const { ignoreIndex = -100 } = check.options(op, options, ['ignoreIndex']);
+  check.integer(op, 'ignoreIndex', ignoreIndex, { min: -(2 ** 31), max: 2 ** 31 - 1 });
+  return [codeOf(logits.dtype), rows, V, ignoreIndex] as const;
+}
+
+/**
+ * The mean over targets of -log softmax(logits)[target]; 0 if none counts. logits [..., V], targets [...] i32 -> loss [] f32,
+ * logSumExp [rows] f32. A target that is neither ignored nor in 0..V-1 is a failure on the device.
+ */
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  options?: CrossEntropyOptions,
+): { loss: Tensor; logSumExp: Tensor } {
+  const op = 'crossEntropy';
+  const { device, buffers } = operands(op, { logits, targets });
+  const sizes = checked(op, logits, targets, options);
+  return produce(op, device, { loss: [[], 'f32'], logSumExp: [[sizes[1]], 'f32'] }, (to) =>
+    binding.crossEntropy(...sizes, buffers.logits, buffers.targets, to.loss, to.logSumExp),
+  );
+}
+
+/** The gradient of `crossEntropy` with respect to logits, in their dtype; gradLoss [] f32. */
+export function crossEntropyBackward(
+  gradLoss: Tensor,
+  saved: { logits: Tensor; targets: Tensor; logSumExp: Tensor },
+  options?: CrossEntropyOptions,
+): Tensor {
+  const op = 'crossEntropyBackward';
+  const { logits, targets, logSumExp } = check.object(op, 'saved', saved);
+  const { device, buffers } = operands(op, { gradLoss, logits, targets, logSumExp });
+  const sizes = checked(op, logits, targets, options);
+  check.shape(op, 'gradLoss', gradLoss, [], 'the loss is a scalar');
+  check.dtype(op, 'gradLoss', gradLoss, 'f32');
+  check.shape(op, 'logSumExp', logSumExp, [sizes[1]], `logits has ${sizes[1]} rows`);
+  check.dtype(op, 'logSumExp', logSumExp, 'f32');
+  return produce(op, device, { gradLogits: [logits.shape, logits.dtype] }, (to) =>
+    binding.crossEntropyBackward(
+      ...sizes,
+      buffers.gradLoss,
+      buffers.logits,
+      buffers.targets,
+      buffers.logSumExp,
+      to.gradLogits,
+    ),
+  ).gradLogits;
+}

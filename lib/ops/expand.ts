@@ -1,0 +1,126 @@
+/** Head and feature expansion: arXiv 2507.07694, sections on simulated heads and simulated feature sizes. */
+import { type BufferHandle, binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { ArgumentError } from '../errors.js';
+import { type Output, operands, produce, type Tensor } from '../tensor.js';
+
+/** The weights of one tensor's expansion, all f32. H' simulated heads, D' simulated features, k the odd kernel size. */
+export interface ExpandWeights {
+  /** [H', H, k], first convolution over heads. */
+  headWeight: Tensor;
+  /** [H'] */
+  headBias: Tensor;
+  /** [H', H', k], residual convolution. */
+  headResidualWeight: Tensor;
+  /** [H'] */
+  headResidualBias: Tensor;
+  /** [D', D], first feature projection. All four feature weights are given (query, key) or none (value: D' = D). */
+  featureWeight?: Tensor;
+  /** [D'] */
+  featureBias?: Tensor;
+  /** [D', D'], residual feature projection. */
+  featureResidualWeight?: Tensor;
+  /** [D'] */
+  featureResidualBias?: Tensor;
+}
+
+type WeightName = keyof ExpandWeights;
+const headNames: readonly WeightName[] = ['headWeight', 'headBias', 'headResidualWeight', 'headResidualBias'];
+const featureNames: readonly WeightName[] = [
+  'featureWeight',
+  'featureBias',
+  'featureResidualWeight',
+  'featureResidualBias',
+];
+
+/** The operands in the order of the binding, and the sizes that both directions pass to it first. */
+function checked(op: string, x: Tensor, weights: ExpandWeights, gradOutput?: Tensor) {
+  check.object(op, 'weights', weights);
+  const features = featureNames.filter((name) => weights[name] !== undefined);
+  const missing = featureNames.find((name) => weights[name] === undefined);
+  if (features.length && missing) {
+    throw new ArgumentError(`${op}: ${missing} is missing, expected all of ${featureNames.join(', ')} or none`);
+  }
+  const names = [...headNames, ...features];
+  const given = Object.fromEntries(names.map((name) => [name, weights[name] as Tensor])) as Record<WeightName, Tensor>;
+  const { device, buffers } = operands(op, { x, ...given }, { gradOutput });
+
+  const [B, T, H, D] = check.shape(op, 'x', x, ['B', 'T', 'H', 'D']);
+  check.dtype(op, 'x', x, floats);
+  for (const name of names) check.dtype(op, name, given[name], 'f32', 'parameters are f32');
+  const [Hs, , k] = check.shape(op, 'headWeight', given.headWeight, ["H'", H, 'k'], `x has ${H} heads`);
+  const heads = `headWeight has shape ${check.show(given.headWeight.shape)}`;
+  check.odd(op, 'the kernel size', k, heads);
+  check.shape(op, 'headBias', given.headBias, [Hs], heads);
+  check.shape(op, 'headResidualWeight', given.headResidualWeight, [Hs, Hs, k], heads);
+  check.shape(op, 'headResidualBias', given.headResidualBias, [Hs], heads);
+  let Ds = D;
+  if (features.length) {
+    [Ds] = check.shape(op, 'featureWeight', given.featureWeight, ["D'", D], `x has width ${D}`);
+    const width = `featureWeight has shape ${check.show(given.featureWeight.shape)}`;
+    check.shape(op, 'featureBias', given.featureBias, [Ds], width);
+    check.shape(op, 'featureResidualWeight', given.featureResidualWeight, [Ds, Ds], width);
+    check.shape(op, 'featureResidualBias', given.featureResidualBias, [Ds], width);
+  }
+  const outputShape = [B, T, Hs, Ds];
+  if (gradOutput) {
+    check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
+    check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+  }
+  return {
+    device,
+    x: buffers.x,
+    gradOutput: buffers.gradOutput,
+    names,
+    weights: names.map((name) => buffers[name]),
+    outputShape,
+    sizes: [codeOf(x.dtype), B * T, H, D, Hs, Ds, k, features.length > 0] as const,
+  };
+}
+
+/** `expand`, fused or not; `op` is its name in messages. */
+export function runExpand(op: string, naive: boolean, x: Tensor, weights: ExpandWeights): Tensor {
+  const { device, sizes, outputShape, ...from } = checked(op, x, weights);
+  return produce(op, device, { output: [outputShape, x.dtype] }, (to) =>
+    binding.expand(...sizes, naive, from.x, from.weights, to.output),
+  ).output;
+}
+
+/** `expandBackward`, fused or not; `op` is its name in messages. */
+export function runExpandBackward(
+  op: string,
+  naive: boolean,
+  gradOutput: Tensor,
+  x: Tensor,
+  weights: ExpandWeights,
+): { gradX: Tensor; gradWeights: ExpandWeights } {
+  const { device, sizes, names, ...from } = checked(op, x, weights, gradOutput);
+  const outputs: Record<string, Output> = { gradX: [x.shape, x.dtype] };
+  for (const name of names) outputs[name] = [(weights[name] as Tensor).shape, 'f32'];
+  const { gradX, ...gradWeights } = produce(op, device, outputs, (to) => {
+    const gradients = names.map((name) => to[name] as BufferHandle);
+    const { gradX } = to as { gradX: BufferHandle };
+    binding.expandBackward(...sizes, naive, from.gradOutput as BufferHandle, from.x, from.weights, gradX, gradients);
+  });
+  return { gradX: gradX as Tensor, gradWeights: gradWeights as unknown as ExpandWeights };
+}
+
+/**
+ * The simulated heads and features of one projected tensor (query, key or value), fused: per token two convolutions over
+ * heads, C1 + conv(relu(C1)), and with feature weights two projections, Z1 + linear(relu(Z1)).
+ *
+ * x [B, T, H, D] f32, bf16 or f16 -> [B, T, H', D' or D], same dtype.
+ */
+export function expand(x: Tensor, weights: ExpandWeights): Tensor {
+  return runExpand('expand', false, x, weights);
+}
+
+/** The gradients of `expand`: gradOutput [B, T, H', D' or D] and the forward's own arguments -> gradX as x, gradWeights as weights (f32). */
+export function expandBackward(
+  gradOutput: Tensor,
+  x: Tensor,
+  weights: ExpandWeights,
+): { gradX: Tensor; gradWeights: ExpandWeights } {
+  return runExpandBackward('expandBackward', false, gradOutput, x, weights);
+}

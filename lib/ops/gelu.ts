@@ -1,0 +1,40 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+export interface GeluOptions {
+  /** 'none' is exact, through erf; 'tanh' is GPT-2's approximation. Default 'none'. */
+  approximate?: 'none' | 'tanh';
+}
+
+function isTanh(op: string, options: GeluOptions | undefined): boolean {
+  const { approximate = 'none' } = check.options(op, options, ['approximate']);
+  return check.oneOf(op, 'approximate', approximate, ['none', 'tanh']) === 'tanh';
+}
+
+/** The Gaussian error linear unit of every element. x of any shape -> same shape and dtype. */
+export function gelu(x: Tensor, options?: GeluOptions): Tensor {
+  const op = 'gelu';
+  const { device, buffers } = operands(op, { x });
+  const [size] = check.shape(op, 'x', x, ['...']);
+  check.dtype(op, 'x', x, floats);
+  const tanh = isTanh(op, options);
+  return produce(op, device, { output: [x.shape, x.dtype] }, (to) =>
+    binding.gelu(codeOf(x.dtype), size, tanh, buffers.x, to.output),
+  ).output;
+}
+
+/** The gradient of `gelu` with respect to x; `options` are those of the forward. */
+export function geluBackward(gradOutput: Tensor, x: Tensor, options?: GeluOptions): Tensor {
+  const op = 'geluBackward';
+  const { device, buffers } = operands(op, { gradOutput, x });
+  const [size] = check.shape(op, 'x', x, ['...']);
+  check.dtype(op, 'x', x, floats);
+  check.shape(op, 'gradOutput', gradOutput, x.shape, 'the shape of x');
+  check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+  const tanh = isTanh(op, options);
+  return produce(op, device, { gradX: [x.shape, x.dtype] }, (to) =>
+    binding.geluBackward(codeOf(x.dtype), size, tanh, buffers.gradOutput, buffers.x, to.gradX),
+  ).gradX;
+}

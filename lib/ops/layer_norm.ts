@@ -1,0 +1,79 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+/** What `layerNorm` returns: the output as x; mean and 1/deviation of each row, [rows] f32. */
+export interface LayerNormResult {
+  output: Tensor;
+  mean: Tensor;
+  rstd: Tensor;
+}
+
+/**
+ * Each row to mean 0 and variance 1 (biased, plus eps), times weight, plus bias. x [..., C], weight [C] f32, bias [C] f32;
+ * eps is 1e-5 by default.
+ */
+export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, options?: { eps?: number }): LayerNormResult {
+  const op = 'layerNorm';
+  const { device, buffers } = operands(op, { x, weight, bias });
+  const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
+  check.dtype(op, 'x', x, floats);
+  for (const [name, tensor] of Object.entries({ weight, bias })) {
+    check.shape(op, name, tensor, [C], `x has width ${C}`);
+    check.dtype(op, name, tensor, 'f32', 'parameters are f32');
+  }
+  const { eps = 1e-5 } = check.options(op, options, ['eps']);
+  check.finite(op, 'eps', eps, { min: 0 });
+  const outputs = { output: [x.shape, x.dtype], mean: [[rows], 'f32'], rstd: [[rows], 'f32'] } as const;
+  return produce(op, device, outputs, (to) =>
+    binding.layerNorm(
+      codeOf(x.dtype),
+      rows,
+      C,
+      eps,
+      buffers.x,
+      buffers.weight,
+      buffers.bias,
+      to.output,
+      to.mean,
+      to.rstd,
+    ),
+  );
+}
+
+/** The gradients of `layerNorm`: gradX as x, gradWeight and gradBias [C] f32. */
+export function layerNormBackward(
+  gradOutput: Tensor,
+  saved: { x: Tensor; weight: Tensor; mean: Tensor; rstd: Tensor },
+): { gradX: Tensor; gradWeight: Tensor; gradBias: Tensor } {
+  const op = 'layerNormBackward';
+  const { x, weight, mean, rstd } = check.object(op, 'saved', saved);
+  const { device, buffers } = operands(op, { gradOutput, x, weight, mean, rstd });
+  const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
+  check.dtype(op, 'x', x, floats);
+  check.shape(op, 'gradOutput', gradOutput, x.shape, 'the shape of x');
+  check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+  check.shape(op, 'weight', weight, [C], `x has width ${C}`);
+  check.dtype(op, 'weight', weight, 'f32', 'parameters are f32');
+  for (const [name, tensor] of Object.entries({ mean, rstd })) {
+    check.shape(op, name, tensor, [rows], `x has ${rows} rows`);
+    check.dtype(op, name, tensor, 'f32');
+  }
+  const outputs = { gradX: [x.shape, x.dtype], gradWeight: [[C], 'f32'], gradBias: [[C], 'f32'] } as const;
+  return produce(op, device, outputs, (to) =>
+    binding.layerNormBackward(
+      codeOf(x.dtype),
+      rows,
+      C,
+      buffers.gradOutput,
+      buffers.x,
+      buffers.weight,
+      buffers.mean,
+      buffers.rstd,
+      to.gradX,
+      to.gradWeight,
+      to.gradBias,
+    ),
+  );
+}

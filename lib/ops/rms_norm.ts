@@ -1,0 +1,56 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+/** What `rmsNorm` returns: the output as x; 1/root-mean-square of each row, [rows] f32. */
+export interface RmsNormResult {
+  output: Tensor;
+  rstd: Tensor;
+}
+
+/** Each row divided by its root mean square (of mean square plus eps), times weight. x [..., C], weight [C] f32; eps is 1e-6 by default. */
+export function rmsNorm(x: Tensor, weight: Tensor, options?: { eps?: number }): RmsNormResult {
+  const op = 'rmsNorm';
+  const { device, buffers } = operands(op, { x, weight });
+  const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
+  check.dtype(op, 'x', x, floats);
+  check.shape(op, 'weight', weight, [C], `x has width ${C}`);
+  check.dtype(op, 'weight', weight, 'f32', 'parameters are f32');
+  const { eps = 1e-6 } = check.options(op, options, ['eps']);
+  check.finite(op, 'eps', eps, { min: 0 });
+  return produce(op, device, { output: [x.shape, x.dtype], rstd: [[rows], 'f32'] }, (to) =>
+    binding.rmsNorm(codeOf(x.dtype), rows, C, eps, buffers.x, buffers.weight, to.output, to.rstd),
+  );
+}
+
+/** The gradients of `rmsNorm`: gradX as x, gradWeight [C] f32. */
+export function rmsNormBackward(
+  gradOutput: Tensor,
+  saved: { x: Tensor; weight: Tensor; rstd: Tensor },
+): { gradX: Tensor; gradWeight: Tensor } {
+  const op = 'rmsNormBackward';
+  const { x, weight, rstd } = check.object(op, 'saved', saved);
+  const { device, buffers } = operands(op, { gradOutput, x, weight, rstd });
+  const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
+  check.dtype(op, 'x', x, floats);
+  check.shape(op, 'gradOutput', gradOutput, x.shape, 'the shape of x');
+  check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+  check.shape(op, 'weight', weight, [C], `x has width ${C}`);
+  check.dtype(op, 'weight', weight, 'f32', 'parameters are f32');
+  check.shape(op, 'rstd', rstd, [rows], `x has ${rows} rows`);
+  check.dtype(op, 'rstd', rstd, 'f32');
+  return produce(op, device, { gradX: [x.shape, x.dtype], gradWeight: [[C], 'f32'] }, (to) =>
+    binding.rmsNormBackward(
+      codeOf(x.dtype),
+      rows,
+      C,
+      buffers.gradOutput,
+      buffers.x,
+      buffers.weight,
+      buffers.rstd,
+      to.gradX,
+      to.gradWeight,
+    ),
+  );
+}

@@ -1,0 +1,38 @@
+import { binding } from '../binding.js';
+import * as check from '../checks.js';
+import { codeOf, floats } from '../dtype.js';
+import { operands, produce, type Tensor } from '../tensor.js';
+
+export interface RopeOptions {
+  /** Pair i of D/2 turns by position / base^(2i/D). Default 10000. */
+  base?: number;
+  /** The position of the first token. Default 0. */
+  offset?: number;
+  /** Pairs are neighbours (2i, 2i + 1); otherwise (i, i + D/2), as GPT-NeoX. Default false. */
+  interleaved?: boolean;
+}
+
+function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: RopeOptions | undefined): Tensor {
+  const { device, buffers } = operands(op, { [name]: x });
+  const [B, T, H, D] = check.shape(op, name, x, ['B', 'T', 'H', 'D']);
+  check.multiple(op, `the width of ${name}`, D, 2, 'features turn in pairs');
+  check.dtype(op, name, x, floats);
+  const given = check.options(op, options, ['base', 'offset', 'interleaved']);
+  const { base = 10000, offset = 0, interleaved = false } = given;
+  check.finite(op, 'base', base, { above: 0 });
+  check.integer(op, 'offset', offset, { min: 0 });
+  check.boolean(op, 'interleaved', interleaved);
+  return produce(op, device, { output: [x.shape, x.dtype] }, (to) =>
+    binding.rope(codeOf(x.dtype), B, T, H, D, base, offset, interleaved, inverse, buffers[name] as never, to.output),
+  ).output;
+}
+
+/** Rotary position embedding of queries or keys. x [B, T, H, D], D even -> same shape and dtype. */
+export function rope(x: Tensor, options?: RopeOptions): Tensor {
+  return rotate('rope', 'x', false, x, options);
+}
+
+/** The gradient of `rope`: the rotation backwards; `options` are those of the forward. */
+export function ropeBackward(gradOutput: Tensor, options?: RopeOptions): Tensor {
+  return rotate('ropeBackward', 'gradOutput', true, gradOutput, options);
+}

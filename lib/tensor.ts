@@ -1,0 +1,319 @@
+/** Tensors: a shape and a dtype over memory on one device. */
+import { markAsUntransferable } from 'node:worker_threads';
+import { type BufferHandle, binding, type HostArray } from './binding.js';
+import * as check from './checks.js';
+import { Device, deviceHandle, getDevice } from './device.js';
+import { codeOf, type DType, dtypes, floats } from './dtype.js';
+import { ArgumentError, DeviceError, DisposedError, OutOfMemoryError, ShapeError } from './errors.js';
+import { hostArray, natural, refuseUnshareable, type TensorData } from './host_array.js';
+import { scope, track } from './scope.js';
+
+/** Where a new tensor lives and what it holds: 'f32' on `getDevice()` by default. */
+export interface TensorOptions {
+  dtype?: DType;
+  device?: Device;
+}
+
+/** Shape and dtype of an op's output. */
+export type Output = readonly [shape: readonly number[], dtype: DType];
+/** The outputs of an op by name; one that is undefined is not wanted. */
+type Outputs = Readonly<Record<string, Output | undefined>>;
+type Made<S extends Outputs, T, Absent> = { [N in keyof S]: undefined extends S[N] ? T | Absent : T };
+
+let make: (buffer: BufferHandle, shape: readonly number[], dtype: DType, device: Device) => Tensor;
+let bufferOf: (op: string, name: string, tensor: Tensor) => BufferHandle;
+
+/**
+ * A row-major, contiguous tensor on one device. `[]` is the shape of a scalar, at most 8 sizes; a size may be 0 here, though
+ * no op takes it. Its memory goes with `dispose()`, with the `scope` it was made in, or when the object is collected; it
+ * may be disposed while ops that use it are still queued.
+ */
+export class Tensor {
+  static {
+    make = (buffer, shape, dtype, device) => new Tensor(buffer, shape, dtype, device);
+    bufferOf = (op, name, tensor) => {
+      if (!(typeof tensor === 'object' && tensor !== null && #buffer in tensor)) {
+        throw new ArgumentError(`${op}: ${name} is ${check.describe(tensor)}, expected a Tensor`);
+      }
+      if (!tensor.#buffer) throw new DisposedError(`${op}: ${name} has been disposed`);
+      return tensor.#buffer;
+    };
+  }
+
+  #buffer: BufferHandle | null;
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly device: Device;
+  /** The number of elements. */
+  readonly size: number;
+
+  private constructor(buffer: BufferHandle, shape: readonly number[], dtype: DType, device: Device) {
+    this.#buffer = buffer;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.device = device;
+    this.size = check.elements(shape);
+    track(this);
+  }
+
+  /**
+   * A tensor holding a copy of `data`, taken before the call returns. Numbers and a Float32Array become 'f32' or, rounded
+   * to nearest even, another float `dtype`; numbers also 'i32' if asked; an Int32Array is 'i32'; a Uint16Array is the raw
+   * bits of the `dtype` asked for, 'bf16' or 'f16'.
+   */
+  static from(data: TensorData, shape: readonly number[], options?: TensorOptions): Tensor {
+    const op = 'Tensor.from';
+    const { dtype, device = getDevice() } = tensorOptions(op, options, natural(data));
+    const dims = check.sizes(op, shape, dtype);
+    const [host, stored] = hostArray(op, data, dtype);
+    check.count(op, 'data', host.length, dims);
+    return scope(() => cast(op, upload(op, host, dims, stored, device), dtype));
+  }
+
+  /**
+   * A CPU tensor that shares the caller's memory: no copy. The ArrayBuffer is marked untransferable and kept alive; leave its
+   * content alone until the ops that use the tensor are done. A Uint16Array is the raw bits of `options.dtype`, 'bf16' by
+   * default. Refuses resizable, shared and detached buffers.
+   */
+  static wrap(data: HostArray, shape: readonly number[], options?: { dtype?: DType }): Tensor {
+    const op = 'Tensor.wrap';
+    const { dtype = data instanceof Uint16Array ? 'bf16' : natural(data) } = check.options(op, options, ['dtype']);
+    const dims = check.sizes(op, shape, check.dtypeName(op, 'dtype', dtype));
+    refuseUnshareable(op, data, dtype);
+    check.count(op, 'data', data.length, dims);
+    const device = getDevice('cpu');
+    markAsUntransferable(data.buffer);
+    return make(binding.wrap(deviceHandle(device), data), dims, dtype, device);
+  }
+
+  /** A tensor of zeros. */
+  static zeros(shape: readonly number[], options?: TensorOptions): Tensor {
+    const op = 'Tensor.zeros';
+    const { dtype, device = getDevice() } = tensorOptions(op, options);
+    const { output } = produce(op, device, { output: [shape, dtype] }, (to) =>
+      binding.fill(codeOf(dtype), check.elements(shape), 0, to.output),
+    );
+    return output;
+  }
+
+  /** Independent normal numbers, mean 0 and deviation 1: the same for the same seed (an integer of at least 0) on every device. */
+  static randn(shape: readonly number[], options: TensorOptions & { seed: number }): Tensor {
+    const op = 'Tensor.randn';
+    const { seed, dtype, device } = check.options(op, options, ['seed', 'dtype', 'device']);
+    check.integer(op, 'seed', seed, { min: 0 });
+    return random(op, shape, tensorOptions(op, { dtype, device }, 'f32', floats), {
+      kind: 0,
+      scale: 1,
+      seed,
+      stream: 0,
+    });
+  }
+
+  get byteLength(): number {
+    return this.size * dtypes[this.dtype].bytes;
+  }
+
+  get disposed(): boolean {
+    return this.#buffer === null;
+  }
+
+  /** A copy of the elements, bf16 and f16 widened to f32. Waits for this tensor only; rejects if an op it depends on failed. */
+  async data(): Promise<Float32Array | Int32Array> {
+    return read<Float32Array | Int32Array>('Tensor.data', this, this.dtype === 'i32' ? Int32Array : Float32Array);
+  }
+
+  /** As `data()`, with the bits of bf16 and f16 as they are. */
+  async raw(): Promise<Uint16Array | Float32Array | Int32Array> {
+    return read('Tensor.raw', this, dtypes[this.dtype].array);
+  }
+
+  /** The same memory under another shape of as many elements, as a tensor of its own. One size may be -1: what remains. */
+  reshape(shape: readonly number[]): Tensor {
+    const op = 'Tensor.reshape';
+    const buffer = bufferOf(op, 'this', this);
+    const dims = check.sizes(op, Array.isArray(shape) ? infer(op, shape, this.size) : shape, this.dtype);
+    check.count(op, 'this', this.size, dims);
+    return make(binding.share(buffer), dims, this.dtype, this.device);
+  }
+
+  /** This tensor in another float dtype, rounded to nearest even. Where nothing changes, a view of the same memory. */
+  to(target: TensorOptions): Tensor {
+    const op = 'Tensor.to';
+    const { dtype, device = this.device } = tensorOptions(op, target, this.dtype);
+    if (device !== this.device) {
+      throw new DeviceError(
+        `${op}: the tensor is on ${this.device.info.id}, expected ${device.info.id} ` +
+          '(to copy between devices: Tensor.from(await tensor.raw(), tensor.shape, { dtype: tensor.dtype, device }))',
+      );
+    }
+    const buffer = bufferOf(op, 'this', this);
+    return scope(() => cast(op, make(binding.share(buffer), this.shape, this.dtype, this.device), dtype));
+  }
+
+  /** Replaces the content, in order with the ops around it, by a copy of `data` taken before the call returns; types as in `from`. */
+  copyFrom(data: TensorData): void {
+    overwrite('Tensor.copyFrom', this, data, this.dtype);
+  }
+
+  /** Gives up the memory; work already queued finishes on it. Any later use throws DisposedError; a second call does nothing. */
+  dispose(): void {
+    if (this.#buffer) binding.release(this.#buffer);
+    this.#buffer = null;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Resolved options of a new tensor; `fallback` is its dtype when none is asked for. */
+function tensorOptions(
+  op: string,
+  options: TensorOptions | undefined,
+  fallback: DType = 'f32',
+  allowed?: readonly DType[],
+): { dtype: DType; device?: Device } {
+  const { dtype = fallback, device } = check.options(op, options, ['dtype', 'device']);
+  if (device !== undefined && !(device instanceof Device)) {
+    throw new ArgumentError(`${op}: device is ${check.describe(device)}, expected a Device (from getDevice)`);
+  }
+  return { dtype: check.dtypeName(op, 'dtype', dtype, allowed), device };
+}
+
+/** The shape with its one -1, if it has one, replaced by what makes `size` elements. */
+function infer(op: string, shape: readonly number[], size: number): readonly number[] {
+  const at = shape.indexOf(-1);
+  if (at < 0 || at !== shape.lastIndexOf(-1)) return shape;
+  const rest = check.elements(shape.toSpliced(at, 1));
+  if (!Number.isSafeInteger(size / rest)) {
+    throw new ShapeError(
+      `${op}: this has ${size} elements, expected a multiple of ${rest} (shape ${check.show(shape)})`,
+    );
+  }
+  return shape.with(at, size / rest);
+}
+
+/** A copy of the elements in an array of that kind. */
+async function read<A extends HostArray>(op: string, tensor: Tensor, array: new (length: number) => A): Promise<A> {
+  const buffer = bufferOf(op, 'this', tensor);
+  const target = hostMemory(op, array, tensor.size);
+  await binding.read(buffer, codeOf(tensor.dtype), tensor.size, target);
+  return target;
+}
+
+function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
+  try {
+    return new array(length);
+  } catch (cause) {
+    throw new OutOfMemoryError(`${op}: no host memory for ${length} elements`, { cause });
+  }
+}
+
+/** Names the op in what native code says of memory. */
+function allocated(op: string, allocate: () => BufferHandle): BufferHandle {
+  try {
+    return allocate();
+  } catch (cause) {
+    throw cause instanceof OutOfMemoryError ? new OutOfMemoryError(`${op}: ${cause.message}`, { cause }) : cause;
+  }
+}
+
+function upload(op: string, host: HostArray, shape: readonly number[], dtype: DType, device: Device): Tensor {
+  return make(
+    allocated(op, () => binding.upload(deviceHandle(device), host)),
+    shape,
+    dtype,
+    device,
+  );
+}
+
+/** The tensor itself if it has that dtype, else a converted one. */
+function cast(op: string, tensor: Tensor, dtype: DType): Tensor {
+  if (dtype === tensor.dtype) return tensor;
+  check.dtype(op, 'this', tensor, floats, 'conversion is between float types');
+  check.dtypeName(op, 'dtype', dtype, floats);
+  const { output } = produce(op, tensor.device, { output: [tensor.shape, dtype] }, (to) =>
+    binding.cast(codeOf(tensor.dtype), codeOf(dtype), tensor.size, bufferOf(op, 'this', tensor), to.output),
+  );
+  return output;
+}
+
+/** Replaces the content of `tensor` by `data`, read as `from` reads it with `dtype`. */
+export function overwrite(op: string, tensor: Tensor, data: TensorData, dtype: DType): void {
+  const buffer = bufferOf(op, 'this', tensor);
+  const [host, stored] = hostArray(op, data, dtype);
+  check.count(op, 'data', host.length, tensor.shape);
+  if (stored === tensor.dtype) {
+    binding.write(buffer, host);
+    return;
+  }
+  scope(() => {
+    const source = upload(op, host, tensor.shape, stored, tensor.device);
+    binding.cast(codeOf(stored), codeOf(tensor.dtype), tensor.size, bufferOf(op, 'data', source), buffer);
+  });
+}
+
+/** Random numbers times `scale`: normal (kind 0) or uniform in [-1, 1) (kind 1), one independent series per stream of a seed. */
+export function random(
+  op: string,
+  shape: readonly number[],
+  { dtype, device = getDevice() }: { dtype: DType; device?: Device },
+  { kind, scale, seed, stream }: { kind: 0 | 1; scale: number; seed: number; stream: number },
+): Tensor {
+  const { output } = produce(op, device, { output: [shape, dtype] }, (to) =>
+    binding.random(codeOf(dtype), check.elements(shape), kind, scale, seed, stream, to.output),
+  );
+  return output;
+}
+
+/**
+ * The buffers of an op's operands, and the device they are all on. An operand that is absent has null. Throws for what is not
+ * a tensor, is disposed, or is on another device than the first.
+ */
+export function operands<K extends string, O extends string = never>(
+  op: string,
+  required: Readonly<Record<K, Tensor>>,
+  optional = {} as Readonly<Record<O, Tensor | undefined>>,
+): { device: Device; buffers: Record<K, BufferHandle> & Record<O, BufferHandle | null> } {
+  const given: [string, Tensor | undefined][] = Object.entries(required);
+  for (const entry of Object.entries<Tensor | undefined>(optional)) if (entry[1] !== undefined) given.push(entry);
+  const buffers: Record<string, BufferHandle | null> = Object.fromEntries(
+    Object.keys(optional).map((name) => [name, null]),
+  );
+  let first: [string, Device] | undefined;
+  for (const [name, tensor] of given as [string, Tensor][]) {
+    buffers[name] = bufferOf(op, name, tensor);
+    first ??= [name, tensor.device];
+    if (tensor.device !== first[1]) {
+      throw new DeviceError(
+        `${op}: ${name} is on ${tensor.device.info.id}, expected ${first[1].info.id} (where ${first[0]} is)`,
+      );
+    }
+  }
+  return { device: (first as [string, Device])[1], buffers: buffers as ReturnType<typeof operands<K, O>>['buffers'] };
+}
+
+/** Makes the outputs of an op and lets `run` enqueue it, with null for one not wanted; when either fails, none is left behind. */
+export function produce<const S extends Outputs>(
+  op: string,
+  device: Device,
+  outputs: S,
+  run: (to: Made<S, BufferHandle, null>) => void,
+): Made<S, Tensor, undefined> {
+  return scope(() => {
+    const tensors: Record<string, Tensor> = {};
+    const buffers: Record<string, BufferHandle | null> = {};
+    for (const [name, output] of Object.entries(outputs)) {
+      buffers[name] = null;
+      if (!output) continue;
+      const dtype = output[1];
+      const shape = check.sizes(op, output[0], dtype);
+      const bytes = check.elements(shape) * dtypes[dtype].bytes;
+      const buffer = allocated(op, () => binding.allocate(deviceHandle(device), bytes));
+      tensors[name] = make(buffer, shape, dtype, device);
+      buffers[name] = buffer;
+    }
+    run(buffers as Made<S, BufferHandle, null>);
+    return tensors as Made<S, Tensor, undefined>;
+  });
+}

@@ -1,0 +1,19 @@
+// The addon's entry: one Environment per JavaScript environment, and the functions of binding.d.ts.
+#include <napi.h>
+
+#include "binding/environment.h"
+#include "binding/memory.h"
+#include "binding/ops.h"
+
+namespace sas::binding {
+
+static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
+  env.SetInstanceData(new Environment(env));
+  ExportMemory(env, exports);
+  ExportOps(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(sas_attention, Initialize)
+
+}  // namespace sas::binding

@@ -1,0 +1,109 @@
+#include "binding/environment.h"
+
+#include <cstdlib>
+
+#include "cpu/cpu_backend.h"
+#include "cuda/cuda_backend.h"
+
+namespace sas::binding {
+
+Environment::Environment(Napi::Env env) : env_(env), backends_{cuda::GetBackend(), cpu::GetBackend()} {
+  const auto settle = [](napi_env, napi_value, void* context, void*) { static_cast<Environment*>(context)->Settle(); };
+  const napi_status status =
+      napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "sas-attention"), 0, 1, nullptr,
+                                      nullptr, this, settle, &wake_);
+  if (status != napi_ok) throw Napi::Error::New(env, "sas-attention: cannot create a thread-safe function");
+  napi_unref_threadsafe_function(env, wake_);
+  // Added after the thread-safe function, so that it runs before that function goes away.
+  napi_add_env_cleanup_hook(env, [](void* self) { static_cast<Environment*>(self)->Shutdown(); }, this);
+}
+
+Environment::~Environment() = default;
+
+std::vector<DeviceInfo> Environment::ListDevices() const {
+  std::vector<DeviceInfo> all;
+  for (const Backend& backend : backends_) {
+    for (DeviceInfo& info : backend.list()) all.push_back(std::move(info));
+  }
+  return all;
+}
+
+std::shared_ptr<Session> Environment::OpenDevice(const std::string& id) {
+  if (auto found = sessions_.find(id); found != sessions_.end()) return found->second;
+  for (const Backend& backend : backends_) {
+    for (const DeviceInfo& info : backend.list()) {
+      if (info.id != id) continue;
+      if (!info.usable()) throw MakeError(Status(StatusCode::kDevice, id + " cannot be used: " + info.reason));
+      auto opened = backend.open(id);
+      if (auto* status = std::get_if<Status>(&opened)) throw MakeError(*status);
+      const char* limit = std::getenv("SAS_MEMORY_LIMIT");
+      const size_t bytes = limit == nullptr ? info.memory_bytes : std::strtoull(limit, nullptr, 10);
+      auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), bytes);
+      sessions_.emplace(id, session);
+      return session;
+    }
+  }
+  throw MakeError(Status(StatusCode::kDevice, "no device '" + id + "'"));
+}
+
+Napi::Error Environment::MakeError(const Status& status) const {
+  if (error_factory_.IsEmpty()) return Napi::Error::New(env_, status.message());
+  const Napi::Value error = error_factory_.Call({Napi::String::New(env_, CodeName(status.code())),
+                                                 Napi::String::New(env_, status.message())});
+  return Napi::Error(env_, error);
+}
+
+Napi::Promise Environment::Await(Session& session, Ticket ticket, std::function<Status()> work,
+                                 std::function<void()> settled) {
+  const auto deferred = Napi::Promise::Deferred::New(env_);
+  if (promises_++ == 0) napi_ref_threadsafe_function(env_, wake_);
+  Enqueue(session, ticket, {std::move(work), std::move(settled), deferred, {}});
+  return deferred.Promise();
+}
+
+void Environment::After(Session& session, Ticket ticket, std::function<void()> done) {
+  Enqueue(session, ticket, {nullptr, std::move(done), std::nullopt, {}});
+}
+
+void Environment::Enqueue(Session& session, Ticket ticket, Pending pending) {
+  const auto entry = pending_.insert(pending_.end(), std::move(pending));
+  session.queue->Wait(ticket, [this, entry] {
+    if (entry->work) entry->status = entry->work();
+    {
+      std::lock_guard lock(mutex_);
+      ready_.push_back(entry);
+    }
+    napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
+  });
+}
+
+void Environment::Settle() {
+  std::vector<PendingList::iterator> ready;
+  {
+    std::lock_guard lock(mutex_);
+    ready.swap(ready_);
+  }
+  const Napi::HandleScope scope(env_);
+  for (const auto& entry : ready) {
+    Pending pending = std::move(*entry);
+    pending_.erase(entry);
+    if (pending.settled) pending.settled();
+    if (!pending.promise) continue;
+    if (--promises_ == 0) napi_unref_threadsafe_function(env_, wake_);
+    if (pending.status.ok()) {
+      pending.promise->Resolve(env_.Undefined());
+    } else {
+      pending.promise->Reject(MakeError(pending.status).Value());
+    }
+  }
+}
+
+void Environment::Shutdown() {
+  for (auto& [id, session] : sessions_) session->queue.reset();
+  pending_.clear();
+  sessions_.clear();
+  error_factory_.Reset();
+  napi_release_threadsafe_function(wake_, napi_tsfn_abort);
+}
+
+}  // namespace sas::binding

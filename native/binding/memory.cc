@@ -1,0 +1,302 @@
+#include "binding/memory.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "binding/args.h"
+#include "core/convert.h"
+
+namespace sas::binding {
+namespace {
+
+using Info = const Napi::CallbackInfo&;
+
+Session& SessionOf(const Args& args, Napi::Value value) {
+  DeviceHandle* handle = GetDeviceHandle(value);
+  if (handle == nullptr || handle->session->queue == nullptr) args.Fail("not an open device");
+  return *handle->session;
+}
+
+BufferHandle& BufferOf(const Args& args, Napi::Value value) {
+  BufferHandle* handle = GetBufferHandle(value);
+  if (handle == nullptr || handle->buffer == nullptr || handle->session->queue == nullptr) {
+    args.Fail("not a live buffer");
+  }
+  return *handle;
+}
+
+// The bytes of a Float32Array, Int32Array or Uint16Array.
+struct HostBytes {
+  Napi::TypedArray array;
+  void* data;
+  size_t bytes;
+};
+HostBytes HostBytesOf(const Args& args, Napi::Value value) {
+  if (!value.IsTypedArray()) args.Fail("not a typed array");
+  const auto array = value.As<Napi::TypedArray>();
+  const auto type = array.TypedArrayType();
+  if (type != napi_float32_array && type != napi_int32_array && type != napi_uint16_array) {
+    args.Fail("not a Float32Array, Int32Array or Uint16Array");
+  }
+  void* data = nullptr;
+  napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr);
+  return {array, data, array.ByteLength()};
+}
+
+// Gives up a handle's share of its buffer; the last one returns the memory.
+void Release(Napi::Env env, BufferHandle& handle) {
+  if (handle.buffer == nullptr) return;
+  const BufferRef buffer = std::move(handle.buffer);
+  const auto wrapped = std::move(handle.wrapped);
+  handle.buffer = nullptr;
+  if (--buffer->owners > 0) return;
+  Session& session = *handle.session;
+  session.pool.Free(*buffer);
+  if (wrapped == nullptr) {
+    Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));
+  } else if (session.queue != nullptr && session.queue->completed() < buffer->last_use) {
+    // Queued work still uses the caller's memory: keep it alive until that is done.
+    Environment::Of(env).After(session, buffer->last_use, [wrapped] {});
+  }
+}
+
+Napi::Value MakeHandle(Napi::Env env, const std::shared_ptr<Session>& session, BufferRef buffer,
+                       std::shared_ptr<Napi::ObjectReference> wrapped = nullptr) {
+  ++buffer->owners;
+  auto* handle = new BufferHandle{HandleKind::kBuffer, session, std::move(buffer), std::move(wrapped)};
+  return Napi::External<BufferHandle>::New(env, handle, [](Napi::Env finalizer_env, BufferHandle* owned) {
+    Release(finalizer_env, *owned);
+    delete owned;
+  });
+}
+
+std::shared_ptr<Session> SharedSession(const Args& args, Napi::Value value) {
+  SessionOf(args, value);
+  return GetDeviceHandle(value)->session;
+}
+
+BufferRef NewBuffer(Napi::Env env, Session& session, size_t bytes, bool idle) {
+  auto buffer = std::make_shared<Buffer>();
+  const Ticket completed = session.queue->completed();
+  Environment::Of(env).ThrowIfFailed(
+      session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, buffer.get()));
+  Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(bytes));
+  return buffer;
+}
+
+Napi::Value SetErrorFactory(Info info) {
+  Args args(info, "setErrorFactory");
+  if (!info[0].IsFunction()) args.Fail("not a function");
+  Environment::Of(info.Env()).SetErrorFactory(info[0].As<Napi::Function>());
+  return info.Env().Undefined();
+}
+
+Napi::Value ListDevices(Info info) {
+  const Napi::Env env = info.Env();
+  const auto devices = Environment::Of(env).ListDevices();
+  Napi::Array list = Napi::Array::New(env, devices.size());
+  for (size_t i = 0; i < devices.size(); ++i) {
+    const DeviceInfo& device = devices[i];
+    Napi::Object object = Napi::Object::New(env);
+    object["id"] = device.id;
+    object["kind"] = device.kind;
+    object["name"] = device.name;
+    object["usable"] = device.usable();
+    if (!device.usable()) object["reason"] = device.reason;
+    object["memoryBytes"] = static_cast<double>(device.memory_bytes);
+    if (!device.isa.empty()) object["isa"] = device.isa;
+    if (device.threads > 0) object["threads"] = device.threads;
+    if (device.compute_major > 0) {
+      Napi::Array capability = Napi::Array::New(env, 2);
+      capability[0u] = device.compute_major;
+      capability[1u] = device.compute_minor;
+      object["computeCapability"] = capability;
+    }
+    if (!device.driver.empty()) object["driver"] = device.driver;
+    if (!device.blas.empty()) object["blas"] = device.blas;
+    list[static_cast<uint32_t>(i)] = object;
+  }
+  return list;
+}
+
+Napi::Value OpenDevice(Info info) {
+  Args args(info, "openDevice");
+  if (!info[0].IsString()) args.Fail("not a device id");
+  auto* handle = new DeviceHandle;
+  auto result = Napi::External<DeviceHandle>::New(info.Env(), handle, [](Napi::Env, DeviceHandle* owned) { delete owned; });
+  handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>());
+  return result;
+}
+
+Napi::Value Memory(Info info) {
+  const Session& session = SessionOf(Args(info, "memory"), info[0]);
+  const MemoryUse& use = session.pool.use();
+  Napi::Object object = Napi::Object::New(info.Env());
+  object["live"] = static_cast<double>(use.live);
+  object["peak"] = static_cast<double>(use.peak);
+  object["reserved"] = static_cast<double>(use.reserved + session.device->ScratchBytes());
+  return object;
+}
+
+Napi::Value Synchronize(Info info) {
+  Session& session = SessionOf(Args(info, "synchronize"), info[0]);
+  Queue& queue = *session.queue;
+  return Environment::Of(info.Env()).Await(session, queue.submitted(), [&queue] { return queue.TakeFailure(); }, nullptr);
+}
+
+Napi::Value Allocate(Info info) {
+  Args args(info, "allocate");
+  const auto session = SharedSession(args, info[0]);
+  if (!info[1].IsNumber()) args.Fail("not a size");
+  const double bytes = info[1].As<Napi::Number>().DoubleValue();
+  if (!(bytes >= 0 && bytes <= 0x1p52)) args.Fail("not a size");
+  const BufferRef buffer = NewBuffer(info.Env(), *session, static_cast<size_t>(bytes), false);
+  static const bool poison = std::getenv("SAS_POISON") != nullptr;
+  if (poison) {
+    session->queue->Submit({"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes] {
+                              return device->Poison(data, static_cast<size_t>(bytes));
+                            }});
+  }
+  return MakeHandle(info.Env(), session, buffer);
+}
+
+// Copies host bytes into a buffer in order with the queue.
+void SubmitWrite(Session& session, const char* name, const BufferRef& buffer, const HostBytes& source) {
+  auto staged = std::make_shared<std::vector<char>>(static_cast<const char*>(source.data),
+                                                    static_cast<const char*>(source.data) + source.bytes);
+  session.queue->Submit({name, {}, {buffer}, [device = session.device.get(), data = buffer->data, staged] {
+                           return device->CopyToDevice(data, staged->data(), staged->size());
+                         }});
+}
+
+Napi::Value Upload(Info info) {
+  Args args(info, "upload");
+  const auto session = SharedSession(args, info[0]);
+  const HostBytes source = HostBytesOf(args, info[1]);
+  const bool direct = session->device->HostAccessible();
+  const BufferRef buffer = NewBuffer(info.Env(), *session, source.bytes, direct);
+  if (direct) {
+    if (source.bytes > 0) memcpy(buffer->data, source.data, source.bytes);
+  } else {
+    SubmitWrite(*session, "upload", buffer, source);
+  }
+  return MakeHandle(info.Env(), session, buffer);
+}
+
+Napi::Value Wrap(Info info) {
+  Args args(info, "wrap");
+  const auto session = SharedSession(args, info[0]);
+  if (!session->device->HostAccessible()) args.Fail("only host memory can be wrapped");
+  const HostBytes source = HostBytesOf(args, info[1]);
+  auto buffer = std::make_shared<Buffer>();
+  buffer->data = source.data;
+  buffer->bytes = source.bytes;
+  session->pool.Count(static_cast<ptrdiff_t>(source.bytes));
+  return MakeHandle(info.Env(), session, buffer,
+                    std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>())));
+}
+
+Napi::Value Share(Info info) {
+  const BufferHandle& handle = BufferOf(Args(info, "share"), info[0]);
+  return MakeHandle(info.Env(), handle.session, handle.buffer, handle.wrapped);
+}
+
+Napi::Value ReleaseBuffer(Info info) {
+  BufferHandle* handle = GetBufferHandle(info[0]);
+  if (handle == nullptr) Args(info, "release").Fail("not a buffer");
+  Release(info.Env(), *handle);
+  return info.Env().Undefined();
+}
+
+Napi::Value Write(Info info) {
+  Args args(info, "write");
+  const BufferHandle& handle = BufferOf(args, info[0]);
+  const HostBytes source = HostBytesOf(args, info[1]);
+  if (source.bytes != handle.buffer->bytes) args.Fail("source and buffer differ in size");
+  SubmitWrite(*handle.session, "copyFrom", handle.buffer, source);
+  return info.Env().Undefined();
+}
+
+template <class T>
+void Widen(const void* source, float* target, size_t size) {
+  for (size_t i = 0; i < size; ++i) target[i] = ToFloat(static_cast<const T*>(source)[i]);
+}
+
+// Device memory to host memory, widened to f32 if `widen`.
+Status CopyOut(Device& device, const Buffer& buffer, DType dtype, bool widen, void* target) {
+  if (!buffer.failure.ok()) return buffer.failure;
+  if (buffer.bytes == 0) return {};
+  if (!widen) return device.CopyToHost(target, buffer.data, buffer.bytes);
+  const void* source = buffer.data;
+  std::vector<char> staged;
+  if (!device.HostAccessible()) {
+    staged.resize(buffer.bytes);
+    if (Status status = device.CopyToHost(staged.data(), buffer.data, buffer.bytes); !status.ok()) return status;
+    source = staged.data();
+  }
+  if (dtype == DType::kBF16) {
+    Widen<BFloat16>(source, static_cast<float*>(target), buffer.bytes / 2);
+  } else {
+    Widen<Float16>(source, static_cast<float*>(target), buffer.bytes / 2);
+  }
+  return {};
+}
+
+Napi::Value Read(Info info) {
+  constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
+  Args args(info, "read");
+  BufferHandle& handle = BufferOf(args, info[0]);
+  if (!info[1].IsNumber() || !info[2].IsNumber()) args.Fail("not a dtype and a size");
+  const auto dtype = static_cast<DType>(info[1].As<Napi::Number>().Uint32Value());
+  const size_t size = static_cast<size_t>(info[2].As<Napi::Number>().Int64Value());
+  const HostBytes target = HostBytesOf(args, info[3]);
+  const bool widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
+  if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
+    args.Fail("target and buffer differ in size");
+  }
+
+  Session& session = *handle.session;
+  Device& device = *session.device;
+  Environment& environment = Environment::Of(info.Env());
+  const BufferRef buffer = handle.buffer;
+  if (buffer->last_write <= session.queue->completed() && target.bytes <= kCopyAtOnce && device.HostAccessible()) {
+    const auto deferred = Napi::Promise::Deferred::New(info.Env());
+    const Status status = CopyOut(device, *buffer, dtype, widen, target.data);
+    if (status.ok()) {
+      deferred.Resolve(info.Env().Undefined());
+    } else {
+      deferred.Reject(environment.MakeError(status).Value());
+    }
+    return deferred.Promise();
+  }
+  // The promise owns a share of the buffer and keeps the target alive.
+  auto owner = std::make_shared<BufferHandle>(BufferHandle{HandleKind::kBuffer, handle.session, buffer, handle.wrapped});
+  ++buffer->owners;
+  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
+  return environment.Await(
+      session, buffer->last_write,
+      [&device, data = target.data, raw = buffer.get(), dtype, widen] { return CopyOut(device, *raw, dtype, widen, data); },
+      [owner, array, env = info.Env()] { Release(env, *owner); });
+}
+
+}  // namespace
+
+void ExportMemory(Napi::Env env, Napi::Object exports) {
+  const auto add = [&](const char* name, Napi::Value (*function)(Info)) {
+    exports[name] = Napi::Function::New(env, function, name);
+  };
+  add("setErrorFactory", SetErrorFactory);
+  add("listDevices", ListDevices);
+  add("openDevice", OpenDevice);
+  add("memory", Memory);
+  add("synchronize", Synchronize);
+  add("allocate", Allocate);
+  add("upload", Upload);
+  add("wrap", Wrap);
+  add("share", Share);
+  add("release", ReleaseBuffer);
+  add("write", Write);
+  add("read", Read);
+}
+
+}  // namespace sas::binding

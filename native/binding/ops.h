@@ -1,0 +1,10 @@
+// The operations of binding.d.ts.
+#pragma once
+
+#include <napi.h>
+
+namespace sas::binding {
+
+void ExportOps(Napi::Env env, Napi::Object exports);
+
+}  // namespace sas::binding

@@ -1,0 +1,80 @@
+#include "core/buffer.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace sas {
+namespace {
+
+constexpr size_t kSmallestBlock = 64;
+
+size_t BlockCapacity(size_t bytes) {
+  if (bytes <= kSmallestBlock) return kSmallestBlock;
+  const size_t step = std::max(std::bit_ceil(bytes) / 16, kSmallestBlock);
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out) {
+  const size_t capacity = BlockCapacity(bytes);
+  void* data = nullptr;
+  Ticket last_use = 0;
+  if (auto entry = free_.find(capacity); entry != free_.end()) {
+    auto& blocks = entry->second;
+    // The most recently freed block first: it is the likeliest to be in cache.
+    auto block = std::find_if(blocks.rbegin(), blocks.rend(),
+                              [&](const FreeBlock& free) { return free.last_use <= idle_since; });
+    if (block != blocks.rend()) {
+      data = block->data;
+      last_use = block->last_use;
+      blocks.erase(std::next(block).base());
+    }
+  }
+  if (data == nullptr) {
+    if (capacity <= limit_ && use_.reserved + capacity > limit_) Trim(completed);
+    if (capacity <= limit_ && use_.reserved + capacity <= limit_) {
+      data = device_.AllocateRaw(capacity);
+      if (data == nullptr) {
+        Trim(completed);
+        data = device_.AllocateRaw(capacity);
+      }
+    }
+    if (data == nullptr) {
+      return Status(StatusCode::kOutOfMemory, "out of memory on " + device_.info().id + ": " + std::to_string(bytes) +
+                                                  " bytes requested, " + std::to_string(use_.live) + " in use, limit " +
+                                                  std::to_string(limit_));
+    }
+    use_.reserved += capacity;
+  }
+  out->data = data;
+  out->bytes = bytes;
+  out->capacity = capacity;
+  out->last_use = out->last_write = last_use;
+  Count(static_cast<ptrdiff_t>(bytes));
+  return {};
+}
+
+void BufferPool::Free(const Buffer& buffer) {
+  Count(-static_cast<ptrdiff_t>(buffer.bytes));
+  if (buffer.capacity != 0) free_[buffer.capacity].push_back({buffer.data, buffer.last_use});
+}
+
+void BufferPool::Count(ptrdiff_t bytes) {
+  use_.live += static_cast<size_t>(bytes);
+  use_.peak = std::max(use_.peak, use_.live);
+}
+
+void BufferPool::Trim(Ticket completed) {
+  for (auto& [capacity, blocks] : free_) {
+    std::erase_if(blocks, [&, size = capacity](const FreeBlock& block) {
+      if (block.last_use > completed) return false;
+      device_.FreeRaw(block.data, size);
+      use_.reserved -= size;
+      return true;
+    });
+  }
+  std::erase_if(free_, [](const auto& entry) { return entry.second.empty(); });
+}
+
+}  // namespace sas

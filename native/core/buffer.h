@@ -1,0 +1,67 @@
+// Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's thread,
+// except Buffer::failure, which belongs to the queue.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "core/device.h"
+#include "core/status.h"
+
+namespace sas {
+
+// Numbers the tasks of one queue, from 1 on.
+using Ticket = uint64_t;
+
+// Memory shared by one or more tensors (views). `owners` counts them; at zero the memory returns to the pool, although
+// tasks already queued may still use it: the next owner's tasks come later in the same queue.
+struct Buffer {
+  void* data = nullptr;
+  size_t bytes = 0;
+  size_t capacity = 0;    // of the pool's block; 0 for wrapped memory
+  int owners = 0;
+  Ticket last_use = 0;    // the last task that reads or writes it
+  Ticket last_write = 0;  // the last task that writes it
+  Status failure;         // of the task that should have written it; written and read by the executor thread, and by
+                          // others only once the queue has completed `last_write`
+};
+
+struct MemoryUse {
+  size_t live = 0;      // bytes owned by tensors
+  size_t peak = 0;      // the most `live` has been
+  size_t reserved = 0;  // bytes taken from the system
+};
+
+// Recycles blocks by size class (eight classes per octave, so at most 1/8 is wasted).
+class BufferPool {
+ public:
+  // `limit` bounds `reserved`.
+  BufferPool(Device& device, size_t limit) : device_(device), limit_(limit) {}
+  ~BufferPool() { Trim(~Ticket{0}); }
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  // A block of at least `bytes`. Tasks up to its `last_use` may still use it, which only matters to a caller that touches
+  // it outside the queue: such a caller passes the last completed ticket as `idle_since`.
+  // Blocks that tasks no longer use (up to `completed`) are given back to the system before giving up.
+  Status Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out);
+  void Free(const Buffer& buffer);
+  // Counts memory that the pool does not own (wrapped) as live.
+  void Count(ptrdiff_t bytes);
+  const MemoryUse& use() const { return use_; }
+
+ private:
+  struct FreeBlock {
+    void* data;
+    Ticket last_use;
+  };
+  void Trim(Ticket completed);
+
+  Device& device_;
+  const size_t limit_;
+  MemoryUse use_;
+  std::map<size_t, std::vector<FreeBlock>> free_;  // by capacity
+};
+
+}  // namespace sas

@@ -1,0 +1,108 @@
+// What a backend must offer: its devices, and for an opened device one table of operations and raw memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/params.h"
+#include "core/status.h"
+
+namespace sas {
+
+// What an operation runs on (threads and scratch memory, or a stream). Each backend derives its own.
+class Context {
+ public:
+  virtual ~Context() = default;
+};
+
+// Every operation, once: X(Name, Params). Fused operations and their unfused `Naive` twins share parameter structs.
+#define SAS_OPERATIONS(X)                           \
+  X(Fill, FillParams)                               \
+  X(Random, RandomParams)                           \
+  X(Cast, CastParams)                               \
+  X(Expand, ExpandParams)                           \
+  X(ExpandBackward, ExpandBackwardParams)           \
+  X(NaiveExpand, ExpandParams)                      \
+  X(NaiveExpandBackward, ExpandBackwardParams)      \
+  X(Attention, AttentionParams)                     \
+  X(AttentionBackward, AttentionBackwardParams)     \
+  X(NaiveAttention, AttentionParams)                \
+  X(NaiveAttentionBackward, AttentionBackwardParams) \
+  X(Aggregate, AggregateParams)                     \
+  X(AggregateBackward, AggregateParams)             \
+  X(Linear, LinearParams)                           \
+  X(LinearBackward, LinearBackwardParams)           \
+  X(LayerNorm, LayerNormParams)                     \
+  X(LayerNormBackward, LayerNormBackwardParams)     \
+  X(RmsNorm, RmsNormParams)                         \
+  X(RmsNormBackward, RmsNormBackwardParams)         \
+  X(Gelu, GeluParams)                               \
+  X(GeluBackward, GeluBackwardParams)               \
+  X(Add, AddParams)                                 \
+  X(Embedding, EmbeddingParams)                     \
+  X(EmbeddingBackward, EmbeddingBackwardParams)     \
+  X(Rope, RopeParams)                               \
+  X(CrossEntropy, CrossEntropyParams)               \
+  X(CrossEntropyBackward, CrossEntropyBackwardParams) \
+  X(ClipGradNorm, ClipGradNormParams)               \
+  X(AdamW, AdamWParams)
+
+template <class Params>
+using Operation = Status (*)(Context&, const Params&);
+
+// A device's table of operations. They run on the device's executor thread, in order.
+struct Operations {
+#define SAS_ENTRY(Name, Params) Operation<Params> Name;
+  SAS_OPERATIONS(SAS_ENTRY)
+#undef SAS_ENTRY
+};
+
+struct DeviceInfo {
+  std::string id;    // "cpu", "cuda:0"
+  std::string kind;  // "cpu", "cuda"
+  std::string name;
+  std::string reason;  // why it cannot be used, in words a user can act on; empty when usable
+  uint64_t memory_bytes = 0;
+  std::string isa;  // cpu
+  int threads = 0;  // cpu
+  int compute_major = 0, compute_minor = 0;  // cuda, as the next two
+  std::string driver;
+  std::string blas;
+
+  bool usable() const { return reason.empty(); }
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual const DeviceInfo& info() const = 0;
+  virtual const Operations& operations() const = 0;
+  virtual Context& context() = 0;
+
+  // Memory from the system, 64-byte aligned; null when there is none. Called from the environment's thread.
+  virtual void* AllocateRaw(size_t bytes) = 0;
+  virtual void FreeRaw(void* data, size_t bytes) = 0;
+  // Bytes held for the scratch memory of operations.
+  virtual size_t ScratchBytes() const = 0;
+
+  // Whether the host may read and write device memory directly.
+  virtual bool HostAccessible() const = 0;
+  // Blocking copies, on the executor thread, in order with the operations.
+  virtual Status CopyToDevice(void* target, const void* source, size_t bytes) = 0;
+  virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;
+  // Overwrites memory with NaN (all bits set), in order; for tests.
+  virtual Status Poison(void* target, size_t bytes) = 0;
+};
+
+// A kind of device. The addon holds one of each; core knows none of them.
+struct Backend {
+  std::vector<DeviceInfo> (*list)();
+  // `id` is one that `list` gave as usable.
+  std::variant<std::unique_ptr<Device>, Status> (*open)(const std::string& id);
+};
+
+}  // namespace sas

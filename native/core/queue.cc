@@ -1,0 +1,80 @@
+#include "core/queue.h"
+
+#include <new>
+
+namespace sas {
+
+Queue::Queue() : executor_([this] { Execute(); }) {}
+
+Queue::~Queue() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  executor_.join();
+}
+
+void Queue::Submit(Task task) {
+  const Ticket ticket = ++submitted_;
+  for (const BufferRef& buffer : task.reads) buffer->last_use = ticket;
+  for (const BufferRef& buffer : task.writes) buffer->last_use = buffer->last_write = ticket;
+  {
+    std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  wake_.notify_one();
+}
+
+void Queue::Wait(Ticket ticket, std::function<void()> ready) {
+  {
+    std::lock_guard lock(mutex_);
+    waiters_.emplace(ticket, std::move(ready));
+  }
+  wake_.notify_one();
+}
+
+void Queue::Execute() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    const Ticket completed = completed_.load(std::memory_order_relaxed);
+    if (!waiters_.empty() && waiters_.begin()->first <= completed) {
+      auto waiter = waiters_.extract(waiters_.begin());
+      lock.unlock();
+      waiter.mapped()();
+      lock.lock();
+    } else if (!tasks_.empty()) {
+      Task task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      Run(task);
+      task = {};  // releases its buffers outside the lock
+      completed_.store(completed + 1, std::memory_order_release);
+      lock.lock();
+    } else {
+      wake_.wait(lock);
+    }
+  }
+}
+
+void Queue::Run(Task& task) {
+  Status status;
+  for (const BufferRef& buffer : task.reads) {
+    if (!buffer->failure.ok()) {
+      status = buffer->failure;
+      break;
+    }
+  }
+  if (status.ok()) {
+    try {
+      status = task.run();
+    } catch (const std::bad_alloc&) {
+      status = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
+    }
+    if (!status.ok()) status = Status(status.code(), std::string(task.name) + ": " + status.message());
+    if (!status.ok() && failure_.ok()) failure_ = status;
+  }
+  for (const BufferRef& buffer : task.writes) buffer->failure = status;
+}
+
+}  // namespace sas

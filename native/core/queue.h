@@ -1,0 +1,64 @@
+// The ordered queue of work of one device, with an executor thread of its own.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/buffer.h"
+
+namespace sas {
+
+using BufferRef = std::shared_ptr<Buffer>;
+
+struct Task {
+  const char* name;
+  std::vector<BufferRef> reads;
+  std::vector<BufferRef> writes;
+  std::function<Status()> run;
+};
+
+// Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
+// same failure on. Submit, Wait and the destructor belong to the environment's thread.
+class Queue {
+ public:
+  Queue();
+  // Finishes the task that runs, drops the others.
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  void Submit(Task task);
+  // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs.
+  // Never called if the queue is destroyed first.
+  void Wait(Ticket ticket, std::function<void()> ready);
+
+  Ticket submitted() const { return submitted_; }
+  Ticket completed() const { return completed_.load(std::memory_order_acquire); }
+  // The first failure since the last call. Executor thread, or when all is completed.
+  Status TakeFailure() { return std::exchange(failure_, Status()); }
+
+ private:
+  void Execute();
+  void Run(Task& task);
+
+  Ticket submitted_ = 0;
+  std::atomic<Ticket> completed_{0};
+  Status failure_;
+
+  std::mutex mutex_;  // guards the next three
+  std::condition_variable wake_;
+  std::deque<Task> tasks_;
+  std::multimap<Ticket, std::function<void()>> waiters_;
+  bool stopping_ = false;
+
+  std::thread executor_;
+};
+
+}  // namespace sas

@@ -1,0 +1,158 @@
+// Attention forward in the FlashAttention manner: blocks of keys stream past a tile of queries, softmax is kept online, and
+// no matrix of all scores exists.
+#include "cpu/attention.h"
+
+#include <cmath>
+
+#include "cpu/elementwise.h"
+#include "cpu/operations.h"
+
+namespace sas::cpu::SAS_ISA {
+namespace {
+
+// Queries per item of work. Packing a block of keys costs about as much as 3 queries' worth of products, so this keeps it
+// near 2%; q, scores and output of a tile (about 170 KB at the reference widths) stay in L2.
+constexpr int64_t kQueryTile = 192;
+// On the diagonal, queries go in smaller groups, each with just the keys it sees.
+constexpr int64_t kDiagonalGroup = 2 * kTileRows;
+
+struct Tile {
+  int64_t width, value_row;
+  const float* q;       // [queries, width], times scale * log2(e)
+  const float* keys;    // [width, kKeyBlock]: a block of k, transposed
+  const float* values;  // [kKeyBlock, value_row]
+  float* scores;        // [queries, kKeyBlock]
+  float* output;        // [queries, value_row], not yet divided by `sum`
+  float* max;           // [queries]
+  float* sum;           // [queries]
+};
+
+// Takes one block of keys into queries [first, last), of which query r sees the first visible(r) keys of the block.
+template <class Visible>
+void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Visible& visible) {
+  Product p{};
+  p.rows = last - first;
+  p.columns = keys;
+  p.depth = t.width;
+  SetRowsA(p, t.q + first * t.width, t.width);
+  SetRowsB(p, t.keys, kKeyBlock);
+  SetC(p, t.scores + first * kKeyBlock, kKeyBlock);
+  Multiply(p);
+
+  const int64_t padded = RoundUp(keys, kLanes);
+  for (int64_t r = first; r < last; ++r) {
+    float* scores = t.scores + r * kKeyBlock;
+    for (int64_t j = visible(r); j < padded; ++j) scores[j] = kMinusInfinity;
+    Vec maxima = Load(scores);
+    for (int64_t j = kLanes; j < padded; j += kLanes) maxima = VecMax(maxima, Load(scores + j));
+    const float max = Max(t.max[r], MaxLane(maxima));
+    if (max > t.max[r]) {
+      // The maximum moved: what was summed so far shrinks. 2^(-inf) = 0 covers the first block.
+      const float shrink = std::exp2(t.max[r] - max);
+      t.max[r] = max;
+      t.sum[r] *= shrink;
+      for (int64_t d = 0; d < t.value_row; d += kLanes) {
+        Store(t.output + r * t.value_row + d, Load(t.output + r * t.value_row + d) * shrink);
+      }
+    }
+    // A row without a visible key keeps max = -inf; -inf - 0 then gives weight 0 instead of NaN.
+    const float reference = max == kMinusInfinity ? 0.0f : max;
+    Vec sum{};
+    for (int64_t j = 0; j < padded; j += kLanes) {
+      const Vec weight = Exp2(Load(scores + j) - reference);
+      Store(scores + j, weight);
+      sum += weight;
+    }
+    t.sum[r] += Sum(sum);
+  }
+
+  p.columns = t.value_row;
+  p.depth = keys;
+  SetRowsA(p, t.scores + first * kKeyBlock, kKeyBlock);
+  SetRowsB(p, t.values, t.value_row);
+  SetC(p, t.output + first * t.value_row, t.value_row);
+  p.accumulate = true;
+  Multiply(p);
+}
+
+}  // namespace
+
+Status Attention(CpuContext& context, const AttentionParams& p) {
+  const AttentionShape& s = p.shape;
+  const int64_t value_row = RoundUp(s.value_width, kLanes);
+  const int64_t tiles = CeilDiv(s.queries, kQueryTile), tile_rows = Min(kQueryTile, s.queries);
+  const int64_t q_floats = RoundUp(tile_rows * s.width, 16), key_floats = s.width * kKeyBlock;
+  const int64_t value_floats = kKeyBlock * value_row, score_floats = tile_rows * kKeyBlock;
+  const int64_t output_floats = tile_rows * value_row, row_floats = RoundUp(tile_rows, 16);
+  const int64_t thread_floats = q_floats + key_floats + value_floats + score_floats + output_floats + 2 * row_floats;
+  float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
+
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    // The last tile of queries sees the most keys, so it goes first.
+    context.pool.Run(tiles * s.batch * s.heads, [&](int64_t item, int thread) {
+      const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * kQueryTile;
+      const int64_t b = item % (s.batch * s.heads) / s.heads, h = item % s.heads;
+      const int64_t kv_head = h / (s.heads / s.kv_heads);
+      const int64_t rows = Min(kQueryTile, s.queries - first_query);
+      const T* q = static_cast<const T*>(p.q) + ((b * s.queries + first_query) * s.heads + h) * s.width;
+      const T* k = static_cast<const T*>(p.k) + (b * s.keys * s.kv_heads + kv_head) * s.width;
+      const T* v = static_cast<const T*>(p.v) + (b * s.keys * s.kv_heads + kv_head) * s.value_width;
+
+      float* tile_q = scratch + thread * thread_floats;
+      float* keys = tile_q + q_floats;
+      float* values = keys + key_floats;
+      Tile t{};
+      t.width = s.width;
+      t.value_row = value_row;
+      t.q = tile_q;
+      t.keys = keys;
+      t.values = values;
+      t.scores = values + value_floats;
+      t.output = t.scores + score_floats;
+      t.max = t.output + output_floats;
+      t.sum = t.max + row_floats;
+
+      CopyRows(q, s.heads * s.width, rows, s.width, tile_q, s.width, s.width);
+      for (int64_t i = 0; i < rows * s.width; ++i) tile_q[i] *= s.scale * kLog2E;
+      for (int64_t r = 0; r < rows; ++r) {
+        t.max[r] = kMinusInfinity;
+        t.sum[r] = 0;
+      }
+      for (int64_t i = 0; i < rows * value_row; ++i) t.output[i] = 0;
+
+      const int64_t last_key = VisibleKeys(s, first_query + rows - 1);
+      for (int64_t j = 0; j < last_key; j += kKeyBlock) {
+        const int64_t block = Min(kKeyBlock, last_key - j);
+        TransposeRows(k + j * s.kv_heads * s.width, s.kv_heads * s.width, block, s.width, keys, kKeyBlock,
+                      RoundUp(block, kLanes));
+        CopyRows(v + j * s.kv_heads * s.value_width, s.kv_heads * s.value_width, block, s.value_width, values, value_row,
+                 value_row);
+        const auto visible = [&](int64_t r) {
+          return Max<int64_t>(0, Min(VisibleKeys(s, first_query + r) - j, block));
+        };
+        // Rows before `some` see none of the block, rows from `all` on see all of it.
+        const int64_t some = Max<int64_t>(0, FirstQuery(s, j) - first_query);
+        const int64_t all = Max(some, Min(rows, FirstQuery(s, j + block - 1) - first_query));
+        for (int64_t r = some; r < all; r += kDiagonalGroup) {
+          const int64_t group_end = Min(r + kDiagonalGroup, all);
+          AddKeys(t, r, group_end, visible(group_end - 1), visible);
+        }
+        if (all < rows) AddKeys(t, all, rows, block, visible);
+      }
+
+      T* output = static_cast<T*>(p.output) + ((b * s.queries + first_query) * s.heads + h) * s.value_width;
+      for (int64_t r = 0; r < rows; ++r) {
+        const bool seen = t.max[r] != kMinusInfinity;
+        const float inverse = seen ? 1.0f / t.sum[r] : 0.0f;
+        ForEachVector(s.value_width, [&](int64_t d, int64_t count) {
+          StorePartial(output + r * s.heads * s.value_width + d, Load(t.output + r * value_row + d) * inverse, count);
+        });
+        p.log_sum_exp[(b * s.heads + h) * s.queries + first_query + r] =
+            seen ? t.max[r] * kLn2 + std::log(t.sum[r]) : kMinusInfinity;
+      }
+    });
+    return Status();
+  });
+}
+
+}  // namespace sas::cpu::SAS_ISA

@@ -1,0 +1,60 @@
+// What CPU operations run on: the thread pool, and scratch memory that is recycled from one operation to the next.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "core/device.h"
+#include "cpu/thread_pool.h"
+
+namespace sas::cpu {
+
+// A bump allocator for the operation that runs. Memory stays mapped (and warm in cache) for the next one.
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  // Uninitialised, 64-byte aligned, until the operation ends. Throws std::bad_alloc, which fails the operation. Call it
+  // before a parallel loop, not inside.
+  float* Take(int64_t floats);
+  // Gives back what was taken since the mark.
+  struct Mark {
+    size_t chunk, used;
+  };
+  Mark mark() const { return {current_, used_}; }
+  void Rewind(Mark mark) {
+    current_ = mark.chunk;
+    used_ = mark.used;
+  }
+  // Forgets everything taken; `poison` fills the memory with NaN so that a test sees what is read before it is written.
+  void Reset(bool poison);
+  size_t bytes() const { return bytes_; }
+
+ private:
+  struct Chunk {
+    char* data;
+    size_t capacity;
+  };
+  void Grow(size_t capacity);
+  void FreeAll();
+
+  std::vector<Chunk> chunks_;
+  size_t current_ = 0;  // the chunk that memory is taken from
+  size_t used_ = 0;     // bytes of it
+  std::atomic<size_t> bytes_{0};
+};
+
+class CpuContext : public Context {
+ public:
+  explicit CpuContext(int threads) : pool(threads) {}
+  ThreadPool pool;
+  Scratch scratch;
+};
+
+}  // namespace sas::cpu

@@ -1,0 +1,109 @@
+#include "cpu/cpu_backend.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <thread>
+
+#include "cpu/context.h"
+#include "cpu/isa.h"
+
+namespace sas::cpu {
+namespace {
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// The instruction set to use, or an error that says what SAS_ISA may be.
+std::variant<const Isa*, std::string> ChooseIsa() {
+  const std::string wanted = Environment("SAS_ISA");
+  std::string known;
+  for (const Isa& isa : Isas()) {
+    known += (known.empty() ? "" : ", ") + std::string(isa.name);
+    if (!wanted.empty() && wanted != isa.name) continue;
+    if (isa.supported()) return &isa;
+    if (wanted == isa.name) return "SAS_ISA=" + wanted + ", but this processor does not support it";
+  }
+  return "SAS_ISA=" + wanted + " is not one of " + known;
+}
+
+int ThreadCount() {
+  const int wanted = std::atoi(Environment("SAS_THREADS").c_str());
+  if (wanted > 0) return std::min(wanted, 1024);
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::string ProcessorName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "CPU";
+}
+
+DeviceInfo Describe() {
+  DeviceInfo info;
+  info.id = info.kind = "cpu";
+  info.name = ProcessorName();
+  info.memory_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
+  info.threads = ThreadCount();
+  const auto isa = ChooseIsa();
+  if (std::holds_alternative<std::string>(isa)) {
+    info.reason = std::get<std::string>(isa);
+  } else {
+    info.isa = std::get<const Isa*>(isa)->name;
+  }
+  return info;
+}
+
+class CpuDevice : public Device {
+ public:
+  CpuDevice(DeviceInfo info, const Isa& isa)
+      : info_(std::move(info)), operations_(isa.operations()), context_(info_.threads) {}
+
+  const DeviceInfo& info() const override { return info_; }
+  const Operations& operations() const override { return operations_; }
+  Context& context() override { return context_; }
+
+  void* AllocateRaw(size_t bytes) override { return ::operator new(bytes, std::align_val_t{64}, std::nothrow); }
+  void FreeRaw(void* data, size_t) override { ::operator delete(data, std::align_val_t{64}); }
+  size_t ScratchBytes() const override { return context_.scratch.bytes(); }
+
+  bool HostAccessible() const override { return true; }
+  Status CopyToDevice(void* target, const void* source, size_t bytes) override {
+    memcpy(target, source, bytes);
+    return {};
+  }
+  Status CopyToHost(void* target, const void* source, size_t bytes) override {
+    memcpy(target, source, bytes);
+    return {};
+  }
+  Status Poison(void* target, size_t bytes) override {
+    context_.scratch.Reset(true);
+    memset(target, 0xff, bytes);
+    return {};
+  }
+
+ private:
+  const DeviceInfo info_;
+  const Operations& operations_;
+  CpuContext context_;
+};
+
+std::variant<std::unique_ptr<Device>, Status> Open(const std::string&) {
+  const auto isa = ChooseIsa();
+  if (std::holds_alternative<std::string>(isa)) return Status(StatusCode::kDevice, std::get<std::string>(isa));
+  return std::make_unique<CpuDevice>(Describe(), *std::get<const Isa*>(isa));
+}
+
+}  // namespace
+
+Backend GetBackend() {
+  return {[] { return std::vector<DeviceInfo>{Describe()}; }, Open};
+}
+
+}  // namespace sas::cpu

@@ -1,0 +1,87 @@
+#include "cpu/gemm.h"
+
+#include "cpu/elementwise.h"
+#include "cpu/pack.h"
+
+namespace sas::cpu::SAS_ISA {
+namespace {
+
+// A block of C is kRowBlock x kColumnBlock, accumulated over slices of kDepthBlock: packed A (96 KB), a panel of B (64 KB)
+// and the block of C (96 KB) stay in L2 while A's panels pass through L1.
+constexpr int64_t kRowBlock = 96;
+constexpr int64_t kColumnBlock = 256;
+constexpr int64_t kDepthBlock = 256;
+
+// B[k][n] for n in one panel of kTileColumns, as [depth][kTileColumns], zero beyond the last column.
+template <class T>
+void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t columns, float* panel) {
+  if (column == 1) {
+    CopyRows(b, row, depth, columns, panel, kTileColumns, kTileColumns);
+  } else if (row == 1) {
+    TransposeRows(b, column, columns, depth, panel, kTileColumns, kTileColumns);
+  } else {
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t n = 0; n < kTileColumns; ++n) {
+        panel[k * kTileColumns + n] = n < columns ? ToFloat(b[k * row + n * column]) : 0.0f;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const Matrix& a, const Matrix& b,
+            const float* bias, void* c, DType c_dtype) {
+  const int64_t panels = CeilDiv(columns, kTileColumns);
+  const int64_t row_blocks = CeilDiv(rows, kRowBlock), column_blocks = CeilDiv(columns, kColumnBlock);
+  float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
+  constexpr int64_t kThreadFloats = kRowBlock * (kDepthBlock + kColumnBlock);
+  float* thread_blocks = context.scratch.Take(context.pool.threads() * kThreadFloats);
+
+  Status status = DispatchFloat(b.dtype, [&]<class T>(T*) {
+    context.pool.Run(panels, [&](int64_t panel, int) {
+      const int64_t n = panel * kTileColumns;
+      PackPanelB(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth, Min<int64_t>(kTileColumns, columns - n),
+                 packed_b + panel * depth * kTileColumns);
+    });
+    return Status();
+  });
+  if (!status.ok()) return status;
+
+  return DispatchFloat(a.dtype, [&]<class A>(A*) {
+    return DispatchFloat(c_dtype, [&]<class C>(C*) {
+      context.pool.Run(row_blocks * column_blocks, [&](int64_t item, int thread) {
+        const int64_t m = item / column_blocks * kRowBlock, n = item % column_blocks * kColumnBlock;
+        const int64_t block_rows = Min(kRowBlock, rows - m), block_columns = Min(kColumnBlock, columns - n);
+        float* packed_a = thread_blocks + thread * kThreadFloats;
+        float* block_c = packed_a + kRowBlock * kDepthBlock;
+        for (int64_t k = 0; k < depth; k += kDepthBlock) {
+          Product product{};
+          product.rows = block_rows;
+          product.columns = block_columns;
+          product.depth = Min(kDepthBlock, depth - k);
+          PackPanels(static_cast<const A*>(a.data) + m * a.row + k * a.column, a.row, a.column, block_rows, product.depth,
+                     packed_a);
+          SetPanelsA(product, packed_a);
+          product.b = packed_b + n * depth + k * kTileColumns;
+          product.b_step = kTileColumns;
+          product.b_panel = depth * kTileColumns;
+          SetC(product, block_c, kColumnBlock);
+          product.accumulate = k > 0;
+          Multiply(product);
+        }
+        C* output = static_cast<C*>(c) + m * columns + n;
+        for (int64_t r = 0; r < block_rows; ++r) {
+          ForEachVector(block_columns, [&](int64_t i, int64_t count) {
+            Vec value = Load(block_c + r * kColumnBlock + i);
+            if (bias) value += LoadPartial(bias + n + i, count);
+            StorePartial(output + r * columns + i, value, count);
+          });
+        }
+      });
+      return Status();
+    });
+  });
+}
+
+}  // namespace sas::cpu::SAS_ISA

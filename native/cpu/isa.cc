@@ -1,0 +1,38 @@
+#include "cpu/isa.h"
+
+namespace sas::cpu {
+
+#define SAS_DECLARE_ISA(name)        \
+  namespace name {                   \
+  const Operations& GetOperations(); \
+  double PeakFlops(double seconds);  \
+  }
+#if defined(__x86_64__)
+SAS_DECLARE_ISA(avx512)
+SAS_DECLARE_ISA(avx2)
+#endif
+SAS_DECLARE_ISA(baseline)
+#undef SAS_DECLARE_ISA
+
+const std::vector<Isa>& Isas() {
+  static const std::vector<Isa> isas{
+#if defined(__x86_64__)
+      {"avx512",
+       [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+       },
+       avx512::GetOperations, avx512::PeakFlops},
+      {"avx2",
+       [] {
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                __builtin_cpu_supports("bmi2");
+       },
+       avx2::GetOperations, avx2::PeakFlops},
+#endif
+      {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
+  };
+  return isas;
+}
+
+}  // namespace sas::cpu

@@ -1,0 +1,66 @@
+// Copies between tensors of any storage type and f32 blocks laid out for Multiply.
+#pragma once
+
+#include "cpu/simd.h"
+#include "cpu/tile.h"
+
+namespace sas::cpu::SAS_ISA {
+
+// target[r][c] = source[r][c], zero for columns <= c < padded.
+template <class T>
+void CopyRows(const T* source, int64_t source_stride, int64_t rows, int64_t columns, float* target,
+              int64_t target_stride, int64_t padded) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = source + r * source_stride;
+    float* to = target + r * target_stride;
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) Store(to + c, Load(from + c));
+    if (c < padded) {
+      StorePartial(to + c, LoadPartial(from + c, columns - c), padded - c);
+      for (c += kLanes; c < padded; c += kLanes) StorePartial(to + c, Vec{}, padded - c);
+    }
+  }
+}
+
+// target[r][c] = source[r][c] in the storage type, rounded.
+template <class T>
+void StoreRows(const float* source, int64_t source_stride, int64_t rows, int64_t columns, T* target,
+               int64_t target_stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = source + r * source_stride;
+    T* to = target + r * target_stride;
+    ForEachVector(columns, [&](int64_t c, int64_t count) { StorePartial(to + c, LoadPartial(from + c, count), count); });
+  }
+}
+
+// target[c][r] = source[r][c], zero for rows <= r < padded, which is a multiple of kLanes.
+template <class T>
+void TransposeRows(const T* source, int64_t source_stride, int64_t rows, int64_t columns, float* target,
+                   int64_t target_stride, int64_t padded) {
+  for (int64_t r = 0; r < padded; r += kLanes) {
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      const int64_t width = Min<int64_t>(kLanes, columns - c);
+      Vec block[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        block[i] = r + i < rows ? LoadPartial(source + (r + i) * source_stride + c, width) : Vec{};
+      }
+      Transpose(block);
+      for (int64_t i = 0; i < width; ++i) Store(target + (c + i) * target_stride + r, block[i]);
+    }
+  }
+}
+
+// A[m][k] = source[m * row + k * step] in panels [ceil(rows / 6)][depth][6], zero beyond the last row.
+template <class T>
+void PackPanels(const T* source, int64_t row, int64_t step, int64_t rows, int64_t depth, float* target) {
+  for (int64_t m = 0; m < rows; m += kTileRows) {
+    for (int64_t k = 0; k < depth; ++k) {
+      for (int64_t i = 0; i < kTileRows; ++i) {
+        *target++ = m + i < rows ? ToFloat(source[(m + i) * row + k * step]) : 0.0f;
+      }
+    }
+  }
+}
+constexpr int64_t PanelFloats(int64_t rows, int64_t depth) { return RoundUp(rows, kTileRows) * depth; }
+
+}  // namespace sas::cpu::SAS_ISA

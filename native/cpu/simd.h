@@ -1,0 +1,266 @@
+// One vector of floats, as wide as the instruction set being compiled has them. Built on the compiler's vector extensions:
+// arithmetic, comparison and selection are plain operators (and a * b + c becomes one fused multiply-add), so kernels read
+// as formulas; only what the extensions lack (partial loads, 16-bit conversions) is written per instruction set.
+#pragma once
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "core/convert.h"
+
+namespace sas::cpu::SAS_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVectorBytes = 32;
+#else
+inline constexpr int kVectorBytes = 16;
+#endif
+inline constexpr int kLanes = kVectorBytes / 4;
+
+typedef float Vec __attribute__((vector_size(kVectorBytes)));
+typedef int32_t VecInt __attribute__((vector_size(kVectorBytes)));
+typedef uint16_t VecHalf __attribute__((vector_size(kVectorBytes / 2)));
+
+#define SAS_INLINE inline __attribute__((always_inline))
+
+constexpr int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int64_t CeilDiv(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+template <class T>
+constexpr T Min(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+constexpr T Max(T a, T b) {
+  return a < b ? b : a;
+}
+
+SAS_INLINE Vec Broadcast(float value) { return value - Vec{}; }
+SAS_INLINE VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
+SAS_INLINE Vec VecMax(Vec a, Vec b) { return a > b ? a : b; }
+SAS_INLINE Vec VecMin(Vec a, Vec b) { return a < b ? a : b; }
+SAS_INLINE VecInt AsInt(Vec value) { return reinterpret_cast<VecInt>(value); }
+SAS_INLINE Vec AsFloat(VecInt value) { return reinterpret_cast<Vec>(value); }
+// 0, 1, 2, ...
+SAS_INLINE VecInt LaneIndex() {
+  VecInt index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane;
+  return index;
+}
+
+// ---- loads and stores: unaligned; any storage type, f32 in registers
+
+SAS_INLINE Vec Load(const float* source) {
+  Vec value;
+  memcpy(&value, source, sizeof value);
+  return value;
+}
+SAS_INLINE void Store(float* target, Vec value) { memcpy(target, &value, sizeof value); }
+
+SAS_INLINE Vec Load(const BFloat16* source) {
+  VecHalf bits;
+  memcpy(&bits, source, sizeof bits);
+  return AsFloat(__builtin_convertvector(bits, VecInt) << 16);
+}
+SAS_INLINE void Store(BFloat16* target, Vec value) {
+  const VecInt bits = AsInt(value);
+  const VecInt rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const VecInt quiet = bits >> 16 | 0x40;
+  const VecHalf half = __builtin_convertvector(value == value ? rounded : quiet, VecHalf);
+  memcpy(target, &half, sizeof half);
+}
+
+SAS_INLINE Vec Load(const Float16* source) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#else
+  Vec value;
+  for (int lane = 0; lane < kLanes; ++lane) value[lane] = ToFloat(source[lane]);
+  return value;
+#endif
+}
+SAS_INLINE void Store(Float16* target, Vec value) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
+                      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__AVX2__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(target),
+                   _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#else
+  for (int lane = 0; lane < kLanes; ++lane) FromFloat(value[lane], target + lane);
+#endif
+}
+
+// The first `count` lanes, 0 <= count <= kLanes; the others are 0. Touches no memory beyond them.
+template <class T>
+SAS_INLINE Vec LoadPartial(const T* source, int64_t count) {
+  if (count >= kLanes) return Load(source);
+  T lanes[kLanes] = {};
+  for (int64_t lane = 0; lane < count; ++lane) lanes[lane] = source[lane];
+  return Load(lanes);
+}
+template <class T>
+SAS_INLINE void StorePartial(T* target, Vec value, int64_t count) {
+  if (count >= kLanes) return Store(target, value);
+  T lanes[kLanes];
+  Store(lanes, value);
+  for (int64_t lane = 0; lane < count; ++lane) target[lane] = lanes[lane];
+}
+#if defined(__AVX512F__)
+template <>
+SAS_INLINE Vec LoadPartial(const float* source, int64_t count) {
+  const __mmask16 mask = static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<uint32_t>(count)));
+  return reinterpret_cast<Vec>(_mm512_maskz_loadu_ps(mask, source));
+}
+template <>
+SAS_INLINE void StorePartial(float* target, Vec value, int64_t count) {
+  const __mmask16 mask = static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<uint32_t>(count)));
+  _mm512_mask_storeu_ps(target, mask, reinterpret_cast<__m512>(value));
+}
+#elif defined(__AVX2__)
+template <>
+SAS_INLINE Vec LoadPartial(const float* source, int64_t count) {
+  const VecInt mask = LaneIndex() < BroadcastInt(static_cast<int32_t>(count));
+  return reinterpret_cast<Vec>(_mm256_maskload_ps(source, reinterpret_cast<__m256i>(mask)));
+}
+template <>
+SAS_INLINE void StorePartial(float* target, Vec value, int64_t count) {
+  const VecInt mask = LaneIndex() < BroadcastInt(static_cast<int32_t>(count));
+  _mm256_maskstore_ps(target, reinterpret_cast<__m256i>(mask), reinterpret_cast<__m256>(value));
+}
+#endif
+
+// Calls body(offset, count) for [0, size) in steps of a vector; count < kLanes only at the end.
+template <class Body>
+SAS_INLINE void ForEachVector(int64_t size, const Body& body) {
+  int64_t offset = 0;
+  for (; offset + kLanes <= size; offset += kLanes) body(offset, int64_t{kLanes});
+  if (offset < size) body(offset, size - offset);
+}
+
+// `value` in the first `count` lanes, `other` in the rest.
+SAS_INLINE Vec KeepLanes(Vec value, int64_t count, float other) {
+  if (count >= kLanes) return value;
+  return LaneIndex() < BroadcastInt(static_cast<int32_t>(count)) ? value : Broadcast(other);
+}
+
+// ---- reductions over the lanes, in a fixed order
+
+SAS_INLINE float Sum(Vec value) {
+  float lanes[kLanes];
+  Store(lanes, value);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}
+SAS_INLINE float MaxLane(Vec value) {
+  float lanes[kLanes];
+  Store(lanes, value);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] = Max(lanes[lane], lanes[lane + width]);
+  }
+  return lanes[0];
+}
+
+// ---- moving lanes
+
+// The low (or high) halves of a and b, lane by lane in turn.
+SAS_INLINE Vec InterleaveLow(Vec a, Vec b) {
+  VecInt index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane / 2 + lane % 2 * kLanes;
+  return __builtin_shuffle(a, b, index);
+}
+SAS_INLINE Vec InterleaveHigh(Vec a, Vec b) {
+  VecInt index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = kLanes / 2 + lane / 2 + lane % 2 * kLanes;
+  return __builtin_shuffle(a, b, index);
+}
+
+// rows[r][c] <-> rows[c][r]: a perfect shuffle of the rows, repeated log2(kLanes) times.
+SAS_INLINE void Transpose(Vec (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int step = 1; step < kLanes; step *= 2) {
+    Vec shuffled[kLanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes / 2; ++i) {
+      shuffled[2 * i] = InterleaveLow(rows[i], rows[i + kLanes / 2]);
+      shuffled[2 * i + 1] = InterleaveHigh(rows[i], rows[i + kLanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) rows[i] = shuffled[i];
+  }
+}
+
+// Lane i is the sum of the lanes of rows[i]: the same network, adding instead of keeping.
+SAS_INLINE Vec SumRows(Vec (&rows)[kLanes]) {
+#pragma GCC unroll 4
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < half; ++i) {
+      rows[i] = InterleaveLow(rows[i], rows[i + half]) + InterleaveHigh(rows[i], rows[i + half]);
+    }
+  }
+  return rows[0];
+}
+
+// ---- functions
+
+SAS_INLINE Vec Sqrt(Vec value) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(value)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(value)));
+#else
+  for (int lane = 0; lane < kLanes; ++lane) value[lane] = __builtin_sqrtf(value[lane]);
+  return value;
+#endif
+}
+
+// Adding and subtracting this rounds to an integer and leaves the integer in the low mantissa bits of the sum.
+inline constexpr float kRounder = 0x1.8p23f;
+
+// 2^fraction * 2^(integer in `rounded`, which is value + kRounder), |fraction| <= 1/2, -126 <= integer <= 128.
+SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
+  // Minimax polynomial of 2^f on [-1/2, 1/2], relative error 2e-9 before rounding.
+  Vec poly = Broadcast(0x1.41fbc2p-13f);
+  poly = poly * fraction + 0x1.5f3e5cp-10f;
+  poly = poly * fraction + 0x1.3b2d4cp-7f;
+  poly = poly * fraction + 0x1.c6aee8p-5f;
+  poly = poly * fraction + 0x1.ebfbdcp-3f;
+  poly = poly * fraction + 0x1.62e43p-1f;
+  poly = poly * fraction + 1.0f;
+  // The exponent is added in two halves, so that 2^128 becomes infinity.
+  const VecInt exponent = AsInt(rounded) - AsInt(Broadcast(kRounder));
+  const VecInt half = exponent >> 1;
+  return poly * AsFloat((half + 127) << 23) * AsFloat((exponent - half + 127) << 23);
+}
+
+// 2^x, relative error below 2e-7; 0 below -126 (no subnormal results), infinity from 128 on, NaN for NaN.
+SAS_INLINE Vec Exp2(Vec x) {
+  const Vec clamped = VecMin(VecMax(x, Broadcast(-126.0f)), Broadcast(128.0f));
+  const Vec rounded = clamped + kRounder;
+  const Vec result = Exp2Parts(clamped - (rounded - kRounder), rounded);
+  return x == x ? (x < -126.0f ? Vec{} : result) : x;
+}
+
+// e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), infinity where it overflows, NaN for NaN.
+SAS_INLINE Vec Exp(Vec x) {
+  const Vec clamped = VecMin(VecMax(x, Broadcast(-87.33654f)), Broadcast(88.8f));
+  const Vec rounded = clamped * 0x1.715476p+0f + kRounder;
+  const Vec integer = rounded - kRounder;
+  // x - integer * ln 2, with ln 2 in two parts of which the first has few enough bits for an exact product.
+  const Vec remainder = (clamped - integer * 0x1.62e4p-1f) - integer * 0x1.7f7d1cp-20f;
+  const Vec result = Exp2Parts(remainder * 0x1.715476p+0f, rounded);
+  return x == x ? (x < -87.33654f ? Vec{} : result) : x;
+}
+
+}  // namespace sas::cpu::SAS_ISA

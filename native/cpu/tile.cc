@@ -1,0 +1,137 @@
+#include "cpu/tile.h"
+
+namespace sas::cpu::SAS_ISA {
+namespace {
+
+// One register tile: kRows rows by kVectors vectors from row m and column n on.
+template <int kRows, int kVectors, bool kOverlapping>
+void MultiplyTile(const Product& p, int64_t m, int64_t n) {
+  const float* a = p.a + m / kTileRows * p.a_panel + m % kTileRows * p.a_row;
+  const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
+  float* c = p.c + m * p.c_row + n;
+  const int64_t a_row = p.a_row, a_step = p.a_step, b_step = p.b_step, c_row = p.c_row;
+  const int32_t* offsets = p.b_offsets;
+
+  Vec sum[kRows][kVectors];
+#pragma GCC unroll 6
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      sum[i][v] = p.accumulate ? Load(c + i * c_row + v * kLanes) : Vec{};
+      if (p.row_bias) sum[i][v] += p.row_bias[m + i];
+      if (p.column_bias) sum[i][v] += Load(p.column_bias + n + v * kLanes);
+    }
+  }
+
+  const float* a_rows[kRows];
+#pragma GCC unroll 6
+  for (int i = 0; i < kRows; ++i) a_rows[i] = a + i * a_row;
+  int64_t a_offset = 0;
+  for (int64_t k = 0; k < p.depth; ++k) {
+    const float* row = kOverlapping ? b + offsets[k] : b;
+    Vec right[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) right[v] = Load(row + v * kLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < kRows; ++i) {
+      const Vec left = Broadcast(a_rows[i][a_offset]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[i][v] += left * right[v];
+    }
+    a_offset += a_step;
+    if (!kOverlapping) b += b_step;
+  }
+
+#pragma GCC unroll 6
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      Store(c + i * c_row + v * kLanes, sum[i][v]);
+      if (p.relu) Store(p.relu + (m + i) * p.relu_row + n + v * kLanes, VecMax(sum[i][v], Vec{}));
+    }
+  }
+}
+
+using TileFunction = void (*)(const Product&, int64_t, int64_t);
+
+template <int kRows>
+TileFunction ChooseTile(int64_t vectors, bool overlapping) {
+  switch (vectors) {
+    case 1:
+      return overlapping ? MultiplyTile<kRows, 1, true> : MultiplyTile<kRows, 1, false>;
+    case 2:
+      return overlapping ? MultiplyTile<kRows, 2, true> : MultiplyTile<kRows, 2, false>;
+  }
+  if constexpr (kTileVectors == 4) {
+    if (vectors == 3) return overlapping ? MultiplyTile<kRows, 3, true> : MultiplyTile<kRows, 3, false>;
+    return overlapping ? MultiplyTile<kRows, 4, true> : MultiplyTile<kRows, 4, false>;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void Multiply(const Product& p) {
+  const bool overlapping = p.b_offsets != nullptr;
+  for (int64_t n = 0; n < p.columns;) {
+    const int64_t vectors = Min<int64_t>(CeilDiv(p.columns - n, kLanes), kTileVectors);
+    const TileFunction full = ChooseTile<kTileRows>(vectors, overlapping);
+    int64_t m = 0;
+    for (; m + kTileRows <= p.rows; m += kTileRows) full(p, m, n);
+    if (p.rows - m >= 4) {
+      ChooseTile<4>(vectors, overlapping)(p, m, n);
+      m += 4;
+    }
+    if (p.rows - m >= 2) {
+      ChooseTile<2>(vectors, overlapping)(p, m, n);
+      m += 2;
+    }
+    if (p.rows - m >= 1) ChooseTile<1>(vectors, overlapping)(p, m, n);
+    n += vectors * kLanes;
+  }
+}
+
+namespace {
+
+// kLanes sums at a time, so that SumRows leaves each in a lane: kRows rows by kLanes / kRows columns.
+constexpr int kTapRows = kLanes == 16 ? 4 : kLanes == 8 ? 4 : 2;
+constexpr int kTapColumns = kLanes / kTapRows;
+
+}  // namespace
+
+void AccumulateTaps(const TapGradient& p) {
+  for (int64_t m = 0; m < p.rows; m += kTapRows) {
+    const int64_t rows = Min<int64_t>(kTapRows, p.rows - m);
+    for (int64_t j = 0; j < p.columns; j += kTapColumns) {
+      const int64_t columns = Min<int64_t>(kTapColumns, p.columns - j);
+      // Beyond the edge the last row or column is computed again, and not stored.
+      const float* a[kTapRows];
+      const float* b[kTapColumns];
+      for (int i = 0; i < kTapRows; ++i) a[i] = p.a + Min(m + i, p.rows - 1) * p.a_row;
+      for (int i = 0; i < kTapColumns; ++i) b[i] = p.b + p.offsets[Min(j + i, p.columns - 1)];
+      Vec sums[kLanes] = {};
+      for (int64_t block = 0; block < p.blocks; ++block) {
+        const int64_t a_start = block * p.a_block, b_start = block * p.b_block;
+        for (int64_t d = 0; d < p.width; d += kLanes) {
+          Vec left[kTapRows];
+#pragma GCC unroll 4
+          for (int r = 0; r < kTapRows; ++r) left[r] = Load(a[r] + a_start + d);
+#pragma GCC unroll 4
+          for (int c = 0; c < kTapColumns; ++c) {
+            const Vec right = Load(b[c] + b_start + d);
+#pragma GCC unroll 4
+            for (int r = 0; r < kTapRows; ++r) sums[r * kTapColumns + c] += left[r] * right;
+          }
+        }
+      }
+      float lanes[kLanes];
+      Store(lanes, SumRows(sums));
+      for (int64_t r = 0; r < rows; ++r) {
+        float* row = p.gradient + (m + r) * p.columns + j;
+        for (int64_t c = 0; c < columns; ++c) row[c] += lanes[r * kTapColumns + c];
+      }
+    }
+  }
+}
+
+}  // namespace sas::cpu::SAS_ISA
