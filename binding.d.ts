@@ -35,6 +35,9 @@ export interface Binding {
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
   synchronize(device: DeviceHandle): Promise<void>;
 
+  /** Measures the device's multiply-add peak for about `seconds`, in FLOP/s (a multiply-add is 2), into target[0]. */
+  peakFlops(device: DeviceHandle, seconds: number, target: Float32Array): Promise<void>;
+
   /** Fresh memory, content undefined. Throws SAS_OUT_OF_MEMORY. */
   allocate(device: DeviceHandle, bytes: number): BufferHandle;
   /** Fresh memory holding a copy of `source`, taken before the call returns. */

@@ -48,6 +48,16 @@ export class Device {
     return binding.synchronize(this.#handle);
   }
 
+  /**
+   * The device's multiply-add peak in FLOP/s (a multiply-add counts as 2), all threads together, measured now on registers
+   * for about `seconds` (0.05): what a benchmark can hold a kernel against.
+   */
+  async measurePeakFlops(seconds = 0.05): Promise<number> {
+    const rate = new Float32Array(1);
+    await binding.peakFlops(this.#handle, seconds, rate);
+    return rate[0] ?? 0;
+  }
+
   /** Bytes held by tensors and queued work now, the most so far, and what is reserved from the system. */
   memory(): { live: number; peak: number; reserved: number } {
     return binding.memory(this.#handle);

@@ -17,7 +17,8 @@ using Shape = std::initializer_list<int64_t>;
 class Args {
  public:
   // `op` names the operation in errors; a string literal.
-  Args(const Napi::CallbackInfo& info, const char* op) : info_(info), environment_(Environment::Of(info.Env())), op_(op) {}
+  Args(const Napi::CallbackInfo& info, const char* op)
+      : info_(info), environment_(Environment::Of(info.Env())), op_(op) {}
 
   int64_t Size();  // a non-negative safe integer
   int64_t Integer();
@@ -54,7 +55,9 @@ class Args {
 
  private:
   Napi::Value NextValue();
-  void* Next(DType dtype, Shape shape, bool read, bool write) { return Operand(NextValue(), dtype, shape, read, write); }
+  void* Next(DType dtype, Shape shape, bool read, bool write) {
+    return Operand(NextValue(), dtype, shape, read, write);
+  }
   bool SkipNull();
 
   const Napi::CallbackInfo& info_;

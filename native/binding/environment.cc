@@ -9,13 +9,13 @@ namespace sas::binding {
 
 Environment::Environment(Napi::Env env) : env_(env), backends_{cuda::GetBackend(), cpu::GetBackend()} {
   const auto settle = [](napi_env, napi_value, void* context, void*) { static_cast<Environment*>(context)->Settle(); };
-  const napi_status status =
-      napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "sas-attention"), 0, 1, nullptr,
-                                      nullptr, this, settle, &wake_);
+  const napi_status status = napi_create_threadsafe_function(
+      env, nullptr, nullptr, Napi::String::New(env, "sas-attention"), 0, 1, nullptr, nullptr, this, settle, &wake_);
   if (status != napi_ok) throw Napi::Error::New(env, "sas-attention: cannot create a thread-safe function");
   napi_unref_threadsafe_function(env, wake_);
   // Added after the thread-safe function, so that it runs before that function goes away.
-  napi_add_env_cleanup_hook(env, [](void* self) { static_cast<Environment*>(self)->Shutdown(); }, this);
+  napi_add_env_cleanup_hook(
+      env, [](void* self) { static_cast<Environment*>(self)->Shutdown(); }, this);
 }
 
 Environment::~Environment() = default;
@@ -48,8 +48,8 @@ std::shared_ptr<Session> Environment::OpenDevice(const std::string& id) {
 
 Napi::Error Environment::MakeError(const Status& status) const {
   if (error_factory_.IsEmpty()) return Napi::Error::New(env_, status.message());
-  const Napi::Value error = error_factory_.Call({Napi::String::New(env_, CodeName(status.code())),
-                                                 Napi::String::New(env_, status.message())});
+  const Napi::Value error = error_factory_.Call(
+      {Napi::String::New(env_, CodeName(status.code())), Napi::String::New(env_, status.message())});
   return Napi::Error(env_, error);
 }
 

@@ -1,5 +1,5 @@
-// What one JavaScript environment (the main thread or a worker) owns: its opened devices, the pending promises, and the way
-// back from executor threads to JavaScript. Nothing here is shared between environments.
+// What one JavaScript environment (the main thread or a worker) owns: its opened devices, the pending promises, and the
+// way back from executor threads to JavaScript. Nothing here is shared between environments.
 #pragma once
 
 #include <napi.h>
@@ -38,7 +38,7 @@ struct DeviceHandle {
 struct BufferHandle {
   HandleKind kind = HandleKind::kBuffer;
   std::shared_ptr<Session> session;
-  BufferRef buffer;               // null once released
+  BufferRef buffer;                                // null once released
   std::shared_ptr<Napi::ObjectReference> wrapped;  // the caller's typed array, for wrapped memory
 };
 
@@ -60,8 +60,8 @@ class Environment {
     if (!status.ok()) throw MakeError(status);
   }
 
-  // Runs `work` on the executor thread once the queue has completed `ticket`, then settles the promise with the status it
-  // gives; `settled` runs on the JavaScript thread just before. The event loop stays alive until then.
+  // Runs `work` on the executor thread once the queue has completed `ticket`, then settles the promise with the status
+  // it gives; `settled` runs on the JavaScript thread just before. The event loop stays alive until then.
   Napi::Promise Await(Session& session, Ticket ticket, std::function<Status()> work, std::function<void()> settled);
   // Calls `done` on the JavaScript thread once the queue has completed `ticket`, without keeping the event loop alive.
   void After(Session& session, Ticket ticket, std::function<void()> done);

@@ -123,7 +123,8 @@ Napi::Value OpenDevice(Info info) {
   Args args(info, "openDevice");
   if (!info[0].IsString()) args.Fail("not a device id");
   auto* handle = new DeviceHandle;
-  auto result = Napi::External<DeviceHandle>::New(info.Env(), handle, [](Napi::Env, DeviceHandle* owned) { delete owned; });
+  auto result =
+      Napi::External<DeviceHandle>::New(info.Env(), handle, [](Napi::Env, DeviceHandle* owned) { delete owned; });
   handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>());
   return result;
 }
@@ -141,7 +142,25 @@ Napi::Value Memory(Info info) {
 Napi::Value Synchronize(Info info) {
   Session& session = SessionOf(Args(info, "synchronize"), info[0]);
   Queue& queue = *session.queue;
-  return Environment::Of(info.Env()).Await(session, queue.submitted(), [&queue] { return queue.TakeFailure(); }, nullptr);
+  return Environment::Of(info.Env())
+      .Await(
+          session, queue.submitted(), [&queue] { return queue.TakeFailure(); }, nullptr);
+}
+
+Napi::Value PeakFlops(Info info) {
+  Args args(info, "peakFlops");
+  Session& session = SessionOf(args, info[0]);
+  const HostBytes target = HostBytesOf(args, info[2]);
+  if (!info[1].IsNumber() || target.bytes < sizeof(float)) args.Fail("not a duration and a Float32Array");
+  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
+  return Environment::Of(info.Env())
+      .Await(
+          session, session.queue->submitted(),
+          [&session, seconds = info[1].As<Napi::Number>().DoubleValue(), data = static_cast<float*>(target.data)] {
+            *data = static_cast<float>(session.device->MeasurePeakFlops(seconds));
+            return Status();
+          },
+          [array] {});
 }
 
 Napi::Value Allocate(Info info) {
@@ -270,12 +289,15 @@ Napi::Value Read(Info info) {
     return deferred.Promise();
   }
   // The promise owns a share of the buffer and keeps the target alive.
-  auto owner = std::make_shared<BufferHandle>(BufferHandle{HandleKind::kBuffer, handle.session, buffer, handle.wrapped});
+  auto owner =
+      std::make_shared<BufferHandle>(BufferHandle{HandleKind::kBuffer, handle.session, buffer, handle.wrapped});
   ++buffer->owners;
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
   return environment.Await(
       session, buffer->last_write,
-      [&device, data = target.data, raw = buffer.get(), dtype, widen] { return CopyOut(device, *raw, dtype, widen, data); },
+      [&device, data = target.data, raw = buffer.get(), dtype, widen] {
+        return CopyOut(device, *raw, dtype, widen, data);
+      },
       [owner, array, env = info.Env()] { Release(env, *owner); });
 }
 
@@ -290,6 +312,7 @@ void ExportMemory(Napi::Env env, Napi::Object exports) {
   add("openDevice", OpenDevice);
   add("memory", Memory);
   add("synchronize", Synchronize);
+  add("peakFlops", PeakFlops);
   add("allocate", Allocate);
   add("upload", Upload);
   add("wrap", Wrap);

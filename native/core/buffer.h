@@ -1,5 +1,5 @@
-// Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's thread,
-// except Buffer::failure, which belongs to the queue.
+// Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's
+// thread, except Buffer::failure, which belongs to the queue.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ using Ticket = uint64_t;
 struct Buffer {
   void* data = nullptr;
   size_t bytes = 0;
-  size_t capacity = 0;    // of the pool's block; 0 for wrapped memory
+  size_t capacity = 0;  // of the pool's block; 0 for wrapped memory
   int owners = 0;
   Ticket last_use = 0;    // the last task that reads or writes it
   Ticket last_write = 0;  // the last task that writes it
@@ -42,9 +42,9 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // A block of at least `bytes`. Tasks up to its `last_use` may still use it, which only matters to a caller that touches
-  // it outside the queue: such a caller passes the last completed ticket as `idle_since`.
-  // Blocks that tasks no longer use (up to `completed`) are given back to the system before giving up.
+  // A block of at least `bytes`. Tasks up to its `last_use` may still use it, which only matters to a caller that
+  // touches it outside the queue: such a caller passes the last completed ticket as `idle_since`. Blocks that tasks no
+  // longer use (up to `completed`) are given back to the system before giving up.
   Status Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out);
   void Free(const Buffer& buffer);
   // Counts memory that the pool does not own (wrapped) as live.

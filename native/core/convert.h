@@ -1,5 +1,5 @@
-// Scalar conversions between f32 and the 16-bit storage types, round to nearest even. Internal linkage on purpose: these are
-// inlined into code compiled for different instruction sets, which must not share one copy.
+// Scalar conversions between f32 and the 16-bit storage types, round to nearest even. Internal linkage on purpose:
+// these are inlined into code compiled for different instruction sets, which must not share one copy.
 #pragma once
 
 #include "core/dtype.h"

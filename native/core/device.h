@@ -19,35 +19,35 @@ class Context {
 };
 
 // Every operation, once: X(Name, Params). Fused operations and their unfused `Naive` twins share parameter structs.
-#define SAS_OPERATIONS(X)                           \
-  X(Fill, FillParams)                               \
-  X(Random, RandomParams)                           \
-  X(Cast, CastParams)                               \
-  X(Expand, ExpandParams)                           \
-  X(ExpandBackward, ExpandBackwardParams)           \
-  X(NaiveExpand, ExpandParams)                      \
-  X(NaiveExpandBackward, ExpandBackwardParams)      \
-  X(Attention, AttentionParams)                     \
-  X(AttentionBackward, AttentionBackwardParams)     \
-  X(NaiveAttention, AttentionParams)                \
-  X(NaiveAttentionBackward, AttentionBackwardParams) \
-  X(Aggregate, AggregateParams)                     \
-  X(AggregateBackward, AggregateParams)             \
-  X(Linear, LinearParams)                           \
-  X(LinearBackward, LinearBackwardParams)           \
-  X(LayerNorm, LayerNormParams)                     \
-  X(LayerNormBackward, LayerNormBackwardParams)     \
-  X(RmsNorm, RmsNormParams)                         \
-  X(RmsNormBackward, RmsNormBackwardParams)         \
-  X(Gelu, GeluParams)                               \
-  X(GeluBackward, GeluBackwardParams)               \
-  X(Add, AddParams)                                 \
-  X(Embedding, EmbeddingParams)                     \
-  X(EmbeddingBackward, EmbeddingBackwardParams)     \
-  X(Rope, RopeParams)                               \
-  X(CrossEntropy, CrossEntropyParams)               \
+#define SAS_OPERATIONS(X)                             \
+  X(Fill, FillParams)                                 \
+  X(Random, RandomParams)                             \
+  X(Cast, CastParams)                                 \
+  X(Expand, ExpandParams)                             \
+  X(ExpandBackward, ExpandBackwardParams)             \
+  X(NaiveExpand, ExpandParams)                        \
+  X(NaiveExpandBackward, ExpandBackwardParams)        \
+  X(Attention, AttentionParams)                       \
+  X(AttentionBackward, AttentionBackwardParams)       \
+  X(NaiveAttention, AttentionParams)                  \
+  X(NaiveAttentionBackward, AttentionBackwardParams)  \
+  X(Aggregate, AggregateParams)                       \
+  X(AggregateBackward, AggregateParams)               \
+  X(Linear, LinearParams)                             \
+  X(LinearBackward, LinearBackwardParams)             \
+  X(LayerNorm, LayerNormParams)                       \
+  X(LayerNormBackward, LayerNormBackwardParams)       \
+  X(RmsNorm, RmsNormParams)                           \
+  X(RmsNormBackward, RmsNormBackwardParams)           \
+  X(Gelu, GeluParams)                                 \
+  X(GeluBackward, GeluBackwardParams)                 \
+  X(Add, AddParams)                                   \
+  X(Embedding, EmbeddingParams)                       \
+  X(EmbeddingBackward, EmbeddingBackwardParams)       \
+  X(Rope, RopeParams)                                 \
+  X(CrossEntropy, CrossEntropyParams)                 \
   X(CrossEntropyBackward, CrossEntropyBackwardParams) \
-  X(ClipGradNorm, ClipGradNormParams)               \
+  X(ClipGradNorm, ClipGradNormParams)                 \
   X(AdamW, AdamWParams)
 
 template <class Params>
@@ -66,8 +66,8 @@ struct DeviceInfo {
   std::string name;
   std::string reason;  // why it cannot be used, in words a user can act on; empty when usable
   uint64_t memory_bytes = 0;
-  std::string isa;  // cpu
-  int threads = 0;  // cpu
+  std::string isa;                           // cpu
+  int threads = 0;                           // cpu
   int compute_major = 0, compute_minor = 0;  // cuda, as the next two
   std::string driver;
   std::string blas;
@@ -91,6 +91,9 @@ class Device {
 
   // Whether the host may read and write device memory directly.
   virtual bool HostAccessible() const = 0;
+  // The multiply-add rate of all threads together, counted as 2, measured for about `seconds` on the executor thread:
+  // the peak that a benchmark holds its kernels against.
+  virtual double MeasurePeakFlops(double seconds) = 0;
   // Blocking copies, on the executor thread, in order with the operations.
   virtual Status CopyToDevice(void* target, const void* source, size_t bytes) = 0;
   virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;

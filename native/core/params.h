@@ -1,6 +1,6 @@
-// One plain parameter struct per operation: sizes, scalars and device pointers. Tensors are row-major and contiguous; the
-// shape stands beside each pointer. `void*` operands have the struct's dtype, `float*` operands are f32 whatever the dtype
-// (parameters, their gradients, and statistics).
+// One plain parameter struct per operation: sizes, scalars and device pointers. Tensors are row-major and contiguous;
+// the shape stands beside each pointer. `void*` operands have the struct's dtype, `float*` operands are f32 whatever
+// the dtype (parameters, their gradients, and statistics).
 #pragma once
 
 #include <cstdint>
@@ -82,13 +82,13 @@ struct ExpandBackwardParams {
 };
 
 struct AttentionShape {
-  int64_t batch;           // B
-  int64_t queries, keys;   // Tq, Tk
-  int64_t heads;           // Hq
-  int64_t kv_heads;        // Hkv divides Hq: query head h reads key/value head h / (Hq / Hkv)
-  int64_t width;           // of q and k
-  int64_t value_width;     // of v and the output
-  bool causal;             // query i sees keys j <= i + Tk - Tq
+  int64_t batch;          // B
+  int64_t queries, keys;  // Tq, Tk
+  int64_t heads;          // Hq
+  int64_t kv_heads;       // Hkv divides Hq: query head h reads key/value head h / (Hq / Hkv)
+  int64_t width;          // of q and k
+  int64_t value_width;    // of v and the output
+  bool causal;            // query i sees keys j <= i + Tk - Tq
   float scale;
 };
 

@@ -1,5 +1,6 @@
-// Counter-based random numbers: element i of (seed, stream) depends on nothing else, so every device and every number of
-// threads gives the same tensor. Philox 4x32-10 (Salmon et al. 2011); doubles and libm so that no instruction set matters.
+// Counter-based random numbers: element i of (seed, stream) depends on nothing else, so every device and every number
+// of threads gives the same tensor. Philox 4x32-10 (Salmon et al. 2011); doubles and libm so that no instruction set
+// matters.
 #pragma once
 
 #include <array>

@@ -1,4 +1,5 @@
-// Parameter-efficient attention aggregation: the mean over groups of simulated heads (arXiv 2507.07694, section on PEAA).
+// Parameter-efficient attention aggregation: the mean over groups of simulated heads (arXiv 2507.07694, section on
+// PEAA).
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
 

@@ -1,5 +1,5 @@
-// Attention forward in the FlashAttention manner: blocks of keys stream past a tile of queries, softmax is kept online, and
-// no matrix of all scores exists.
+// Attention forward in the FlashAttention manner: blocks of keys stream past a tile of queries, softmax is kept online,
+// and no matrix of all scores exists.
 #include "cpu/attention.h"
 
 #include <cmath>
@@ -10,8 +10,8 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// Queries per item of work. Packing a block of keys costs about as much as 3 queries' worth of products, so this keeps it
-// near 2%; q, scores and output of a tile (about 170 KB at the reference widths) stay in L2.
+// Queries per item of work. Packing a block of keys costs about as much as 3 queries' worth of products, so this keeps
+// it near 2%; q, scores and output of a tile (about 170 KB at the reference widths) stay in L2.
 constexpr int64_t kQueryTile = 192;
 // On the diagonal, queries go in smaller groups, each with just the keys it sees.
 constexpr int64_t kDiagonalGroup = 2 * kTileRows;
@@ -24,7 +24,7 @@ struct Tile {
   float* scores;        // [queries, kKeyBlock]
   float* output;        // [queries, value_row], not yet divided by `sum`
   float* max;           // [queries]
-  float* sum;           // [queries]
+  float* sum;           // [queries, kLanes]: lanes are added up at the end
 };
 
 // Takes one block of keys into queries [first, last), of which query r sees the first visible(r) keys of the block.
@@ -40,30 +40,41 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
   Multiply(p);
 
   const int64_t padded = RoundUp(keys, kLanes);
-  for (int64_t r = first; r < last; ++r) {
-    float* scores = t.scores + r * kKeyBlock;
-    for (int64_t j = visible(r); j < padded; ++j) scores[j] = kMinusInfinity;
-    Vec maxima = Load(scores);
-    for (int64_t j = kLanes; j < padded; j += kLanes) maxima = VecMax(maxima, Load(scores + j));
-    const float max = Max(t.max[r], MaxLane(maxima));
-    if (max > t.max[r]) {
-      // The maximum moved: what was summed so far shrinks. 2^(-inf) = 0 covers the first block.
-      const float shrink = std::exp2(t.max[r] - max);
-      t.max[r] = max;
-      t.sum[r] *= shrink;
-      for (int64_t d = 0; d < t.value_row; d += kLanes) {
-        Store(t.output + r * t.value_row + d, Load(t.output + r * t.value_row + d) * shrink);
+  for (int64_t r = first; r < last; r += kLanes) {
+    const int64_t count = Min<int64_t>(kLanes, last - r);
+    // The maxima of kLanes rows, each row in a lane.
+    Vec rows[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) {
+      rows[i] = Broadcast(kMinusInfinity);
+      if (i >= count) continue;
+      float* scores = t.scores + (r + i) * kKeyBlock;
+      for (int64_t j = visible(r + i); j < padded; ++j) scores[j] = kMinusInfinity;
+      for (int64_t j = 0; j < padded; j += kLanes) rows[i] = VecMax(rows[i], Load(scores + j));
+    }
+    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows));
+    StorePartial(t.max + r, max, count);
+    // What was summed so far shrinks where the maximum moved. A row that has seen no key yet keeps max = -inf; measured
+    // from 0 its weights come out 0 instead of NaN.
+    const Vec reference = max == kMinusInfinity ? Vec{} : max;
+    float references[kLanes], shrinks[kLanes];
+    Store(references, reference);
+    Store(shrinks, Exp2NonPositive(before - reference));
+    for (int64_t i = 0; i < count; ++i) {
+      float* scores = t.scores + (r + i) * kKeyBlock;
+      float* sums = t.sum + (r + i) * kLanes;
+      if (shrinks[i] != 1.0f) {
+        Store(sums, Load(sums) * shrinks[i]);
+        float* output = t.output + (r + i) * t.value_row;
+        for (int64_t d = 0; d < t.value_row; d += kLanes) Store(output + d, Load(output + d) * shrinks[i]);
       }
+      Vec sum = Load(sums);
+      for (int64_t j = 0; j < padded; j += kLanes) {
+        const Vec weight = Exp2NonPositive(Load(scores + j) - references[i]);
+        Store(scores + j, weight);
+        sum += weight;
+      }
+      Store(sums, sum);
     }
-    // A row without a visible key keeps max = -inf; -inf - 0 then gives weight 0 instead of NaN.
-    const float reference = max == kMinusInfinity ? 0.0f : max;
-    Vec sum{};
-    for (int64_t j = 0; j < padded; j += kLanes) {
-      const Vec weight = Exp2(Load(scores + j) - reference);
-      Store(scores + j, weight);
-      sum += weight;
-    }
-    t.sum[r] += Sum(sum);
   }
 
   p.columns = t.value_row;
@@ -83,8 +94,10 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
   const int64_t tiles = CeilDiv(s.queries, kQueryTile), tile_rows = Min(kQueryTile, s.queries);
   const int64_t q_floats = RoundUp(tile_rows * s.width, 16), key_floats = s.width * kKeyBlock;
   const int64_t value_floats = kKeyBlock * value_row, score_floats = tile_rows * kKeyBlock;
-  const int64_t output_floats = tile_rows * value_row, row_floats = RoundUp(tile_rows, 16);
-  const int64_t thread_floats = q_floats + key_floats + value_floats + score_floats + output_floats + 2 * row_floats;
+  const int64_t output_floats = tile_rows * value_row;
+  const int64_t max_floats = RoundUp(tile_rows, 16), sum_floats = tile_rows * kLanes;
+  const int64_t thread_floats =
+      q_floats + key_floats + value_floats + score_floats + output_floats + max_floats + sum_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
@@ -110,14 +123,12 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       t.scores = values + value_floats;
       t.output = t.scores + score_floats;
       t.max = t.output + output_floats;
-      t.sum = t.max + row_floats;
+      t.sum = t.max + max_floats;
 
       CopyRows(q, s.heads * s.width, rows, s.width, tile_q, s.width, s.width);
       for (int64_t i = 0; i < rows * s.width; ++i) tile_q[i] *= s.scale * kLog2E;
-      for (int64_t r = 0; r < rows; ++r) {
-        t.max[r] = kMinusInfinity;
-        t.sum[r] = 0;
-      }
+      for (int64_t r = 0; r < rows; ++r) t.max[r] = kMinusInfinity;
+      for (int64_t i = 0; i < rows * kLanes; ++i) t.sum[i] = 0;
       for (int64_t i = 0; i < rows * value_row; ++i) t.output[i] = 0;
 
       const int64_t last_key = VisibleKeys(s, first_query + rows - 1);
@@ -125,8 +136,8 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
         const int64_t block = Min(kKeyBlock, last_key - j);
         TransposeRows(k + j * s.kv_heads * s.width, s.kv_heads * s.width, block, s.width, keys, kKeyBlock,
                       RoundUp(block, kLanes));
-        CopyRows(v + j * s.kv_heads * s.value_width, s.kv_heads * s.value_width, block, s.value_width, values, value_row,
-                 value_row);
+        CopyRows(v + j * s.kv_heads * s.value_width, s.kv_heads * s.value_width, block, s.value_width, values,
+                 value_row, value_row);
         const auto visible = [&](int64_t r) {
           return Max<int64_t>(0, Min(VisibleKeys(s, first_query + r) - j, block));
         };
@@ -143,12 +154,12 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       T* output = static_cast<T*>(p.output) + ((b * s.queries + first_query) * s.heads + h) * s.value_width;
       for (int64_t r = 0; r < rows; ++r) {
         const bool seen = t.max[r] != kMinusInfinity;
-        const float inverse = seen ? 1.0f / t.sum[r] : 0.0f;
+        const float sum = Sum(Load(t.sum + r * kLanes)), inverse = seen ? 1.0f / sum : 0.0f;
         ForEachVector(s.value_width, [&](int64_t d, int64_t count) {
           StorePartial(output + r * s.heads * s.value_width + d, Load(t.output + r * value_row + d) * inverse, count);
         });
         p.log_sum_exp[(b * s.heads + h) * s.queries + first_query + r] =
-            seen ? t.max[r] * kLn2 + std::log(t.sum[r]) : kMinusInfinity;
+            seen ? t.max[r] * kLn2 + std::log(sum) : kMinusInfinity;
       }
     });
     return Status();

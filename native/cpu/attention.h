@@ -1,9 +1,9 @@
 // What attention's forward and backward share. Scores live in units of log2, so that softmax is 2^(score - max).
 #pragma once
 
+#include "core/params.h"
 #include "cpu/pack.h"
 #include "cpu/simd.h"
-#include "core/params.h"
 
 namespace sas::cpu::SAS_ISA {
 

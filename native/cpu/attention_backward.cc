@@ -1,11 +1,10 @@
-// Attention backward in the FlashAttention manner: scores are recomputed from logSumExp, block by block. An item of work owns
-// a key/value head (of one sequence) and walks its blocks of keys; gradients of k and v are complete when a block ends, that
-// of q when the item ends. When there are too few heads to share, a head's keys are split into parts that depend on the shape
-// alone, and the parts of the gradient of q are summed in order.
-#include "cpu/attention.h"
-
+// Attention backward in the FlashAttention manner: scores are recomputed from logSumExp, block by block. An item of
+// work owns a key/value head (of one sequence) and walks its blocks of keys; gradients of k and v are complete when a
+// block ends, that of q when the item ends. When there are too few heads to share, a head's keys are split into parts
+// that depend on the shape alone, and the parts of the gradient of q are summed in order.
 #include <cmath>
 
+#include "cpu/attention.h"
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
 
@@ -131,10 +130,10 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
             CopyRows(grad_output + row * s.value_width, s.heads * s.value_width, queries, s.value_width, grad_out,
                      at.value_row, at.value_row);
 
-            MultiplyBlock(false, queries, block_keys, s.width, q, at.width_row, keys_transposed, kKeyBlock, false, weights,
-                          kKeyBlock);
-            MultiplyBlock(false, queries, block_keys, s.value_width, grad_out, at.value_row, values_transposed, kKeyBlock,
-                          false, grad_scores, kKeyBlock);
+            MultiplyBlock(false, queries, block_keys, s.width, q, at.width_row, keys_transposed, kKeyBlock, false,
+                          weights, kKeyBlock);
+            MultiplyBlock(false, queries, block_keys, s.value_width, grad_out, at.value_row, values_transposed,
+                          kKeyBlock, false, grad_scores, kKeyBlock);
             // P = exp(score - logSumExp), gradScore = P * (gradP - delta) * scale, both 0 where masked.
             for (int64_t r = 0; r < queries; ++r) {
               const int64_t visible = Max<int64_t>(0, Min(VisibleKeys(s, i + r) - j, block_keys));
@@ -143,14 +142,14 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
               const float shift = log_sum_exp[i + r] * kLog2E, shared = head_delta[i + r];
               for (int64_t c = 0; c < padded_keys; c += kLanes) {
                 const VecInt seen = LaneIndex() < BroadcastInt(static_cast<int32_t>(visible - c));
-                const Vec weight = seen ? Exp2(Load(row_weights + c) * (s.scale * kLog2E) - shift) : Vec{};
+                const Vec weight = seen ? Exp2NonPositive(Load(row_weights + c) * (s.scale * kLog2E) - shift) : Vec{};
                 Store(row_weights + c, weight);
                 Store(row_grad + c, seen ? weight * (Load(row_grad + c) - shared) * s.scale : Vec{});
               }
             }
 
-            MultiplyBlock(true, block_keys, s.value_width, queries, weights, kKeyBlock, grad_out, at.value_row, true, grad_v,
-                          at.value_row);
+            MultiplyBlock(true, block_keys, s.value_width, queries, weights, kKeyBlock, grad_out, at.value_row, true,
+                          grad_v, at.value_row);
             MultiplyBlock(true, block_keys, s.width, queries, grad_scores, kKeyBlock, q, at.width_row, true, grad_k,
                           at.width_row);
             MultiplyBlock(false, queries, s.width, block_keys, grad_scores, kKeyBlock, keys, at.width_row, true,

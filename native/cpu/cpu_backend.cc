@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <numeric>
 #include <thread>
 
 #include "cpu/context.h"
@@ -62,18 +63,23 @@ DeviceInfo Describe() {
 
 class CpuDevice : public Device {
  public:
-  CpuDevice(DeviceInfo info, const Isa& isa)
-      : info_(std::move(info)), operations_(isa.operations()), context_(info_.threads) {}
+  CpuDevice(DeviceInfo info, const Isa& isa) : info_(std::move(info)), isa_(isa), context_(info_.threads) {}
 
   const DeviceInfo& info() const override { return info_; }
-  const Operations& operations() const override { return operations_; }
+  const Operations& operations() const override { return isa_.operations(); }
   Context& context() override { return context_; }
 
-  void* AllocateRaw(size_t bytes) override { return ::operator new(bytes, std::align_val_t{64}, std::nothrow); }
-  void FreeRaw(void* data, size_t) override { ::operator delete(data, std::align_val_t{64}); }
+  void* AllocateRaw(size_t bytes) override { return ::operator new (bytes, std::align_val_t{64}, std::nothrow); }
+  void FreeRaw(void* data, size_t) override { ::operator delete (data, std::align_val_t{64}); }
   size_t ScratchBytes() const override { return context_.scratch.bytes(); }
 
   bool HostAccessible() const override { return true; }
+  double MeasurePeakFlops(double seconds) override {
+    const int threads = context_.pool.threads();
+    std::vector<double> rates(static_cast<size_t>(threads));
+    context_.pool.Run(threads, [&](int64_t item, int) { rates[static_cast<size_t>(item)] = isa_.peak_flops(seconds); });
+    return std::accumulate(rates.begin(), rates.end(), 0.0);
+  }
   Status CopyToDevice(void* target, const void* source, size_t bytes) override {
     memcpy(target, source, bytes);
     return {};
@@ -90,7 +96,7 @@ class CpuDevice : public Device {
 
  private:
   const DeviceInfo info_;
-  const Operations& operations_;
+  const Isa& isa_;
   CpuContext context_;
 };
 

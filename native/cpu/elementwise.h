@@ -1,4 +1,4 @@
-// Parallel loops over flat tensors, and the choice of storage type.
+// Parallel loops over tensors, sums that keep their accuracy, and the choice of storage type.
 #pragma once
 
 #include "cpu/context.h"
@@ -22,8 +22,7 @@ Status DispatchFloat(DType dtype, const Body& body) {
   return Status(StatusCode::kInternal, "dtype i32 where a float type was expected");
 }
 
-// Calls body(begin, end) for [0, size) in chunks that are worth a thread; chunk edges are multiples of the vector
-// length.
+// Calls body(begin, end) for [0, size) in chunks that are worth a thread; chunk edges are multiples of `chunk`.
 template <class Body>
 void ParallelChunks(CpuContext& context, int64_t size, int64_t chunk, const Body& body) {
   context.pool.Run(CeilDiv(size, chunk), [&](int64_t item, int) { body(item * chunk, Min((item + 1) * chunk, size)); });

@@ -22,8 +22,8 @@ Status CheckTokens(const int32_t* tokens, int64_t count, int64_t vocabulary) {
 constexpr int64_t kTile = 64;
 constexpr int kTileVectors = kTile / kLanes;
 
-// Writes table[row][0..count), count <= kTile: the sum of source(0..terms), pointers to [count]. A new partial sum
-// every 64 terms keeps rounding errors from growing with the number of terms.
+// target [count] = the sum of source(0) .. source(terms - 1), each a pointer to [count]; count <= kTile. A new partial
+// sum every 64 terms keeps rounding errors from growing with their number.
 template <class Source>
 SAS_INLINE void SumTerms(float* target, int64_t count, int64_t terms, const Source& source) {
   Vec total[kTileVectors] = {};

@@ -13,7 +13,8 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
   const ExpandForward forward(context, l, p.weights);
   float *residual = nullptr, *residual_bias = nullptr;
   if (s.features) {
-    residual = PackTransposedWeight(context, p.weights.feature_residual_weight, s.sim_head_dim, s.sim_head_dim, l.sim_row);
+    residual =
+        PackTransposedWeight(context, p.weights.feature_residual_weight, s.sim_head_dim, s.sim_head_dim, l.sim_row);
     residual_bias = PackBias(context, p.weights.feature_residual_bias, s.sim_head_dim);
   }
 
@@ -44,8 +45,8 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         }
         // Z = Z1 + b4 + relu(Z1) W4^T
         forward.Features(y, tokens, z, feature_relu);
-        MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row, residual_bias, true,
-                     z, l.sim_row);
+        MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row, residual_bias,
+                     true, z, l.sim_row);
         StoreRows(z, l.sim_row, rows, s.sim_head_dim, output, s.sim_head_dim);
       }
     });

@@ -1,8 +1,9 @@
-// What the expansion's forward and backward share: the layout of a token in scratch memory, and weights packed for Multiply.
+// What the expansion's forward and backward share: the layout of a token in scratch memory, and weights packed for
+// Multiply.
 //
 // A convolution over heads is a matrix product: with X's rows padded by `margin` zeros on the left,
-//   C[o, d] = sum over (h, t) of W[o, (h, t)] * Xpadded[h][t + d],
-// so row (h, t) of the right-hand matrix begins at offset h * tap_row + t of the padded token (SetOverlappingB).
+//   C[o, d] = sum over (h, t) of W[o, (h, t)] * Xpadded[h][margin + d + t - (k-1)/2],
+// so row (h, t) of the right-hand matrix is row h of the padded token, shifted by a tap (SetOverlappingB).
 #pragma once
 
 #include "cpu/context.h"
@@ -14,24 +15,25 @@ namespace sas::cpu::SAS_ISA {
 struct ExpandLayout {
   explicit ExpandLayout(const ExpandShape& shape)
       : s(shape),
-        margin((s.kernel_size - 1) / 2),
+        margin(RoundUp((s.kernel_size - 1) / 2, kLanes)),
         dim_row(RoundUp(s.head_dim, kLanes)),
         sim_row(RoundUp(s.sim_head_dim, kLanes)),
-        tap_row(RoundUp(dim_row + s.kernel_size - 1, kLanes)) {}
+        tap_row(dim_row + 2 * margin) {}
 
   ExpandShape s;
-  int64_t margin;   // zeros before the features of a padded row
+  int64_t
+      margin;  // zeros before and after the features of a padded row: (k-1)/2 are needed, whole vectors keep it aligned
   int64_t dim_row;  // floats per row of head_dim features
   int64_t sim_row;  // floats per row of sim_head_dim features
   int64_t tap_row;  // floats per padded row: margin, head_dim features, zeros
 };
 
-// offsets[c * kernel_size + t] = c * tap_row + t, for `channels` channels.
+// Where tap t of channel c begins in a padded token, for `channels` channels: offsets[c * kernel_size + t].
 inline int32_t* MakeTapOffsets(CpuContext& context, const ExpandLayout& l, int64_t channels) {
   int32_t* offsets = reinterpret_cast<int32_t*>(context.scratch.Take(channels * l.s.kernel_size));
   for (int64_t c = 0; c < channels; ++c) {
     for (int64_t t = 0; t < l.s.kernel_size; ++t) {
-      offsets[c * l.s.kernel_size + t] = static_cast<int32_t>(c * l.tap_row + t);
+      offsets[c * l.s.kernel_size + t] = static_cast<int32_t>(c * l.tap_row + l.margin + t - (l.s.kernel_size - 1) / 2);
     }
   }
   return offsets;
@@ -45,7 +47,8 @@ inline float* PackTaps(CpuContext& context, const float* weight, int64_t outputs
   return panels;
 }
 
-// The same for the transposed convolution, which takes gradients from outputs to inputs: weight'[i, o, t] = weight[o, i, k-1-t].
+// The same for the transposed convolution, which takes gradients from outputs to inputs: weight'[i, o, t] = weight[o,
+// i, k-1-t].
 inline float* PackTransposedTaps(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs,
                                  int64_t kernel_size) {
   float* flipped = context.scratch.Take(inputs * outputs * kernel_size);
@@ -91,9 +94,11 @@ inline void ZeroTails(const ExpandLayout& l, float* rows, int64_t count) {
   }
 }
 
-// c [rows, head_dim] (+)= a convolution of the padded token `x` with `inputs` channels; `relu`, if given, is a padded token.
+// c [rows, head_dim] (+)= a convolution of the padded token `x` with `inputs` channels; `relu`, if given, is a padded
+// token.
 inline void Convolve(const ExpandLayout& l, const float* panels, const int32_t* offsets, int64_t rows, int64_t inputs,
-                     const float* x, const float* bias, bool accumulate, float* c, int64_t c_row, float* relu = nullptr) {
+                     const float* x, const float* bias, bool accumulate, float* c, int64_t c_row,
+                     float* relu = nullptr) {
   Product p{};
   p.rows = rows;
   p.columns = l.s.head_dim;
@@ -146,7 +151,8 @@ struct ExpandForward {
   void Heads(const T* input, int64_t tokens, float* x, float* relu, float* y) const {
     const ExpandShape& s = l.s;
     for (int64_t token = 0; token < tokens; ++token) {
-      CopyRows(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin, l.tap_row, s.head_dim);
+      CopyRows(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin, l.tap_row,
+               s.head_dim);
       // C1 = b1 + W1 * X; Y = C1 + b2 + W2 * relu(C1)
       Convolve(l, head, offsets, s.sim_heads, s.heads, x, w.head_bias, false, y, l.dim_row, relu);
       Convolve(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y, l.dim_row);

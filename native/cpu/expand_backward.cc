@@ -1,8 +1,8 @@
-// Gradients of the expansion. Each block of tokens repeats the forward pass up to relu(Z1) and then goes back through it;
-// weight gradients are summed over a partition of the tokens that depends on their number alone, then over partitions.
-#include "cpu/expand.h"
-
+// Gradients of the expansion. Each block of tokens repeats the forward pass up to relu(Z1) and then goes back through
+// it; weight gradients are summed over a partition of the tokens that depends on their number alone, then over
+// partitions.
 #include "cpu/elementwise.h"
+#include "cpu/expand.h"
 #include "cpu/operations.h"
 
 namespace sas::cpu::SAS_ISA {
@@ -99,7 +99,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         PackWeight(context, p.weights.feature_residual_weight, s.sim_head_dim, s.sim_head_dim, l.sim_row);
   }
 
-  // Blocks long enough that adding to the weight gradients costs little, small enough for L2; partitions by tokens alone.
+  // Blocks long enough that adding to the weight gradients costs little, small enough for L2; partitions by tokens
+  // alone.
   const int64_t block = Min(Max<int64_t>(144 / s.sim_heads, 1), s.tokens);
   const int64_t partitions = Min<int64_t>(CeilDiv(s.tokens, 32), 64);
   const int64_t partition_tokens = CeilDiv(s.tokens, partitions);
@@ -112,7 +113,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
   const int64_t y_at = o.Take(block * s.sim_heads * l.dim_row);
   const int64_t z_floats = s.features ? block * s.sim_heads * l.sim_row : 0;
   const int64_t z_relu_at = o.Take(z_floats), grad_z_at = o.Take(z_floats), grad_z1_at = o.Take(z_floats);
-  const int64_t grad_y_at = o.Take(block * s.sim_heads * l.tap_row), grad_c_at = o.Take(block * s.sim_heads * l.tap_row);
+  const int64_t grad_y_at = o.Take(block * s.sim_heads * l.tap_row),
+                grad_c_at = o.Take(block * s.sim_heads * l.tap_row);
   const int64_t grad_x_at = o.Take(block * s.heads * l.dim_row);
   float* scratch = context.scratch.Take(context.pool.threads() * o.total);
   ZeroRows(scratch, context.pool.threads() * o.total);
@@ -139,10 +141,11 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
                            gradient + g.feature_residual_weight);
           AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
           // gradZ1 = gradZ + relu'(Z1) * (gradZ W4)
-          MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, grad_z, l.sim_row, feature_residual_back, l.sim_row, nullptr,
-                       false, grad_z1, l.sim_row);
+          MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, grad_z, l.sim_row, feature_residual_back, l.sim_row,
+                       nullptr, false, grad_z1, l.sim_row);
           JoinResidual(grad_z, z_relu, rows * l.sim_row, grad_z1);
-          AddOuterProducts(rows, grad_z1, l.sim_row, s.sim_head_dim, y, l.dim_row, s.head_dim, gradient + g.feature_weight);
+          AddOuterProducts(rows, grad_z1, l.sim_row, s.sim_head_dim, y, l.dim_row, s.head_dim,
+                           gradient + g.feature_weight);
           AddColumnSums(grad_z1, rows, l.sim_row, gradient + g.feature_bias);
           // gradY = gradZ1 W3
           MultiplyRows(rows, s.head_dim, s.sim_head_dim, grad_z1, l.sim_row, feature_back, l.dim_row, nullptr, false,
@@ -170,8 +173,9 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
 
         // gradC1 = gradY + relu'(C1) * (transposed convolution of gradY with W2)
         for (int64_t i = 0; i < tokens; ++i) {
-          Convolve(l, head_residual_back, forward.offsets, s.sim_heads, s.sim_heads, grad_y + i * s.sim_heads * l.tap_row,
-                   nullptr, false, grad_c + i * s.sim_heads * l.tap_row + l.margin, l.tap_row);
+          Convolve(l, head_residual_back, forward.offsets, s.sim_heads, s.sim_heads,
+                   grad_y + i * s.sim_heads * l.tap_row, nullptr, false,
+                   grad_c + i * s.sim_heads * l.tap_row + l.margin, l.tap_row);
         }
         JoinResidual(grad_y, relu, rows * l.tap_row, grad_c);  // margins too: they become zero
 
@@ -184,8 +188,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         AddRowSums(l, grad_c, tokens, gradient + g.head_bias);
 
         for (int64_t i = 0; i < tokens; ++i) {
-          Convolve(l, head_back, forward.offsets, s.heads, s.sim_heads, grad_c + i * s.sim_heads * l.tap_row, nullptr, false,
-                   grad_x + i * s.heads * l.dim_row, l.dim_row);
+          Convolve(l, head_back, forward.offsets, s.heads, s.sim_heads, grad_c + i * s.sim_heads * l.tap_row, nullptr,
+                   false, grad_x + i * s.heads * l.dim_row, l.dim_row);
         }
         StoreRows(grad_x, l.dim_row, tokens * s.heads, s.head_dim,
                   static_cast<T*>(p.grad_x) + token * s.heads * s.head_dim, s.head_dim);

@@ -6,8 +6,8 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// A block of C is kRowBlock x kColumnBlock, accumulated over slices of kDepthBlock: packed A (96 KB), a panel of B (64 KB)
-// and the block of C (96 KB) stay in L2 while A's panels pass through L1.
+// A block of C is kRowBlock x kColumnBlock, accumulated over slices of kDepthBlock: packed A (96 KB), a panel of B (64
+// KB) and the block of C (96 KB) stay in L2 while A's panels pass through L1.
 constexpr int64_t kRowBlock = 96;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kDepthBlock = 256;
@@ -17,14 +17,8 @@ template <class T>
 void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t columns, float* panel) {
   if (column == 1) {
     CopyRows(b, row, depth, columns, panel, kTileColumns, kTileColumns);
-  } else if (row == 1) {
-    TransposeRows(b, column, columns, depth, panel, kTileColumns, kTileColumns);
   } else {
-    for (int64_t k = 0; k < depth; ++k) {
-      for (int64_t n = 0; n < kTileColumns; ++n) {
-        panel[k * kTileColumns + n] = n < columns ? ToFloat(b[k * row + n * column]) : 0.0f;
-      }
-    }
+    TransposeRows(b, column, columns, depth, panel, kTileColumns, kTileColumns);
   }
 }
 
@@ -41,8 +35,8 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   Status status = DispatchFloat(b.dtype, [&]<class T>(T*) {
     context.pool.Run(panels, [&](int64_t panel, int) {
       const int64_t n = panel * kTileColumns;
-      PackPanelB(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth, Min<int64_t>(kTileColumns, columns - n),
-                 packed_b + panel * depth * kTileColumns);
+      PackPanelB(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth,
+                 Min<int64_t>(kTileColumns, columns - n), packed_b + panel * depth * kTileColumns);
     });
     return Status();
   });
@@ -60,9 +54,14 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
           product.rows = block_rows;
           product.columns = block_columns;
           product.depth = Min(kDepthBlock, depth - k);
-          PackPanels(static_cast<const A*>(a.data) + m * a.row + k * a.column, a.row, a.column, block_rows, product.depth,
-                     packed_a);
-          SetPanelsA(product, packed_a);
+          const A* source = static_cast<const A*>(a.data) + m * a.row + k * a.column;
+          if (a.column == 1) {
+            CopyRows(source, a.row, block_rows, product.depth, packed_a, kDepthBlock, product.depth);
+            SetRowsA(product, packed_a, kDepthBlock);
+          } else {
+            CopyRows(source, a.column, product.depth, block_rows, packed_a, kRowBlock, block_rows);
+            SetColumnsA(product, packed_a, kRowBlock);
+          }
           product.b = packed_b + n * depth + k * kTileColumns;
           product.b_step = kTileColumns;
           product.b_panel = depth * kTileColumns;

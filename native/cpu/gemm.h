@@ -6,15 +6,15 @@
 
 namespace sas::cpu::SAS_ISA {
 
-// Element (i, j) at data[i * row + j * column], in any storage type.
+// Element (i, j) at data[i * row + j * column], in any storage type; row or column is 1.
 struct Matrix {
   const void* data;
   DType dtype;
   int64_t row, column;
 };
 
-// C [rows, columns] = A [rows, depth] B [depth, columns] + bias [columns] (or null), C contiguous, accumulated in f32 in an
-// order that depends on the shape alone.
+// C [rows, columns] = A [rows, depth] B [depth, columns] + bias [columns] (or null), C contiguous, accumulated in f32
+// in an order that depends on the shape alone.
 Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const Matrix& a, const Matrix& b,
             const float* bias, void* c, DType c_dtype);
 

@@ -1,5 +1,5 @@
-// The unfused pipeline: every step writes its result out, rounded to the storage type, as a framework without fused kernels
-// does. It stays in the addon for good: the baseline of every comparison and the second opinion of every test.
+// The unfused pipeline: every step writes its result out, rounded to the storage type, as a framework without fused
+// kernels does. It stays in the addon for good: the baseline of every comparison and the second opinion of every test.
 #pragma once
 
 #include "cpu/elementwise.h"

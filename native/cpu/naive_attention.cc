@@ -1,5 +1,5 @@
-// Attention, one step at a time (see naive.h): scores, scale and mask, softmax, weighted sum; each head's [Tq, Tk] matrices are
-// written out.
+// Attention, one step at a time (see naive.h): scores, scale and mask, softmax, weighted sum; each head's [Tq, Tk]
+// matrices are written out.
 #include <cmath>
 
 #include "cpu/attention.h"
@@ -39,9 +39,11 @@ struct Head {
 
 // weights [Tq, Tk] = softmax(scale * q k^T), 0 where masked and in rows that see no key; logSumExp [Tq].
 template <class T>
-void Softmax(CpuContext& context, const Head<T>& head, const void* q, const void* k, float* weights, float* log_sum_exp) {
+void Softmax(CpuContext& context, const Head<T>& head, const void* q, const void* k, float* weights,
+             float* log_sum_exp) {
   const AttentionShape& s = head.s;
-  Step<T>(context, s.queries, s.keys, s.width, head.Queries(q, s.width), head.KeysTransposed(k, s.width), nullptr, weights);
+  Step<T>(context, s.queries, s.keys, s.width, head.Queries(q, s.width), head.KeysTransposed(k, s.width), nullptr,
+          weights);
   ParallelChunks(context, s.queries, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = weights + i * s.keys;
@@ -72,7 +74,8 @@ Status NaiveAttention(CpuContext& context, const AttentionParams& p) {
     for (int64_t item = 0; item < s.batch * s.heads; ++item) {
       const Head<T> head(s, item / s.heads, item % s.heads);
       Softmax(context, head, p.q, p.k, weights, p.log_sum_exp + item * s.queries);
-      Step<T>(context, s.queries, s.value_width, s.keys, Rows(weights, s.keys), head.Keys(p.v, s.value_width), nullptr, output);
+      Step<T>(context, s.queries, s.value_width, s.keys, Rows(weights, s.keys), head.Keys(p.v, s.value_width), nullptr,
+              output);
       head.Store(output, s.queries, s.heads, head.h, s.value_width, p.output);
     }
     return Status();

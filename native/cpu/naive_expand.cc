@@ -5,11 +5,11 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// output[o, d] = bias[o] + sum over c, t of weight[o, c, t] * input[c, d + t - (k-1)/2], for one token at a time; `input`
-// passes through ReLU first if asked.
+// output[o, d] = bias[o] + sum over c, t of weight[o, c, t] * input[c, d + t - (k-1)/2], for one token at a time;
+// `input` passes through ReLU first if asked.
 template <class T>
-void Convolution(CpuContext& context, const ExpandShape& s, int64_t inputs, const float* input, bool relu, const float* weight,
-                 const float* bias, float* output) {
+void Convolution(CpuContext& context, const ExpandShape& s, int64_t inputs, const float* input, bool relu,
+                 const float* weight, const float* bias, float* output) {
   const int64_t dim = s.head_dim, taps = s.kernel_size, margin = (taps - 1) / 2;
   context.pool.Run(s.tokens, [&](int64_t token, int) {
     for (int64_t o = 0; o < s.sim_heads; ++o) {
@@ -53,7 +53,8 @@ void ConvolutionGradInput(CpuContext& context, const ExpandShape& s, int64_t inp
   Round<T>(context, grad_input, s.tokens * inputs * dim);
 }
 
-// gradWeight[o, c, t] = sum over tokens, d of gradOutput[o, d] * input[c, d + t - (k-1)/2]; gradBias[o] = sum of gradOutput[o].
+// gradWeight[o, c, t] = sum over tokens, d of gradOutput[o, d] * input[c, d + t - (k-1)/2]; gradBias[o] = sum of
+// gradOutput[o].
 void ConvolutionGradWeight(CpuContext& context, const ExpandShape& s, int64_t inputs, const float* grad_output,
                            const float* input, bool relu, float* grad_weight, float* grad_bias) {
   const int64_t dim = s.head_dim, taps = s.kernel_size, margin = (taps - 1) / 2;
@@ -134,8 +135,8 @@ struct Pipeline {
     output = context.scratch.Take(rows * width);
     Step<T>(context, rows, width, s.head_dim, Rows(y, s.head_dim), Transposed(feature, s.head_dim), feature_bias, z1);
     Join<T>(context, z1, nullptr, nullptr, rows * width, z1_relu);
-    Step<T>(context, rows, width, width, Rows(z1_relu, width), Transposed(feature_residual, width), feature_residual_bias,
-            output);
+    Step<T>(context, rows, width, width, Rows(z1_relu, width), Transposed(feature_residual, width),
+            feature_residual_bias, output);
     Join<T>(context, output, z1, nullptr, rows * width, output);
   }
 
@@ -171,7 +172,8 @@ Status NaiveExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
     if (s.features) {
       const float* grad_z = grad_y;
       float* grad_z1 = context.scratch.Take(rows * width);
-      Step<T>(context, rows, width, width, Rows(grad_z, width), Rows(forward.feature_residual, width), nullptr, grad_z1);
+      Step<T>(context, rows, width, width, Rows(grad_z, width), Rows(forward.feature_residual, width), nullptr,
+              grad_z1);
       Join<T>(context, grad_z, grad_z1, forward.z1, rows * width, grad_z1);
       Step<float>(context, width, width, rows, Transposed(grad_z, width), Rows(forward.z1_relu, width), nullptr,
                   p.gradients.feature_residual_weight);
@@ -180,7 +182,8 @@ Status NaiveExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
                   p.gradients.feature_weight);
       ColumnSums(context, grad_z1, rows, width, p.gradients.feature_bias);
       float* grad_heads = context.scratch.Take(narrow);
-      Step<T>(context, rows, s.head_dim, width, Rows(grad_z1, width), Rows(forward.feature, s.head_dim), nullptr, grad_heads);
+      Step<T>(context, rows, s.head_dim, width, Rows(grad_z1, width), Rows(forward.feature, s.head_dim), nullptr,
+              grad_heads);
       grad_y = grad_heads;
     }
     float* grad_c = context.scratch.Take(narrow);
@@ -189,7 +192,8 @@ Status NaiveExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
     Join<T>(context, grad_y, grad_c, forward.c1, narrow, grad_c);
     ConvolutionGradWeight(context, s, s.sim_heads, grad_y, forward.c1, true, p.gradients.head_residual_weight,
                           p.gradients.head_residual_bias);
-    ConvolutionGradWeight(context, s, s.heads, grad_c, forward.x, false, p.gradients.head_weight, p.gradients.head_bias);
+    ConvolutionGradWeight(context, s, s.heads, grad_c, forward.x, false, p.gradients.head_weight,
+                          p.gradients.head_bias);
     ConvolutionGradInput<T>(context, s, s.heads, grad_c, forward.head, grad_x);
     StoreFlat<T>(grad_x, s.tokens * s.heads * s.head_dim, p.grad_x);
     return Status();

@@ -29,7 +29,8 @@ void StoreRows(const float* source, int64_t source_stride, int64_t rows, int64_t
   for (int64_t r = 0; r < rows; ++r) {
     const float* from = source + r * source_stride;
     T* to = target + r * target_stride;
-    ForEachVector(columns, [&](int64_t c, int64_t count) { StorePartial(to + c, LoadPartial(from + c, count), count); });
+    ForEachVector(columns,
+                  [&](int64_t c, int64_t count) { StorePartial(to + c, LoadPartial(from + c, count), count); });
   }
 }
 

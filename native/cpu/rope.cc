@@ -20,8 +20,7 @@ Angles MakeAngles(CpuContext& context, const RopeParams& p) {
   const Angles angles{context.scratch.Take(p.length * columns), context.scratch.Take(p.length * columns), columns};
   ParallelChunks(context, p.length, 64, [&](int64_t begin, int64_t end) {
     for (int64_t pair = 0; pair < pairs; ++pair) {
-      // In double. One sine and cosine per 64 positions, then a rotation per step (its error, 64 * 2e-16, does not
-      // show).
+      // In double: one sine and cosine per 64 positions, then a rotation per step (64 roundings of 1e-16).
       const double step = std::pow(p.base, -2.0 * static_cast<double>(pair) / static_cast<double>(p.width));
       const double start = static_cast<double>(p.offset + begin) * step;
       const double step_cosine = std::cos(step), step_sine = std::sin(step);

@@ -1,6 +1,7 @@
-// One vector of floats, as wide as the instruction set being compiled has them. Built on the compiler's vector extensions:
-// arithmetic, comparison and selection are plain operators (and a * b + c becomes one fused multiply-add), so kernels read
-// as formulas; only what the extensions lack (partial loads, 16-bit conversions) is written per instruction set.
+// One vector of floats, as wide as the instruction set being compiled has them. Built on the compiler's vector
+// extensions: arithmetic, comparison and selection are plain operators (and a * b + c becomes one fused multiply-add),
+// so kernels read as formulas; only what the extensions lack (partial loads, 16-bit conversions) is written per
+// instruction set.
 #pragma once
 
 #if defined(__AVX2__)
@@ -78,7 +79,8 @@ SAS_INLINE void Store(BFloat16* target, Vec value) {
 
 SAS_INLINE Vec Load(const Float16* source) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<Vec>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
+  return reinterpret_cast<Vec>(
+      _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
 #elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
 #else
@@ -89,8 +91,9 @@ SAS_INLINE Vec Load(const Float16* source) {
 }
 SAS_INLINE void Store(Float16* target, Vec value) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(target),
-                      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(
+      reinterpret_cast<__m256i*>(target),
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif defined(__AVX2__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target),
                    _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -128,11 +131,13 @@ SAS_INLINE void StorePartial(float* target, Vec value, int64_t count) {
 #elif defined(__AVX2__)
 template <>
 SAS_INLINE Vec LoadPartial(const float* source, int64_t count) {
+  if (count >= kLanes) return Load(source);  // masked stores are slow on some processors
   const VecInt mask = LaneIndex() < BroadcastInt(static_cast<int32_t>(count));
   return reinterpret_cast<Vec>(_mm256_maskload_ps(source, reinterpret_cast<__m256i>(mask)));
 }
 template <>
 SAS_INLINE void StorePartial(float* target, Vec value, int64_t count) {
+  if (count >= kLanes) return Store(target, value);
   const VecInt mask = LaneIndex() < BroadcastInt(static_cast<int32_t>(count));
   _mm256_maskstore_ps(target, reinterpret_cast<__m256i>(mask), reinterpret_cast<__m256>(value));
 }
@@ -154,21 +159,25 @@ SAS_INLINE Vec KeepLanes(Vec value, int64_t count, float other) {
 
 // ---- reductions over the lanes, in a fixed order
 
+// The lanes in the order that puts lane i + width beside lane i.
+template <int kWidth>
+SAS_INLINE Vec RotateLanes(Vec value) {
+  VecInt index;
+  for (int lane = 0; lane < kLanes; ++lane) index[lane] = (lane + kWidth) % kLanes;
+  return __builtin_shuffle(value, index);
+}
+template <class Combine>
+SAS_INLINE float ReduceLanes(Vec value, const Combine& combine) {
+  if constexpr (kLanes >= 16) value = combine(value, RotateLanes<8>(value));
+  if constexpr (kLanes >= 8) value = combine(value, RotateLanes<4>(value));
+  value = combine(value, RotateLanes<2>(value));
+  return combine(value, RotateLanes<1>(value))[0];
+}
 SAS_INLINE float Sum(Vec value) {
-  float lanes[kLanes];
-  Store(lanes, value);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
+  return ReduceLanes(value, [](Vec a, Vec b) { return a + b; });
 }
 SAS_INLINE float MaxLane(Vec value) {
-  float lanes[kLanes];
-  Store(lanes, value);
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int lane = 0; lane < width; ++lane) lanes[lane] = Max(lanes[lane], lanes[lane + width]);
-  }
-  return lanes[0];
+  return ReduceLanes(value, [](Vec a, Vec b) { return VecMax(a, b); });
 }
 
 // ---- moving lanes
@@ -200,16 +209,23 @@ SAS_INLINE void Transpose(Vec (&rows)[kLanes]) {
   }
 }
 
-// Lane i is the sum of the lanes of rows[i]: the same network, adding instead of keeping.
-SAS_INLINE Vec SumRows(Vec (&rows)[kLanes]) {
+// Lane i is all lanes of rows[i] combined: the same network, combining instead of keeping.
+template <class Combine>
+SAS_INLINE Vec CombineRows(Vec (&rows)[kLanes], const Combine& combine) {
 #pragma GCC unroll 4
   for (int half = kLanes / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8
     for (int i = 0; i < half; ++i) {
-      rows[i] = InterleaveLow(rows[i], rows[i + half]) + InterleaveHigh(rows[i], rows[i + half]);
+      rows[i] = combine(InterleaveLow(rows[i], rows[i + half]), InterleaveHigh(rows[i], rows[i + half]));
     }
   }
   return rows[0];
+}
+SAS_INLINE Vec SumRows(Vec (&rows)[kLanes]) {
+  return CombineRows(rows, [](Vec a, Vec b) { return a + b; });
+}
+SAS_INLINE Vec MaxRows(Vec (&rows)[kLanes]) {
+  return CombineRows(rows, [](Vec a, Vec b) { return VecMax(a, b); });
 }
 
 // ---- functions
@@ -228,16 +244,20 @@ SAS_INLINE Vec Sqrt(Vec value) {
 // Adding and subtracting this rounds to an integer and leaves the integer in the low mantissa bits of the sum.
 inline constexpr float kRounder = 0x1.8p23f;
 
-// 2^fraction * 2^(integer in `rounded`, which is value + kRounder), |fraction| <= 1/2, -126 <= integer <= 128.
-SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
-  // Minimax polynomial of 2^f on [-1/2, 1/2], relative error 2e-9 before rounding.
+// 2^fraction for |fraction| <= 1/2: minimax polynomial, relative error 2e-9 before rounding.
+SAS_INLINE Vec Exp2Polynomial(Vec fraction) {
   Vec poly = Broadcast(0x1.41fbc2p-13f);
   poly = poly * fraction + 0x1.5f3e5cp-10f;
   poly = poly * fraction + 0x1.3b2d4cp-7f;
   poly = poly * fraction + 0x1.c6aee8p-5f;
   poly = poly * fraction + 0x1.ebfbdcp-3f;
   poly = poly * fraction + 0x1.62e43p-1f;
-  poly = poly * fraction + 1.0f;
+  return poly * fraction + 1.0f;
+}
+
+// 2^fraction * 2^(integer in `rounded`, which is value + kRounder), |fraction| <= 1/2, -126 <= integer <= 128.
+SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
+  const Vec poly = Exp2Polynomial(fraction);
   // The exponent is added in two halves, so that 2^128 becomes infinity.
   const VecInt exponent = AsInt(rounded) - AsInt(Broadcast(kRounder));
   const VecInt half = exponent >> 1;
@@ -250,6 +270,14 @@ SAS_INLINE Vec Exp2(Vec x) {
   const Vec rounded = clamped + kRounder;
   const Vec result = Exp2Parts(clamped - (rounded - kRounder), rounded);
   return x == x ? (x < -126.0f ? Vec{} : result) : x;
+}
+
+// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126, NaN for NaN.
+SAS_INLINE Vec Exp2NonPositive(Vec x) {
+  constexpr float kBiasedRounder = kRounder + 127;  // leaves integer + 127, the exponent of 2^integer, in the low bits
+  const Vec rounded = x + kBiasedRounder;
+  const Vec mantissa = Exp2Polynomial(x - (rounded - kBiasedRounder));
+  return x < -126.0f ? Vec{} : mantissa * AsFloat(AsInt(rounded) << 23);
 }
 
 // e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), infinity where it overflows, NaN for NaN.

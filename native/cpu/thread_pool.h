@@ -14,9 +14,8 @@ class LoopBody {
  public:
   template <class F>
   LoopBody(const F& body)  // NOLINT: implicit on purpose
-      : object_(&body), call_([](const void* object, int64_t item, int thread) {
-          (*static_cast<const F*>(object))(item, thread);
-        }) {}
+      : object_(&body),
+        call_([](const void* object, int64_t item, int thread) { (*static_cast<const F*>(object))(item, thread); }) {}
   void operator()(int64_t item, int thread) const { call_(object_, item, thread); }
 
  private:
@@ -34,9 +33,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(item, thread) for every item in [0, items), each once, on whichever thread is free; 0 <= thread < threads().
-  // Items start in increasing order, so put the longest first. The body must not throw, and what it computes for an item
-  // must not depend on `thread`, which only picks scratch memory.
+  // Calls body(item, thread) for every item in [0, items), each once, on whichever thread is free; 0 <= thread <
+  // threads(). Items start in increasing order, so put the longest first. The body must not throw, and what it computes
+  // for an item must not depend on `thread`, which only picks scratch memory.
   void Run(int64_t items, LoopBody body);
 
  private:
@@ -44,8 +43,8 @@ class ThreadPool {
   void Drain(int thread);
 
   std::vector<std::thread> workers_;
-  // A worker may join a loop that is open. To close it, Run clears `open_` and waits until nobody is inside; entering is
-  // "inside_ += 1, then look at open_", so one of the two always sees the other (sequentially consistent).
+  // A worker may join a loop that is open. To close it, Run clears `open_` and waits until nobody is inside; entering
+  // is "inside_ += 1, then look at open_", so one of the two always sees the other (sequentially consistent).
   std::atomic<uint32_t> generation_{0};
   std::atomic<bool> open_{false}, stopping_{false};
   std::atomic<int> inside_{0};

@@ -13,15 +13,20 @@ void MultiplyTile(const Product& p, int64_t m, int64_t n) {
   const int32_t* offsets = p.b_offsets;
 
   Vec sum[kRows][kVectors];
+  const auto for_each = [](const auto& body) __attribute__((always_inline)) {
 #pragma GCC unroll 6
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      sum[i][v] = p.accumulate ? Load(c + i * c_row + v * kLanes) : Vec{};
-      if (p.row_bias) sum[i][v] += p.row_bias[m + i];
-      if (p.column_bias) sum[i][v] += Load(p.column_bias + n + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) body(i, v);
     }
+  };
+  if (p.accumulate) {
+    for_each([&](int i, int v) { sum[i][v] = Load(c + i * c_row + v * kLanes); });
+  } else {
+    for_each([&](int i, int v) { sum[i][v] = Vec{}; });
   }
+  if (p.row_bias) for_each([&](int i, int v) { sum[i][v] += p.row_bias[m + i]; });
+  if (p.column_bias) for_each([&](int i, int v) { sum[i][v] += Load(p.column_bias + n + v * kLanes); });
 
   const float* a_rows[kRows];
 #pragma GCC unroll 6
@@ -42,13 +47,10 @@ void MultiplyTile(const Product& p, int64_t m, int64_t n) {
     if (!kOverlapping) b += b_step;
   }
 
-#pragma GCC unroll 6
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) {
-      Store(c + i * c_row + v * kLanes, sum[i][v]);
-      if (p.relu) Store(p.relu + (m + i) * p.relu_row + n + v * kLanes, VecMax(sum[i][v], Vec{}));
-    }
+  for_each([&](int i, int v) { Store(c + i * c_row + v * kLanes, sum[i][v]); });
+  if (p.relu) {
+    float* relu = p.relu + m * p.relu_row + n;
+    for_each([&](int i, int v) { Store(relu + i * p.relu_row + v * kLanes, VecMax(sum[i][v], Vec{})); });
   }
 }
 
@@ -93,9 +95,10 @@ void Multiply(const Product& p) {
 
 namespace {
 
-// kLanes sums at a time, so that SumRows leaves each in a lane: kRows rows by kLanes / kRows columns.
-constexpr int kTapRows = kLanes == 16 ? 4 : kLanes == 8 ? 4 : 2;
-constexpr int kTapColumns = kLanes / kTapRows;
+// Sums in registers: 6 x 4 of 32 registers, or 4 x 3 of 16.
+constexpr int kTapRows = kLanes == 16 ? 6 : 4;
+constexpr int kTapColumns = kLanes == 16 ? 4 : 3;
+constexpr int kTapSums = static_cast<int>(RoundUp(kTapRows * kTapColumns, kLanes));
 
 }  // namespace
 
@@ -109,23 +112,29 @@ void AccumulateTaps(const TapGradient& p) {
       const float* b[kTapColumns];
       for (int i = 0; i < kTapRows; ++i) a[i] = p.a + Min(m + i, p.rows - 1) * p.a_row;
       for (int i = 0; i < kTapColumns; ++i) b[i] = p.b + p.offsets[Min(j + i, p.columns - 1)];
-      Vec sums[kLanes] = {};
+      Vec sums[kTapSums] = {};
       for (int64_t block = 0; block < p.blocks; ++block) {
         const int64_t a_start = block * p.a_block, b_start = block * p.b_block;
         for (int64_t d = 0; d < p.width; d += kLanes) {
-          Vec left[kTapRows];
+          Vec right[kTapColumns];
 #pragma GCC unroll 4
-          for (int r = 0; r < kTapRows; ++r) left[r] = Load(a[r] + a_start + d);
+          for (int c = 0; c < kTapColumns; ++c) right[c] = Load(b[c] + b_start + d);
+#pragma GCC unroll 6
+          for (int r = 0; r < kTapRows; ++r) {
+            const Vec left = Load(a[r] + a_start + d);
 #pragma GCC unroll 4
-          for (int c = 0; c < kTapColumns; ++c) {
-            const Vec right = Load(b[c] + b_start + d);
-#pragma GCC unroll 4
-            for (int r = 0; r < kTapRows; ++r) sums[r * kTapColumns + c] += left[r] * right;
+            for (int c = 0; c < kTapColumns; ++c) sums[r * kTapColumns + c] += left * right[c];
           }
         }
       }
-      float lanes[kLanes];
-      Store(lanes, SumRows(sums));
+      float lanes[kTapSums];
+#pragma GCC unroll 4
+      for (int i = 0; i < kTapSums; i += kLanes) {
+        Vec group[kLanes];
+#pragma GCC unroll 16
+        for (int lane = 0; lane < kLanes; ++lane) group[lane] = sums[i + lane];
+        Store(lanes + i, SumRows(group));
+      }
       for (int64_t r = 0; r < rows; ++r) {
         float* row = p.gradient + (m + r) * p.columns + j;
         for (int64_t c = 0; c < columns; ++c) row[c] += lanes[r * kTapColumns + c];

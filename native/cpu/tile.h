@@ -1,6 +1,6 @@
-// The matrix product that every dense kernel is made of: C = A B on small blocks that lie in L1 and L2, computed in register
-// tiles. The convolutions over heads are products too: row (h, t) of B is row h of the padded token, shifted by tap t, so B's
-// rows overlap and only their offsets need a table.
+// The matrix product that every dense kernel is made of: C = A B on small blocks that lie in L1 and L2, computed in
+// register tiles. The convolutions over heads are products too: row (h, t) of B is row h of the padded token, shifted
+// by tap t, so B's rows overlap and only their offsets need a table.
 #pragma once
 
 #include "cpu/simd.h"
@@ -19,8 +19,8 @@ struct Product {
   const float* a;
   int64_t a_row, a_step, a_panel;
 
-  // Row k of B from column n on: b + n / kTileColumns * b_panel + n % kTileColumns + (b_offsets ? b_offsets[k] : k * b_step).
-  // Rows are read in whole vectors: memory up to the next multiple of kLanes columns must exist.
+  // Row k of B from column n on: b + n / kTileColumns * b_panel + n % kTileColumns + (b_offsets ? b_offsets[k] : k *
+  // b_step). Rows are read in whole vectors: memory up to the next multiple of kLanes columns must exist.
   const float* b;
   int64_t b_step, b_panel;
   const int32_t* b_offsets;
@@ -81,8 +81,9 @@ SAS_INLINE void SetC(Product& p, float* c, int64_t stride) {
 
 void Multiply(const Product& product);
 
-// gradient[m][j] += sum over blocks and over d < width of a[block][m][d] * b[block][offsets[j] + d]: the weight gradient of a
-// convolution. Rows of `a` are zero from `width` to the next multiple of kLanes, where b must be readable and finite.
+// gradient[m][j] += sum over blocks and over d < width of a[block][m][d] * b[block][offsets[j] + d]: the weight
+// gradient of a convolution. Rows of `a` are zero from `width` to the next multiple of kLanes, where b must be readable
+// and finite.
 struct TapGradient {
   int64_t rows, columns, width, blocks;
   const float* a;

@@ -1,4 +1,4 @@
-// Special functions of vectors that more than simd.h's exponential need care.
+// Functions of vectors for activations and losses, built on simd.h.
 #pragma once
 
 #include "cpu/simd.h"
@@ -11,7 +11,7 @@ SAS_INLINE Vec ExpNonPositive(Vec x) {
   const Vec rounded = x * 0x1.715476p+0f + kBiasedRounder;
   const Vec integer = rounded - kBiasedRounder;
   const Vec remainder = (x - integer * 0x1.62e4p-1f) - integer * 0x1.7f7d1cp-20f;  // x - integer * ln 2, as in Exp
-  const Vec mantissa = Exp2Parts(remainder * 0x1.715476p+0f, Broadcast(kRounder));
+  const Vec mantissa = Exp2Polynomial(remainder * 0x1.715476p+0f);
   return x < -87.0f ? Vec{} : mantissa * AsFloat(AsInt(rounded) << 23);
 }
 

@@ -1,8 +1,8 @@
-/** Runs in a worker thread: trains a small module for some steps, says what came out. */
+/** Runs in a worker thread: trains a small module for some steps, says what came out; with `forever`, calls small ops until it is ended. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 
-const { seed, steps } = workerData as { seed: number; steps: number };
+const { seed, steps, forever } = workerData as { seed: number; steps: number; forever?: boolean };
 const module = new SasAttention({ heads: 2, headDim: 8, simHeads: 6, simHeadDim: 12, seed });
 const x = Tensor.randn([1, 32, 2, 8], { seed });
 const moments = [...module.parameters.values()].map(({ shape }) => [Tensor.zeros(shape), Tensor.zeros(shape)] as const);
@@ -18,6 +18,12 @@ for (let step = 1; step <= steps; step++) {
     ops.adamW(states, { lr: 1e-3, step });
   });
   if (step % 10 === 0) await x.device.synchronize();
+}
+
+if (forever) parentPort?.postMessage('working');
+while (forever) {
+  for (let i = 0; i < 1000; i++) scope(() => ops.add(x, x).reshape([-1]));
+  await x.device.synchronize();
 }
 
 let refused = false;

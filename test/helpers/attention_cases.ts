@@ -85,6 +85,13 @@ export function runAttention(implementation: 'fused' | 'naive', problem: Attenti
   return { outputs: { output, logSumExp }, gradients: { q: gradQ, k: gradK, v: gradV } };
 }
 
+/** The same values in f32. */
+export function widened({ options, ...pairs }: AttentionProblem): AttentionProblem {
+  const widen = ({ tensor, exact }: Pair): Pair => ({ tensor: tensor.to({ dtype: 'f32' }), exact });
+  const { q, k, v, gradOutput } = pairs;
+  return { q: widen(q), k: widen(k), v: widen(v), gradOutput: widen(gradOutput), options };
+}
+
 export function disposeAttention({ q, k, v, gradOutput }: AttentionProblem): void {
   for (const { tensor } of [q, k, v, gradOutput]) tensor.dispose();
 }

@@ -67,16 +67,23 @@ function record(label: string, error: number, bound: number): void {
   if (ratio > worst.error / worst.limit) Object.assign(worst, { error, limit: bound, label });
 }
 
-/** Fails unless error <= limit, so that a NaN fails. The label is 'group: tensor'; the summary has one line per group. */
-export function expectError(error: number, bound: number, label: string): void {
+/**
+ * What is wrong, or undefined: passes only if error <= limit, so that a NaN fails. The label is 'group: tensor'; the summary
+ * has one line per group.
+ */
+export function faultOf(error: number, bound: number, label: string): string | undefined {
   record(label, error, bound);
   if (process.env.SAS_TEST_VERBOSE === '1') {
     console.log(`${label}: error ${error.toExponential(2)}, limit ${bound.toExponential(2)}`);
   }
   // A limit that is not a finite number would let everything pass.
-  if (!Number.isFinite(bound) || !(error <= bound)) {
-    expect.fail(`${label}: relative error ${error.toExponential(3)} exceeds the limit ${bound.toExponential(3)}`);
-  }
+  if (Number.isFinite(bound) && error <= bound) return undefined;
+  return `${label}: relative error ${error.toExponential(3)} exceeds the limit ${bound.toExponential(3)}`;
+}
+
+export function expectError(error: number, bound: number, label: string): void {
+  const fault = faultOf(error, bound, label);
+  if (fault !== undefined) expect.fail(fault);
 }
 
 export function expectShape(actual: readonly number[], reference: readonly number[], label: string): void {

@@ -2,7 +2,7 @@
 // limit. SAS_DEVICE and SAS_ISA choose what is tested.
 import { expect } from 'vitest';
 import { getDevice, Tensor } from '../../lib/index.js';
-import { expectError, expectShape, limit, relativeError, type Values } from './compare.js';
+import { expectShape, faultOf, limit, relativeError, type Values } from './compare.js';
 import { type FloatType, fromBits, normal, toBits, uniformArray } from './random.js';
 import { type Array64, array64 } from './reference/index.js';
 import { round64 } from './rounded_pipeline.js';
@@ -90,10 +90,7 @@ export function roundingErrors(truth: Truth, dtype: FloatType): Record<string, n
   return errorsOf({ outputs: rounded(truth.outputs), gradients: rounded(truth.gradients) }, truth);
 }
 
-/**
- * Every tensor against its limit; one line of the summary per `group`. An error of the naive pipeline that is not finite
- * (f16 overflows) counts as 0.
- */
+/** Every tensor against its limit, all faults in one message; one line of the summary per `group`. */
 export function judge(
   group: string,
   name: string,
@@ -102,6 +99,7 @@ export function judge(
   truth: Truth,
   naiveErrors: Record<string, number>,
 ): void {
+  const faults: string[] = [];
   for (const kind of ['output', 'gradient'] as const) {
     const actual = kind === 'output' ? results.outputs : results.gradients;
     const expected = kind === 'output' ? truth.outputs : truth.gradients;
@@ -112,7 +110,9 @@ export function judge(
       const error = relativeError(actual[tensor].data, reference.data, truth.zeroScales?.[tensor]);
       const naiveError = naiveErrors[tensor];
       expect(naiveError, `${label}: naive error`).toBeDefined();
-      expectError(error, limit(dtype, kind, Number.isFinite(naiveError) ? naiveError : 0), label);
+      const fault = faultOf(error, limit(dtype, kind, naiveError), label);
+      if (fault !== undefined) faults.push(fault);
     }
   }
+  if (faults.length > 0) expect.fail(faults.join('\n'));
 }

@@ -2,7 +2,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { loadSafetensors, SasAttention } from '../../lib/index.js';
 import { summary, type Values } from '../helpers/compare.js';
 import { fixturePath, torchStateCase } from '../helpers/fixtures.js';
-import { device, errorsOf, floatTypes, type Truth, takeResults, valuesOf } from '../helpers/parity.js';
+import { device, errorsOf, floatTypes, type Truth, takeResults, timeout, valuesOf } from '../helpers/parity.js';
 import { norm64, parameterShapes } from '../helpers/reference/index.js';
 import {
   disposeModule,

@@ -48,7 +48,7 @@ function normWeight(width: number, seed: number): Pair {
 
 // [leading shape, C, input scale, shift]: a shift is what a one-pass variance does not survive
 const normShapes: [number[], number, number, number][] = [
-  [[1], 1, 1, 0],
+  [[1], 3, 1, 0],
   [[1], 8, 1, 0],
   [[2, 31], 24, 1, 0],
   [[64], 40, 100, 0],
