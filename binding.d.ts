@@ -74,8 +74,9 @@ export interface Binding {
   expand(dtype: DTypeCode, tokens: number, heads: number, headDim: number, simHeads: number, simHeadDim: number,
     kernelSize: number, features: boolean, naive: boolean, x: BufferHandle, weights: readonly BufferHandle[],
     output: BufferHandle): void;
+  /** `gradDtype`, of gradOutput, is `dtype` or f32. */
   expandBackward(dtype: DTypeCode, tokens: number, heads: number, headDim: number, simHeads: number, simHeadDim: number,
-    kernelSize: number, features: boolean, naive: boolean, gradOutput: BufferHandle, x: BufferHandle,
+    kernelSize: number, features: boolean, naive: boolean, gradDtype: DTypeCode, gradOutput: BufferHandle, x: BufferHandle,
     weights: readonly BufferHandle[], gradX: BufferHandle, gradWeights: readonly BufferHandle[]): void;
   /**
    * q [batch, queries, heads, width], k [batch, keys, kvHeads, width], v [batch, keys, kvHeads, valueWidth] -> output
@@ -84,8 +85,9 @@ export interface Binding {
   attention(dtype: DTypeCode, batch: number, queries: number, keys: number, heads: number, kvHeads: number, width: number,
     valueWidth: number, causal: boolean, scale: number, naive: boolean, q: BufferHandle, k: BufferHandle, v: BufferHandle,
     output: BufferHandle, logSumExp: BufferHandle): void;
+  /** `gradDtype`, of gradQ, gradK and gradV, is `dtype` or f32. */
   attentionBackward(dtype: DTypeCode, batch: number, queries: number, keys: number, heads: number, kvHeads: number,
-    width: number, valueWidth: number, causal: boolean, scale: number, naive: boolean, gradOutput: BufferHandle,
+    width: number, valueWidth: number, causal: boolean, scale: number, naive: boolean, gradDtype: DTypeCode, gradOutput: BufferHandle,
     q: BufferHandle, k: BufferHandle, v: BufferHandle, output: BufferHandle, logSumExp: BufferHandle, gradQ: BufferHandle,
     gradK: BufferHandle, gradV: BufferHandle): void;
   /** x [tokens, simHeads, headDim] -> output [tokens, heads, headDim], the mean over simHeads / heads groups. */

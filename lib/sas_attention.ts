@@ -194,7 +194,8 @@ export class SasAttention {
       const gradHeads = aggregateBackward(projection.gradX, H, simHeads);
       const { expandedQ, expandedK, expandedV, heads, logSumExp } = from;
       const attended = { q: expandedQ, k: expandedK, v: expandedV, output: heads, logSumExp };
-      const gradients = attentionBackward(gradHeads, attended, { causal, scale });
+      // In f32, also with 16-bit storage: rounding gradK here would drown the bias gradient that is 0 in exact arithmetic.
+      const gradients = attentionBackward(gradHeads, attended, { causal, scale, gradDtype: 'f32' });
       gradHeads.dispose();
       const q = expandBackward(gradients.gradQ, from.q, this.#weights('q'));
       const k = expandBackward(gradients.gradK, from.k, this.#weights('k'));

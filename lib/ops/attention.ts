@@ -1,7 +1,8 @@
 /** Softmax attention over simulated heads (arXiv 2507.07694), also with fewer key/value heads (MQA, GQA). */
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { codeOf, type DType, floats } from '../dtype.js';
+import { DTypeError } from '../errors.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 export interface AttentionOptions {
@@ -9,6 +10,14 @@ export interface AttentionOptions {
   causal?: boolean;
   /** The factor of the scores before the softmax. Default 1/sqrt(Dqk). */
   scale?: number;
+}
+
+export interface AttentionBackwardOptions extends AttentionOptions {
+  /**
+   * The dtype of the gradients: that of q, or 'f32' to keep what 16-bit storage would round away before the next op (whose
+   * sum over keys, for one, is 0 up to rounding). Default: that of q.
+   */
+  gradDtype?: DType;
 }
 
 /** What `attention` returns. */
@@ -27,7 +36,15 @@ export interface AttentionSaved extends AttentionResult {
 }
 
 /** The sizes and settings that both directions pass to the binding first. */
-function checked(op: string, naive: boolean, q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions) {
+function checked(
+  op: string,
+  naive: boolean,
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  options?: AttentionBackwardOptions,
+  extra: readonly 'gradDtype'[] = [],
+) {
   const [B, Tq, Hq, D] = check.shape(op, 'q', q, ['B', 'Tq', 'Hq', 'Dqk']);
   // Any Tk is right: naming the one that came lets the size that is wrong stand out.
   const [, Tk, Hkv] = check.shape(op, 'k', k, [B, k.shape.at(-3) ?? 'Tk', 'Hkv', D], `q has width ${D}`);
@@ -36,12 +53,14 @@ function checked(op: string, naive: boolean, q: Tensor, k: Tensor, v: Tensor, op
   check.dtype(op, 'q', q, floats);
   check.dtype(op, 'k', k, q.dtype, `q has dtype ${q.dtype}`);
   check.dtype(op, 'v', v, q.dtype, `q has dtype ${q.dtype}`);
-  const { causal = true, scale = 1 / Math.sqrt(D) } = check.options(op, options, ['causal', 'scale']);
+  const known = check.options(op, options, ['causal', 'scale', ...extra]);
+  const { causal = true, scale = 1 / Math.sqrt(D), gradDtype = q.dtype } = known;
   check.boolean(op, 'causal', causal);
   check.finite(op, 'scale', scale);
   return {
     outputShape: [B, Tq, Hq, Dv],
     logSumExpShape: [B, Hq, Tq],
+    gradDtype,
     sizes: [codeOf(q.dtype), B, Tq, Tk, Hq, Hkv, D, Dv, causal, scale, naive] as const,
   };
 }
@@ -68,21 +87,26 @@ export function runAttentionBackward(
   naive: boolean,
   gradOutput: Tensor,
   saved: AttentionSaved,
-  options?: AttentionOptions,
+  options?: AttentionBackwardOptions,
 ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
   const { q, k, v, output, logSumExp } = check.object(op, 'saved', saved);
   const { device, buffers } = operands(op, { q, k, v, output, logSumExp, gradOutput });
-  const { sizes, outputShape, logSumExpShape } = checked(op, naive, q, k, v, options);
+  const extra = naive ? [] : (['gradDtype'] as const);
+  const { sizes, outputShape, logSumExpShape, gradDtype } = checked(op, naive, q, k, v, options, extra);
+  if (gradDtype !== q.dtype && gradDtype !== 'f32') {
+    throw new DTypeError(`${op}: gradDtype is ${String(gradDtype)}, expected ${q.dtype} (the dtype of q) or f32`);
+  }
   for (const [name, tensor] of Object.entries({ output, gradOutput })) {
     check.shape(op, name, tensor, outputShape, 'the shape of the output');
     check.dtype(op, name, tensor, q.dtype, `q has dtype ${q.dtype}`);
   }
   check.shape(op, 'logSumExp', logSumExp, logSumExpShape, 'the forward returned it');
   check.dtype(op, 'logSumExp', logSumExp, 'f32');
-  const outputs = { gradQ: [q.shape, q.dtype], gradK: [k.shape, q.dtype], gradV: [v.shape, q.dtype] } as const;
+  const outputs = { gradQ: [q.shape, gradDtype], gradK: [k.shape, gradDtype], gradV: [v.shape, gradDtype] } as const;
   return produce(op, device, outputs, (to) =>
     binding.attentionBackward(
       ...sizes,
+      codeOf(gradDtype),
       buffers.gradOutput,
       buffers.q,
       buffers.k,
@@ -106,11 +130,11 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOp
   return runAttention('attention', false, q, k, v, options);
 }
 
-/** The gradients of `attention`, shaped as q, k and v; `options` are those of the forward. */
+/** The gradients of `attention`, shaped as q, k and v; `causal` and `scale` are those of the forward. */
 export function attentionBackward(
   gradOutput: Tensor,
   saved: AttentionSaved,
-  options?: AttentionOptions,
+  options?: AttentionBackwardOptions,
 ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
   return runAttentionBackward('attentionBackward', false, gradOutput, saved, options);
 }

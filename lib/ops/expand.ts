@@ -35,7 +35,7 @@ const featureNames: readonly WeightName[] = [
 ];
 
 /** The operands in the order of the binding, and the sizes that both directions pass to it first. */
-function checked(op: string, x: Tensor, weights: ExpandWeights, gradOutput?: Tensor) {
+function checked(op: string, naive: boolean, x: Tensor, weights: ExpandWeights, gradOutput?: Tensor) {
   check.object(op, 'weights', weights);
   const features = featureNames.filter((name) => weights[name] !== undefined);
   const missing = featureNames.find((name) => weights[name] === undefined);
@@ -66,7 +66,9 @@ function checked(op: string, x: Tensor, weights: ExpandWeights, gradOutput?: Ten
   const outputShape = [B, T, Hs, Ds];
   if (gradOutput) {
     check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
-    check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+    if (naive || gradOutput.dtype !== 'f32') {
+      check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+    }
   }
   return {
     device,
@@ -81,7 +83,7 @@ function checked(op: string, x: Tensor, weights: ExpandWeights, gradOutput?: Ten
 
 /** `expand`, fused or not; `op` is its name in messages. */
 export function runExpand(op: string, naive: boolean, x: Tensor, weights: ExpandWeights): Tensor {
-  const { device, sizes, outputShape, ...from } = checked(op, x, weights);
+  const { device, sizes, outputShape, ...from } = checked(op, naive, x, weights);
   return produce(op, device, { output: [outputShape, x.dtype] }, (to) =>
     binding.expand(...sizes, naive, from.x, from.weights, to.output),
   ).output;
@@ -95,13 +97,22 @@ export function runExpandBackward(
   x: Tensor,
   weights: ExpandWeights,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  const { device, sizes, names, ...from } = checked(op, x, weights, gradOutput);
+  const { device, sizes, names, ...from } = checked(op, naive, x, weights, gradOutput);
   const outputs: Record<string, Output> = { gradX: [x.shape, x.dtype] };
   for (const name of names) outputs[name] = [(weights[name] as Tensor).shape, 'f32'];
   const { gradX, ...gradWeights } = produce(op, device, outputs, (to) => {
     const gradients = names.map((name) => to[name] as BufferHandle);
     const { gradX } = to as { gradX: BufferHandle };
-    binding.expandBackward(...sizes, naive, from.gradOutput as BufferHandle, from.x, from.weights, gradX, gradients);
+    binding.expandBackward(
+      ...sizes,
+      naive,
+      codeOf(gradOutput.dtype),
+      from.gradOutput as BufferHandle,
+      from.x,
+      from.weights,
+      gradX,
+      gradients,
+    );
   });
   return { gradX: gradX as Tensor, gradWeights: gradWeights as unknown as ExpandWeights };
 }
@@ -116,7 +127,10 @@ export function expand(x: Tensor, weights: ExpandWeights): Tensor {
   return runExpand('expand', false, x, weights);
 }
 
-/** The gradients of `expand`: gradOutput [B, T, H', D' or D] and the forward's own arguments -> gradX as x, gradWeights as weights (f32). */
+/**
+ * The gradients of `expand`: gradOutput [B, T, H', D' or D], of the dtype of x or f32, and the forward's own arguments -> gradX as
+ * x, gradWeights as weights (f32).
+ */
 export function expandBackward(
   gradOutput: Tensor,
   x: Tensor,

@@ -95,7 +95,8 @@ void ExpandBackward(Info info) {
   p.dtype = args.Type();
   const ExpandShape s = p.shape = ReadExpandShape(args);
   const bool naive = args.Flag();
-  p.grad_output = args.Read(p.dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
+  p.grad_dtype = args.Type();
+  p.grad_output = args.Read(p.grad_dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
   p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
   p.weights = ReadExpandTensors<const float>(args, s);
   p.grad_x = args.Write(p.dtype, {s.tokens, s.heads, s.head_dim});
@@ -137,15 +138,16 @@ void AttentionBackward(Info info) {
   p.dtype = args.Type();
   const AttentionShape s = p.shape = ReadAttentionShape(args);
   const bool naive = args.Flag();
+  p.grad_dtype = args.Type();
   p.grad_output = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
   p.output = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.log_sum_exp = args.ReadFloats({s.batch, s.heads, s.queries});
-  p.grad_q = args.Write(p.dtype, {s.batch, s.queries, s.heads, s.width});
-  p.grad_k = args.Write(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
-  p.grad_v = args.Write(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
+  p.grad_q = args.Write(p.grad_dtype, {s.batch, s.queries, s.heads, s.width});
+  p.grad_k = args.Write(p.grad_dtype, {s.batch, s.keys, s.kv_heads, s.width});
+  p.grad_v = args.Write(p.grad_dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
   args.Submit(naive ? &Operations::NaiveAttentionBackward : &Operations::AttentionBackward, p);
 }
 

@@ -73,6 +73,7 @@ struct ExpandParams {
 
 struct ExpandBackwardParams {
   DType dtype;
+  DType grad_dtype;  // of grad_output: dtype or f32
   ExpandShape shape;
   const void* grad_output;  // [tokens, H', D']
   const void* x;            // [tokens, H, D]
@@ -104,6 +105,7 @@ struct AttentionParams {
 
 struct AttentionBackwardParams {
   DType dtype;
+  DType grad_dtype;  // of grad_q, grad_k and grad_v: dtype or f32
   AttentionShape shape;
   const void* grad_output;   // [B, Tq, Hq, value_width]
   const void* q;             // [B, Tq, Hq, width]

@@ -1,9 +1,12 @@
-// Attention backward in the FlashAttention manner: scores are recomputed from logSumExp, block by block. An item of
-// work owns a key/value head (of one sequence) and walks its blocks of keys; gradients of k and v are complete when a
-// block ends, that of q when the item ends. When there are too few heads to share, a head's keys are split into parts
-// that depend on the shape alone, and the parts of the gradient of q are summed in order.
-#include <cmath>
-
+// Attention backward. A block of queries meets all the keys it sees at once: two strips, [queries in the block, keys],
+// hold the weights and the gradients of the scores, so memory grows with the length, not its square. With a whole row
+// at hand the softmax is taken anew from the row's own maximum and sum, and its gradient from the row's own mean:
+// neither the rounding of logSumExp (large scores) nor that of the output (16-bit storage) reaches the gradients, and
+// neither is read.
+//
+// An item of work owns a key/value head of one sequence, so that gradients of k and v need no atomics. When there are
+// too few heads to share, a head's queries are split into parts that depend on the shape alone, and the parts are
+// summed in order.
 #include "cpu/attention.h"
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
@@ -11,172 +14,230 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-constexpr int64_t kQueryBlock = 64;
-constexpr int64_t kEnoughItems = 16;  // of work, to keep a few threads busy
+constexpr int64_t kQueryBlock = 60;     // ten register tiles
+constexpr int64_t kSlice = 256;         // keys whose rows stay in L2 while a block of queries passes
+constexpr int64_t kDiagonalGroup = 12;  // rows of a triangle that share its width
+constexpr int64_t kEnoughItems = 16;    // of work, to keep a few threads busy
 
+// Offsets of a thread's buffers in its scratch memory.
 struct Buffers {
   explicit Buffers(const AttentionShape& s)
-      : width_row(RoundUp(s.width, kLanes)), value_row(RoundUp(s.value_width, kLanes)) {
+      : width_row(RoundUp(s.width, kLanes)),
+        value_row(RoundUp(s.value_width, kLanes)),
+        // One cache line more than a power of two, so that a column of the strip does not fall into a few cache sets.
+        strip_row(RoundUp(s.keys, kTileColumns) + 16) {
     const auto take = [&](int64_t size) {
       const int64_t offset = floats;
       floats += RoundUp(size, 16);
       return offset;
     };
-    keys_transposed = take(s.width * kKeyBlock);
-    values_transposed = take(s.value_width * kKeyBlock);
-    keys = take(kKeyBlock * width_row);
+    const int64_t padded_keys = RoundUp(s.keys, kTileColumns);
+    keys_transposed = take(padded_keys * s.width);
+    values_transposed = take(padded_keys * s.value_width);
+    keys = take(s.keys * width_row);
     q = take(kQueryBlock * width_row);
     grad_output = take(kQueryBlock * value_row);
-    weights = take(kQueryBlock * kKeyBlock);
-    grad_scores = take(kQueryBlock * kKeyBlock);
-    grad_k = take(kKeyBlock * width_row);
-    grad_v = take(kKeyBlock * value_row);
+    grad_q = take(kQueryBlock * width_row);
+    weights = take(kQueryBlock * strip_row);
+    grad_scores = take(kQueryBlock * strip_row);
   }
-  int64_t width_row, value_row;  // floats per row of width, value_width features
+  int64_t width_row, value_row, strip_row;  // floats per row
   int64_t floats = 0;
-  int64_t keys_transposed, values_transposed, keys, q, grad_output, weights, grad_scores, grad_k, grad_v;
+  int64_t keys_transposed,
+      values_transposed;  // panels of kTileColumns keys: [keys / kTileColumns][width][kTileColumns]
+  int64_t keys, q, grad_output, grad_q, weights, grad_scores;
 };
 
-// c [rows, columns] (+)= a b, where a is rows (or, with `transposed`, columns) of length `depth`.
-void MultiplyBlock(bool transposed, int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_stride,
-                   const float* b, int64_t b_stride, bool accumulate, float* c, int64_t c_stride) {
-  Product p{};
-  p.rows = rows;
-  p.columns = columns;
-  p.depth = depth;
-  if (transposed) {
-    SetColumnsA(p, a, a_stride);
-  } else {
-    SetRowsA(p, a, a_stride);
-  }
-  SetRowsB(p, b, b_stride);
-  SetC(p, c, c_stride);
-  p.accumulate = accumulate;
-  Multiply(p);
-}
+// One key/value head and one block of its queries, with the buffers they are in.
+struct Block {
+  const AttentionShape& s;
+  const Buffers& at;
+  float* buffers;
+  float *grad_k, *grad_v;  // [keys, width_row], [keys, value_row]
+  int64_t first, rows;     // queries
 
-void Zero(float* data, int64_t floats) { memset(data, 0, static_cast<size_t>(floats) * sizeof(float)); }
+  int64_t Visible(int64_t row) const { return VisibleKeys(s, first + row); }
+  // The first row that sees key j.
+  int64_t FirstRow(int64_t j) const { return Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first)); }
+
+  // strip [rows, keys] = a [rows, width] times transposed keys or values, only where a row sees a key (and a little
+  // beyond).
+  void Scores(const float* a, int64_t a_row, int64_t width, const float* transposed, float* strip) const {
+    Product p{};
+    p.depth = width;
+    p.b_step = kTileColumns;
+    p.b_panel = width * kTileColumns;
+    const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
+      p.rows = row_end - row;
+      p.columns = end - begin;
+      SetRowsA(p, a + row * a_row, a_row);
+      p.b = transposed + begin * width;
+      SetC(p, strip + row * at.strip_row + begin, at.strip_row);
+      Multiply(p);
+    };
+    // Whole panels that every row sees, then the triangle in groups of rows.
+    const int64_t full = Visible(0) / kTileColumns * kTileColumns;
+    if (full > 0) multiply(0, rows, 0, full);
+    for (int64_t row = 0; row < rows; row += kDiagonalGroup) {
+      const int64_t end = Min(row + kDiagonalGroup, rows);
+      if (Visible(end - 1) > full) multiply(row, end, full, Visible(end - 1));
+    }
+  }
+
+  // From scores and gradP to P and gradScore = P * (gradP - sum over keys of P * gradP) * scale; zero where masked.
+  void Softmax(float* weights, float* grad_scores) const {
+    const int64_t padded = RoundUp(Visible(rows - 1), kLanes);
+    const float log2_scale = s.scale * kLog2E, sign = s.scale < 0 ? -1.0f : 1.0f;
+    for (int64_t row = 0; row < rows; ++row) {
+      float* weight = weights + row * at.strip_row;
+      float* grad = grad_scores + row * at.strip_row;
+      const int64_t visible = Visible(row);
+      // The score with the largest weight; measured from it, that weight is exactly 1.
+      Vec maxima = Broadcast(kMinusInfinity);
+      ForEachVector(visible, [&](int64_t j, int64_t count) {
+        maxima = VecMax(maxima, KeepLanes(Load(weight + j) * sign, count, kMinusInfinity));
+      });
+      const float largest = MaxLane(maxima) * sign;
+      Vec sum{}, mean{};
+      ForEachVector(visible, [&](int64_t j, int64_t count) {
+        const Vec value = KeepLanes(Exp2NonPositive((Load(weight + j) - largest) * log2_scale), count, 0.0f);
+        const Vec grad_weight = KeepLanes(Load(grad + j), count, 0.0f);
+        Store(grad + j, grad_weight);
+        Store(weight + j, value);
+        sum += value;
+        mean += value * grad_weight;
+      });
+      const float inverse = visible > 0 ? 1.0f / Sum(sum) : 0.0f;
+      const float row_mean = Sum(mean) * inverse, factor = inverse * s.scale;
+      int64_t j = 0;
+      for (; j < visible; j += kLanes) {
+        const Vec value = Load(weight + j);
+        Store(grad + j, value * factor * (Load(grad + j) - row_mean));
+        Store(weight + j, value * inverse);
+      }
+      for (; j < padded; j += kLanes) {
+        Store(grad + j, Vec{});
+        Store(weight + j, Vec{});
+      }
+    }
+  }
+
+  // grad [keys, width] += strip^T b [rows, width].
+  void AddToKeys(const float* strip, const float* b, int64_t b_row, int64_t width, float* grad) const {
+    Product p{};
+    p.columns = width;
+    p.accumulate = true;
+    const auto multiply = [&](int64_t row, int64_t begin, int64_t end) {
+      p.rows = end - begin;
+      p.depth = rows - row;
+      SetColumnsA(p, strip + row * at.strip_row + begin, at.strip_row);
+      SetRowsB(p, b + row * b_row, b_row);
+      SetC(p, grad + begin * b_row, b_row);
+      Multiply(p);
+    };
+    const int64_t full = Visible(0), last = Visible(rows - 1);
+    if (full > 0) multiply(0, 0, full);
+    for (int64_t j = full; j < last; j += kDiagonalGroup) multiply(FirstRow(j), j, Min(j + kDiagonalGroup, last));
+  }
+
+  // grad_q [rows, width] = strip keys.
+  void GradQ(const float* strip, const float* keys, float* grad_q) const {
+    Product p{};
+    p.columns = s.width;
+    const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
+      p.rows = row_end - row;
+      p.depth = end - begin;
+      p.accumulate = begin > 0;
+      SetRowsA(p, strip + row * at.strip_row + begin, at.strip_row);
+      SetRowsB(p, keys + begin * at.width_row, at.width_row);
+      SetC(p, grad_q + row * at.width_row, at.width_row);
+      Multiply(p);
+    };
+    const int64_t full = Visible(0) / kSlice * kSlice;
+    for (int64_t j = 0; j < full; j += kSlice) multiply(0, rows, j, j + kSlice);
+    for (int64_t row = 0; row < rows; row += kDiagonalGroup) {
+      const int64_t end = Min(row + kDiagonalGroup, rows);
+      if (full == 0 || Visible(end - 1) > full) multiply(row, end, full, Visible(end - 1));
+    }
+  }
+};
+
+// Panels of kTileColumns keys, transposed.
+template <class T>
+void TransposePanels(const T* source, int64_t stride, int64_t keys, int64_t width, float* target) {
+  for (int64_t j = 0; j < keys; j += kTileColumns) {
+    const int64_t count = Min<int64_t>(kTileColumns, keys - j);
+    TransposeRows(source + j * stride, stride, count, width, target + j * width, kTileColumns, RoundUp(count, kLanes));
+  }
+}
 
 }  // namespace
 
 Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) {
   const AttentionShape& s = p.shape;
   const Buffers at(s);
-  const int64_t group = s.heads / s.kv_heads, key_blocks = CeilDiv(s.keys, kKeyBlock);
-  const int64_t parts = Min(CeilDiv(kEnoughItems, s.batch * s.kv_heads), key_blocks);
-  const int64_t part_blocks = CeilDiv(key_blocks, parts);
+  const int64_t group = s.heads / s.kv_heads, blocks = CeilDiv(s.queries, kQueryBlock);
+  const int64_t parts = Min(CeilDiv(kEnoughItems, s.batch * s.kv_heads), blocks);
   const int64_t items = s.batch * s.kv_heads * parts;
-  const int64_t grad_q_floats = group * s.queries * at.width_row;  // of one item: [group, queries, width_row]
-
-  // sum over d of gradOutput * output, per query: the part of the softmax's gradient that all keys share.
-  float* delta = context.scratch.Take(s.batch * s.heads * s.queries);
+  const int64_t grad_k_floats = s.keys * at.width_row, grad_v_floats = s.keys * at.value_row;
+  const int64_t grad_floats = grad_k_floats + grad_v_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * at.floats);
-  float* grad_q_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_q_floats);
+  float* grad_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_floats);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    const T* grad_output = static_cast<const T*>(p.grad_output);
-    const T* output = static_cast<const T*>(p.output);
-    ParallelChunks(context, s.batch * s.queries, 16, [&](int64_t begin, int64_t end) {
-      for (int64_t token = begin; token < end; ++token) {
-        for (int64_t h = 0; h < s.heads; ++h) {
-          const int64_t row = (token * s.heads + h) * s.value_width;
-          Vec sum{};
-          ForEachVector(s.value_width, [&](int64_t d, int64_t count) {
-            sum += LoadPartial(grad_output + row + d, count) * LoadPartial(output + row + d, count);
-          });
-          delta[(token / s.queries * s.heads + h) * s.queries + token % s.queries] = Sum(sum);
-        }
-      }
-    });
-
-    const auto store_grad_q = [&](int64_t b, int64_t h, int64_t query, int64_t queries, const float* source) {
-      StoreRows(source, at.width_row, queries, s.width,
-                static_cast<T*>(p.grad_q) + ((b * s.queries + query) * s.heads + h) * s.width, s.heads * s.width);
+    const auto store_grads = [&](int64_t b, int64_t kv_head, const float* grads) {
+      const int64_t row = b * s.keys * s.kv_heads + kv_head;
+      StoreRowsAs<T>(p.grad_dtype, grads, at.width_row, s.keys, s.width, p.grad_k, row * s.width, s.kv_heads * s.width);
+      StoreRowsAs<T>(p.grad_dtype, grads + grad_k_floats, at.value_row, s.keys, s.value_width, p.grad_v,
+                     row * s.value_width, s.kv_heads * s.value_width);
     };
 
     context.pool.Run(items, [&](int64_t item, int thread) {
       const int64_t part = item % parts, kv_head = item / parts % s.kv_heads, b = item / parts / s.kv_heads;
       float* buffers = scratch + thread * at.floats;
-      float *keys_transposed = buffers + at.keys_transposed, *values_transposed = buffers + at.values_transposed;
-      float *keys = buffers + at.keys, *q = buffers + at.q, *grad_out = buffers + at.grad_output;
+      float* grads = grad_parts + (parts > 1 ? item : thread) * grad_floats;
+      memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
+      float *q = buffers + at.q, *grad_output = buffers + at.grad_output, *grad_q = buffers + at.grad_q;
       float *weights = buffers + at.weights, *grad_scores = buffers + at.grad_scores;
-      float *grad_k = buffers + at.grad_k, *grad_v = buffers + at.grad_v;
-      float* grad_q = grad_q_parts + (parts > 1 ? item : thread) * grad_q_floats;
-      Zero(grad_q, grad_q_floats);
 
-      const int64_t kv_stride = s.kv_heads * s.width, value_stride = s.kv_heads * s.value_width;
-      const int64_t last_block = Min((part + 1) * part_blocks, key_blocks);
-      for (int64_t block = part * part_blocks; block < last_block; ++block) {
-        const int64_t j = block * kKeyBlock, block_keys = Min(kKeyBlock, s.keys - j);
-        const int64_t padded_keys = RoundUp(block_keys, kLanes);
-        const int64_t kv_row = (b * s.keys + j) * s.kv_heads + kv_head;
-        const T* k = static_cast<const T*>(p.k) + kv_row * s.width;
-        const T* v = static_cast<const T*>(p.v) + kv_row * s.value_width;
-        TransposeRows(k, kv_stride, block_keys, s.width, keys_transposed, kKeyBlock, padded_keys);
-        TransposeRows(v, value_stride, block_keys, s.value_width, values_transposed, kKeyBlock, padded_keys);
-        CopyRows(k, kv_stride, block_keys, s.width, keys, at.width_row, at.width_row);
-        Zero(grad_k, kKeyBlock * at.width_row);
-        Zero(grad_v, kKeyBlock * at.value_row);
+      const int64_t kv_row = b * s.keys * s.kv_heads + kv_head;
+      const T* k = static_cast<const T*>(p.k) + kv_row * s.width;
+      const T* v = static_cast<const T*>(p.v) + kv_row * s.value_width;
+      TransposePanels(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys_transposed);
+      TransposePanels(v, s.kv_heads * s.value_width, s.keys, s.value_width, buffers + at.values_transposed);
+      CopyRows(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys, at.width_row, at.width_row);
 
-        for (int64_t member = 0; member < group; ++member) {
-          const int64_t h = kv_head * group + member;
-          const float* log_sum_exp = p.log_sum_exp + (b * s.heads + h) * s.queries;
-          const float* head_delta = delta + (b * s.heads + h) * s.queries;
-          for (int64_t i = FirstQuery(s, j) / kQueryBlock * kQueryBlock; i < s.queries; i += kQueryBlock) {
-            const int64_t queries = Min(kQueryBlock, s.queries - i);
-            const int64_t row = (b * s.queries + i) * s.heads + h;
-            CopyRows(static_cast<const T*>(p.q) + row * s.width, s.heads * s.width, queries, s.width, q, at.width_row,
-                     at.width_row);
-            CopyRows(grad_output + row * s.value_width, s.heads * s.value_width, queries, s.value_width, grad_out,
-                     at.value_row, at.value_row);
-
-            MultiplyBlock(false, queries, block_keys, s.width, q, at.width_row, keys_transposed, kKeyBlock, false,
-                          weights, kKeyBlock);
-            MultiplyBlock(false, queries, block_keys, s.value_width, grad_out, at.value_row, values_transposed,
-                          kKeyBlock, false, grad_scores, kKeyBlock);
-            // P = exp(score - logSumExp), gradScore = P * (gradP - delta) * scale, both 0 where masked.
-            for (int64_t r = 0; r < queries; ++r) {
-              const int64_t visible = Max<int64_t>(0, Min(VisibleKeys(s, i + r) - j, block_keys));
-              float* row_weights = weights + r * kKeyBlock;
-              float* row_grad = grad_scores + r * kKeyBlock;
-              const float shift = log_sum_exp[i + r] * kLog2E, shared = head_delta[i + r];
-              for (int64_t c = 0; c < padded_keys; c += kLanes) {
-                const VecInt seen = LaneIndex() < BroadcastInt(static_cast<int32_t>(visible - c));
-                const Vec weight = seen ? Exp2NonPositive(Load(row_weights + c) * (s.scale * kLog2E) - shift) : Vec{};
-                Store(row_weights + c, weight);
-                Store(row_grad + c, seen ? weight * (Load(row_grad + c) - shared) * s.scale : Vec{});
-              }
-            }
-
-            MultiplyBlock(true, block_keys, s.value_width, queries, weights, kKeyBlock, grad_out, at.value_row, true,
-                          grad_v, at.value_row);
-            MultiplyBlock(true, block_keys, s.width, queries, grad_scores, kKeyBlock, q, at.width_row, true, grad_k,
-                          at.width_row);
-            MultiplyBlock(false, queries, s.width, block_keys, grad_scores, kKeyBlock, keys, at.width_row, true,
-                          grad_q + (member * s.queries + i) * at.width_row, at.width_row);
-          }
+      const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
+      for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
+        for (int64_t i = first_block * kQueryBlock; i < Min(last_block * kQueryBlock, s.queries); i += kQueryBlock) {
+          const Block block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
+          const int64_t row = (b * s.queries + i) * s.heads + h;
+          CopyRows(static_cast<const T*>(p.q) + row * s.width, s.heads * s.width, block.rows, s.width, q, at.width_row,
+                   at.width_row);
+          CopyRows(static_cast<const T*>(p.grad_output) + row * s.value_width, s.heads * s.value_width, block.rows,
+                   s.value_width, grad_output, at.value_row, at.value_row);
+          block.Scores(q, at.width_row, s.width, buffers + at.keys_transposed, weights);
+          block.Scores(grad_output, at.value_row, s.value_width, buffers + at.values_transposed, grad_scores);
+          block.Softmax(weights, grad_scores);
+          block.AddToKeys(weights, grad_output, at.value_row, s.value_width, block.grad_v);
+          block.AddToKeys(grad_scores, q, at.width_row, s.width, block.grad_k);
+          block.GradQ(grad_scores, buffers + at.keys, grad_q);
+          StoreRowsAs<T>(p.grad_dtype, grad_q, at.width_row, block.rows, s.width, p.grad_q, row * s.width,
+                         s.heads * s.width);
         }
-        StoreRows(grad_k, at.width_row, block_keys, s.width, static_cast<T*>(p.grad_k) + kv_row * s.width, kv_stride);
-        StoreRows(grad_v, at.value_row, block_keys, s.value_width, static_cast<T*>(p.grad_v) + kv_row * s.value_width,
-                  value_stride);
       }
-      if (parts > 1) return;
-      for (int64_t member = 0; member < group; ++member) {
-        store_grad_q(b, kv_head * group + member, 0, s.queries, grad_q + member * s.queries * at.width_row);
-      }
+      if (parts == 1) store_grads(b, kv_head, grads);
     });
     if (parts == 1) return Status();
 
     // Sums the parts into the first one.
-    context.pool.Run(s.batch * s.heads, [&](int64_t item, int) {
-      const int64_t b = item / s.heads, h = item % s.heads;
-      const int64_t head_floats = s.queries * at.width_row;
-      float* first = grad_q_parts + (b * s.kv_heads + h / group) * parts * grad_q_floats + h % group * head_floats;
+    context.pool.Run(s.batch * s.kv_heads, [&](int64_t item, int) {
+      float* first = grad_parts + item * parts * grad_floats;
       for (int64_t part = 1; part < parts; ++part) {
-        const float* other = first + part * grad_q_floats;
-        for (int64_t i = 0; i < head_floats; i += kLanes) Store(first + i, Load(first + i) + Load(other + i));
+        const float* other = first + part * grad_floats;
+        for (int64_t i = 0; i < grad_floats; i += kLanes) Store(first + i, Load(first + i) + Load(other + i));
       }
-      store_grad_q(b, h, 0, s.queries, first);
+      store_grads(item / s.kv_heads, item % s.kv_heads, first);
     });
     return Status();
   });

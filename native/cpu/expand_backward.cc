@@ -132,11 +132,12 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
       for (int64_t token = partition * partition_tokens; token < end; token += block) {
         const int64_t tokens = Min(block, end - token), rows = tokens * s.sim_heads;
         forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
-        const T* grad_output = static_cast<const T*>(p.grad_output) + token * s.sim_heads * s.sim_head_dim;
+        const int64_t grad_offset = token * s.sim_heads * s.sim_head_dim;
 
         if (s.features) {
           forward.Features(y, tokens, grad_z1, z_relu);  // Z1 itself is not needed again
-          CopyRows(grad_output, s.sim_head_dim, rows, s.sim_head_dim, grad_z, l.sim_row, l.sim_row);
+          CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.sim_head_dim, rows, s.sim_head_dim, grad_z,
+                        l.sim_row, l.sim_row);
           AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, z_relu, l.sim_row, s.sim_head_dim,
                            gradient + g.feature_residual_weight);
           AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
@@ -152,7 +153,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
                        grad_y + l.margin, l.tap_row);
           ZeroTails(l, grad_y, rows);
         } else {
-          CopyRows(grad_output, s.head_dim, rows, s.head_dim, grad_y + l.margin, l.tap_row, s.head_dim);
+          CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.head_dim, rows, s.head_dim, grad_y + l.margin,
+                        l.tap_row, s.head_dim);
         }
 
         TapGradient taps{};

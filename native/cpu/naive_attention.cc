@@ -83,6 +83,7 @@ Status NaiveAttention(CpuContext& context, const AttentionParams& p) {
 }
 
 Status NaiveAttentionBackward(CpuContext& context, const AttentionBackwardParams& p) {
+  if (p.grad_dtype != p.dtype) return Status(StatusCode::kInternal, "naive gradients have the dtype of the tensors");
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const AttentionShape& s = p.shape;
     const int64_t group = s.heads / s.kv_heads, k_size = s.keys * s.width, v_size = s.keys * s.value_width;

@@ -164,6 +164,7 @@ Status NaiveExpand(CpuContext& context, const ExpandParams& p) {
 }
 
 Status NaiveExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
+  if (p.grad_dtype != p.dtype) return Status(StatusCode::kInternal, "naive gradients have the dtype of the tensors");
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const ExpandShape& s = p.shape;
     const Pipeline<T> forward(context, s, p.weights, p.x);

@@ -34,6 +34,26 @@ void StoreRows(const float* source, int64_t source_stride, int64_t rows, int64_t
   }
 }
 
+// Rows of a tensor whose storage type is T or, if `dtype` says so, f32; from element `offset` on.
+template <class T>
+void CopyRowsAs(DType dtype, const void* source, int64_t offset, int64_t source_stride, int64_t rows, int64_t columns,
+                float* target, int64_t target_stride, int64_t padded) {
+  if (dtype == DType::kF32) {
+    CopyRows(static_cast<const float*>(source) + offset, source_stride, rows, columns, target, target_stride, padded);
+  } else {
+    CopyRows(static_cast<const T*>(source) + offset, source_stride, rows, columns, target, target_stride, padded);
+  }
+}
+template <class T>
+void StoreRowsAs(DType dtype, const float* source, int64_t source_stride, int64_t rows, int64_t columns, void* target,
+                 int64_t offset, int64_t target_stride) {
+  if (dtype == DType::kF32) {
+    StoreRows(source, source_stride, rows, columns, static_cast<float*>(target) + offset, target_stride);
+  } else {
+    StoreRows(source, source_stride, rows, columns, static_cast<T*>(target) + offset, target_stride);
+  }
+}
+
 // target[c][r] = source[r][c], zero for rows <= r < padded, which is a multiple of kLanes.
 template <class T>
 void TransposeRows(const T* source, int64_t source_stride, int64_t rows, int64_t columns, float* target,

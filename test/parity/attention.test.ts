@@ -45,9 +45,10 @@ const shapes: [
   [1, 97, 1, 2, 1, 8, 8, true], // 96 fully masked rows, the last one sees a single key
   [2, 128, 31, 2, 2, 40, 8, false],
   [1, 97, 97, 3, 3, 24, 24, true, { scale: 0.5 }],
-  // Inputs x100 saturate: only the rare rows whose two best scores are close matter, so there must be many rows.
-  [4, 128, 128, 36, 36, 8, 8, true, { inputScale: 100 }],
-  [4, 64, 64, 36, 36, 24, 40, false, { inputScale: 100 }],
+  // Inputs x100 saturate: only the rare rows whose two best scores are close have an error or a gradient at all. There must
+  // be enough of them (rows, and width for scores without heavy tails), or chance decides between the kernel and the naive one.
+  [8, 64, 64, 36, 36, 24, 8, true, { inputScale: 100 }],
+  [8, 64, 64, 36, 36, 24, 40, false, { inputScale: 100 }],
 ];
 
 const cases = shapes.map(
