@@ -79,7 +79,11 @@ function expandCases(length: number): Case[] {
         length,
         contestants: [
           { name: 'fused', flops: 2 * flops, run: inScope(() => void ops.expandBackward(gradOutput, x, weights)) },
-          { name: 'naive', flops: 2 * flops, run: inScope(() => void ops.naive.expandBackward(gradOutput, x, weights)) },
+          {
+            name: 'naive',
+            flops: 2 * flops,
+            run: inScope(() => void ops.naive.expandBackward(gradOutput, x, weights)),
+          },
         ],
       },
     ];

@@ -36,7 +36,8 @@ export function table(rows: readonly Row[]): string {
   const lines = rows.map((row) => {
     const fused = rows.find((r) => r.case === row.case && r.length === row.length && r.contestant === 'fused');
     const ratio = fused ? row.milliseconds.median / fused.milliseconds.median : 1;
-    const met = row.floor === undefined ? '' : `${row.floor} ${row.percentOfPeak.median >= row.floor ? 'met' : 'MISSED'}`;
+    const met =
+      row.floor === undefined ? '' : `${row.floor} ${row.percentOfPeak.median >= row.floor ? 'met' : 'MISSED'}`;
     return [
       row.contestant === 'fused' ? row.case : '',
       row.contestant === 'fused' ? String(row.length) : '',
