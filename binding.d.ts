@@ -7,21 +7,38 @@
  */
 
 /** One memory block on one device, owned by the handle; opaque. */
-export interface BufferHandle { readonly __buffer: unique symbol }
+export interface BufferHandle {
+  readonly __buffer: unique symbol;
+}
 /** One opened device of this environment; opaque. */
-export interface DeviceHandle { readonly __device: unique symbol }
+export interface DeviceHandle {
+  readonly __device: unique symbol;
+}
 
 /** f32 = 0, bf16 = 1, f16 = 2, i32 = 3: the order of `sas::DType` in native/core/dtype.h. */
 export type DTypeCode = 0 | 1 | 2 | 3;
 export type HostArray = Float32Array | Int32Array | Uint16Array;
 
 export interface RawDeviceInfo {
-  id: string; kind: string; name: string; usable: boolean; reason?: string; memoryBytes: number;
-  isa?: string; threads?: number; computeCapability?: [number, number]; driver?: string; blas?: string;
+  id: string;
+  kind: string;
+  name: string;
+  usable: boolean;
+  reason?: string;
+  memoryBytes: number;
+  isa?: string;
+  threads?: number;
+  computeCapability?: [number, number];
+  driver?: string;
+  blas?: string;
 }
 
 export interface RawAdamWState {
-  parameter: BufferHandle; gradient: BufferHandle; firstMoment: BufferHandle; secondMoment: BufferHandle; size: number;
+  parameter: BufferHandle;
+  gradient: BufferHandle;
+  firstMoment: BufferHandle;
+  secondMoment: BufferHandle;
+  size: number;
 }
 
 export interface Binding {
@@ -60,7 +77,15 @@ export interface Binding {
   /** output[i] = value, `size` elements. */
   fill(dtype: DTypeCode, size: number, value: number, output: BufferHandle): void;
   /** Normal (mean 0, deviation 1; kind 0) or uniform in [-scale, scale) (kind 1) numbers times `scale`; counter-based on (seed, stream). */
-  random(dtype: DTypeCode, size: number, kind: 0 | 1, scale: number, seed: number, stream: number, output: BufferHandle): void;
+  random(
+    dtype: DTypeCode,
+    size: number,
+    kind: 0 | 1,
+    scale: number,
+    seed: number,
+    stream: number,
+    output: BufferHandle,
+  ): void;
   /** output[i] = input[i], rounded to nearest even. */
   cast(from: DTypeCode, to: DTypeCode, size: number, input: BufferHandle, output: BufferHandle): void;
 
@@ -71,66 +96,255 @@ export interface Binding {
    * with `features`, featureWeight [simHeadDim, headDim], featureBias, featureResidualWeight [simHeadDim, simHeadDim],
    * featureResidualBias [simHeadDim]. Without `features` simHeadDim = headDim and the array has four entries.
    */
-  expand(dtype: DTypeCode, tokens: number, heads: number, headDim: number, simHeads: number, simHeadDim: number,
-    kernelSize: number, features: boolean, naive: boolean, x: BufferHandle, weights: readonly BufferHandle[],
-    output: BufferHandle): void;
+  expand(
+    dtype: DTypeCode,
+    tokens: number,
+    heads: number,
+    headDim: number,
+    simHeads: number,
+    simHeadDim: number,
+    kernelSize: number,
+    features: boolean,
+    naive: boolean,
+    x: BufferHandle,
+    weights: readonly BufferHandle[],
+    output: BufferHandle,
+  ): void;
   /** `gradDtype`, of gradOutput, is `dtype` or f32. */
-  expandBackward(dtype: DTypeCode, tokens: number, heads: number, headDim: number, simHeads: number, simHeadDim: number,
-    kernelSize: number, features: boolean, naive: boolean, gradDtype: DTypeCode, gradOutput: BufferHandle, x: BufferHandle,
-    weights: readonly BufferHandle[], gradX: BufferHandle, gradWeights: readonly BufferHandle[]): void;
+  expandBackward(
+    dtype: DTypeCode,
+    tokens: number,
+    heads: number,
+    headDim: number,
+    simHeads: number,
+    simHeadDim: number,
+    kernelSize: number,
+    features: boolean,
+    naive: boolean,
+    gradDtype: DTypeCode,
+    gradOutput: BufferHandle,
+    x: BufferHandle,
+    weights: readonly BufferHandle[],
+    gradX: BufferHandle,
+    gradWeights: readonly BufferHandle[],
+  ): void;
   /**
    * q [batch, queries, heads, width], k [batch, keys, kvHeads, width], v [batch, keys, kvHeads, valueWidth] -> output
    * [batch, queries, heads, valueWidth], logSumExp [batch, heads, queries] f32.
    */
-  attention(dtype: DTypeCode, batch: number, queries: number, keys: number, heads: number, kvHeads: number, width: number,
-    valueWidth: number, causal: boolean, scale: number, naive: boolean, q: BufferHandle, k: BufferHandle, v: BufferHandle,
-    output: BufferHandle, logSumExp: BufferHandle): void;
+  attention(
+    dtype: DTypeCode,
+    batch: number,
+    queries: number,
+    keys: number,
+    heads: number,
+    kvHeads: number,
+    width: number,
+    valueWidth: number,
+    causal: boolean,
+    scale: number,
+    naive: boolean,
+    q: BufferHandle,
+    k: BufferHandle,
+    v: BufferHandle,
+    output: BufferHandle,
+    logSumExp: BufferHandle,
+  ): void;
   /** `gradDtype`, of gradQ, gradK and gradV, is `dtype` or f32. */
-  attentionBackward(dtype: DTypeCode, batch: number, queries: number, keys: number, heads: number, kvHeads: number,
-    width: number, valueWidth: number, causal: boolean, scale: number, naive: boolean, gradDtype: DTypeCode, gradOutput: BufferHandle,
-    q: BufferHandle, k: BufferHandle, v: BufferHandle, output: BufferHandle, logSumExp: BufferHandle, gradQ: BufferHandle,
-    gradK: BufferHandle, gradV: BufferHandle): void;
+  attentionBackward(
+    dtype: DTypeCode,
+    batch: number,
+    queries: number,
+    keys: number,
+    heads: number,
+    kvHeads: number,
+    width: number,
+    valueWidth: number,
+    causal: boolean,
+    scale: number,
+    naive: boolean,
+    gradDtype: DTypeCode,
+    gradOutput: BufferHandle,
+    q: BufferHandle,
+    k: BufferHandle,
+    v: BufferHandle,
+    output: BufferHandle,
+    logSumExp: BufferHandle,
+    gradQ: BufferHandle,
+    gradK: BufferHandle,
+    gradV: BufferHandle,
+  ): void;
   /** x [tokens, simHeads, headDim] -> output [tokens, heads, headDim], the mean over simHeads / heads groups. */
-  aggregate(dtype: DTypeCode, tokens: number, heads: number, simHeads: number, headDim: number, x: BufferHandle,
-    output: BufferHandle): void;
-  aggregateBackward(dtype: DTypeCode, tokens: number, heads: number, simHeads: number, headDim: number,
-    gradOutput: BufferHandle, gradX: BufferHandle): void;
+  aggregate(
+    dtype: DTypeCode,
+    tokens: number,
+    heads: number,
+    simHeads: number,
+    headDim: number,
+    x: BufferHandle,
+    output: BufferHandle,
+  ): void;
+  aggregateBackward(
+    dtype: DTypeCode,
+    tokens: number,
+    heads: number,
+    simHeads: number,
+    headDim: number,
+    gradOutput: BufferHandle,
+    gradX: BufferHandle,
+  ): void;
 
   // ---- training
   /** x [rows, inputWidth], weight [outputWidth, inputWidth] f32, bias [outputWidth] f32 or null -> output [rows, outputWidth]. */
-  linear(dtype: DTypeCode, rows: number, inputWidth: number, outputWidth: number, x: BufferHandle, weight: BufferHandle,
-    bias: BufferHandle | null, output: BufferHandle): void;
-  linearBackward(dtype: DTypeCode, rows: number, inputWidth: number, outputWidth: number, gradOutput: BufferHandle,
-    x: BufferHandle, weight: BufferHandle, gradX: BufferHandle, gradWeight: BufferHandle, gradBias: BufferHandle | null): void;
+  linear(
+    dtype: DTypeCode,
+    rows: number,
+    inputWidth: number,
+    outputWidth: number,
+    x: BufferHandle,
+    weight: BufferHandle,
+    bias: BufferHandle | null,
+    output: BufferHandle,
+  ): void;
+  linearBackward(
+    dtype: DTypeCode,
+    rows: number,
+    inputWidth: number,
+    outputWidth: number,
+    gradOutput: BufferHandle,
+    x: BufferHandle,
+    weight: BufferHandle,
+    gradX: BufferHandle,
+    gradWeight: BufferHandle,
+    gradBias: BufferHandle | null,
+  ): void;
   /** x [rows, width] -> output [rows, width], mean [rows] f32, rstd [rows] f32. */
-  layerNorm(dtype: DTypeCode, rows: number, width: number, eps: number, x: BufferHandle, weight: BufferHandle,
-    bias: BufferHandle, output: BufferHandle, mean: BufferHandle, rstd: BufferHandle): void;
-  layerNormBackward(dtype: DTypeCode, rows: number, width: number, gradOutput: BufferHandle, x: BufferHandle,
-    weight: BufferHandle, mean: BufferHandle, rstd: BufferHandle, gradX: BufferHandle, gradWeight: BufferHandle,
-    gradBias: BufferHandle): void;
-  rmsNorm(dtype: DTypeCode, rows: number, width: number, eps: number, x: BufferHandle, weight: BufferHandle,
-    output: BufferHandle, rstd: BufferHandle): void;
-  rmsNormBackward(dtype: DTypeCode, rows: number, width: number, gradOutput: BufferHandle, x: BufferHandle,
-    weight: BufferHandle, rstd: BufferHandle, gradX: BufferHandle, gradWeight: BufferHandle): void;
+  layerNorm(
+    dtype: DTypeCode,
+    rows: number,
+    width: number,
+    eps: number,
+    x: BufferHandle,
+    weight: BufferHandle,
+    bias: BufferHandle,
+    output: BufferHandle,
+    mean: BufferHandle,
+    rstd: BufferHandle,
+  ): void;
+  layerNormBackward(
+    dtype: DTypeCode,
+    rows: number,
+    width: number,
+    gradOutput: BufferHandle,
+    x: BufferHandle,
+    weight: BufferHandle,
+    mean: BufferHandle,
+    rstd: BufferHandle,
+    gradX: BufferHandle,
+    gradWeight: BufferHandle,
+    gradBias: BufferHandle,
+  ): void;
+  rmsNorm(
+    dtype: DTypeCode,
+    rows: number,
+    width: number,
+    eps: number,
+    x: BufferHandle,
+    weight: BufferHandle,
+    output: BufferHandle,
+    rstd: BufferHandle,
+  ): void;
+  rmsNormBackward(
+    dtype: DTypeCode,
+    rows: number,
+    width: number,
+    gradOutput: BufferHandle,
+    x: BufferHandle,
+    weight: BufferHandle,
+    rstd: BufferHandle,
+    gradX: BufferHandle,
+    gradWeight: BufferHandle,
+  ): void;
   gelu(dtype: DTypeCode, size: number, tanhApproximation: boolean, x: BufferHandle, output: BufferHandle): void;
-  geluBackward(dtype: DTypeCode, size: number, tanhApproximation: boolean, gradOutput: BufferHandle, x: BufferHandle,
-    gradX: BufferHandle): void;
+  geluBackward(
+    dtype: DTypeCode,
+    size: number,
+    tanhApproximation: boolean,
+    gradOutput: BufferHandle,
+    x: BufferHandle,
+    gradX: BufferHandle,
+  ): void;
   add(dtype: DTypeCode, size: number, a: BufferHandle, b: BufferHandle, output: BufferHandle): void;
   /** tokens [batch, length] i32, tokenTable [vocabulary, width] f32, positionTable [positions, width] f32 or null. A token outside the vocabulary is a device failure. */
-  embedding(dtype: DTypeCode, batch: number, length: number, width: number, vocabulary: number, positions: number,
-    tokens: BufferHandle, tokenTable: BufferHandle, positionTable: BufferHandle | null, output: BufferHandle): void;
-  embeddingBackward(dtype: DTypeCode, batch: number, length: number, width: number, vocabulary: number, positions: number,
-    gradOutput: BufferHandle, tokens: BufferHandle, gradTokenTable: BufferHandle, gradPositionTable: BufferHandle | null): void;
+  embedding(
+    dtype: DTypeCode,
+    batch: number,
+    length: number,
+    width: number,
+    vocabulary: number,
+    positions: number,
+    tokens: BufferHandle,
+    tokenTable: BufferHandle,
+    positionTable: BufferHandle | null,
+    output: BufferHandle,
+  ): void;
+  embeddingBackward(
+    dtype: DTypeCode,
+    batch: number,
+    length: number,
+    width: number,
+    vocabulary: number,
+    positions: number,
+    gradOutput: BufferHandle,
+    tokens: BufferHandle,
+    gradTokenTable: BufferHandle,
+    gradPositionTable: BufferHandle | null,
+  ): void;
   /** x [batch, length, heads, width]; `inverse` rotates back (the gradient). */
-  rope(dtype: DTypeCode, batch: number, length: number, heads: number, width: number, base: number, offset: number,
-    interleaved: boolean, inverse: boolean, x: BufferHandle, output: BufferHandle): void;
+  rope(
+    dtype: DTypeCode,
+    batch: number,
+    length: number,
+    heads: number,
+    width: number,
+    base: number,
+    offset: number,
+    interleaved: boolean,
+    inverse: boolean,
+    x: BufferHandle,
+    output: BufferHandle,
+  ): void;
   /** logits [rows, classes], targets [rows] i32 -> loss [] f32, logSumExp [rows] f32. */
-  crossEntropy(dtype: DTypeCode, rows: number, classes: number, ignoreIndex: number, logits: BufferHandle,
-    targets: BufferHandle, loss: BufferHandle, logSumExp: BufferHandle): void;
-  crossEntropyBackward(dtype: DTypeCode, rows: number, classes: number, ignoreIndex: number, gradLoss: BufferHandle,
-    logits: BufferHandle, targets: BufferHandle, logSumExp: BufferHandle, gradLogits: BufferHandle): void;
+  crossEntropy(
+    dtype: DTypeCode,
+    rows: number,
+    classes: number,
+    ignoreIndex: number,
+    logits: BufferHandle,
+    targets: BufferHandle,
+    loss: BufferHandle,
+    logSumExp: BufferHandle,
+  ): void;
+  crossEntropyBackward(
+    dtype: DTypeCode,
+    rows: number,
+    classes: number,
+    ignoreIndex: number,
+    gradLoss: BufferHandle,
+    logits: BufferHandle,
+    targets: BufferHandle,
+    logSumExp: BufferHandle,
+    gradLogits: BufferHandle,
+  ): void;
   /** Scales the gradients in place; norm [] f32 is their common norm before. */
   clipGradNorm(gradients: readonly BufferHandle[], sizes: readonly number[], maxNorm: number, norm: BufferHandle): void;
-  adamW(states: readonly RawAdamWState[], lr: number, beta1: number, beta2: number, eps: number, weightDecay: number,
-    step: number): void;
+  adamW(
+    states: readonly RawAdamWState[],
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+  ): void;
 }

@@ -8,7 +8,7 @@
 namespace sas::binding {
 
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
-  env.SetInstanceData(new Environment(env));
+  env.SetInstanceData(std::make_unique<Environment>(env).release());  // deleted with the environment
   ExportMemory(env, exports);
   ExportOps(env, exports);
   return exports;

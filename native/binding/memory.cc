@@ -63,11 +63,15 @@ void Release(Napi::Env env, BufferHandle& handle) {
 Napi::Value MakeHandle(Napi::Env env, const std::shared_ptr<Session>& session, BufferRef buffer,
                        std::shared_ptr<Napi::ObjectReference> wrapped = nullptr) {
   ++buffer->owners;
-  auto* handle = new BufferHandle{HandleKind::kBuffer, session, std::move(buffer), std::move(wrapped)};
-  return Napi::External<BufferHandle>::New(env, handle, [](Napi::Env finalizer_env, BufferHandle* owned) {
-    Release(finalizer_env, *owned);
-    delete owned;
-  });
+  auto handle =
+      std::make_unique<BufferHandle>(BufferHandle{HandleKind::kBuffer, session, std::move(buffer), std::move(wrapped)});
+  const auto result =
+      Napi::External<BufferHandle>::New(env, handle.get(), [](Napi::Env finalizer_env, BufferHandle* raw) {
+        const std::unique_ptr<BufferHandle> owned(raw);
+        Release(finalizer_env, *owned);
+      });
+  handle.release();  // the finalizer owns it now
+  return result;
 }
 
 std::shared_ptr<Session> SharedSession(const Args& args, Napi::Value value) {
@@ -122,10 +126,11 @@ Napi::Value ListDevices(Info info) {
 Napi::Value OpenDevice(Info info) {
   Args args(info, "openDevice");
   if (!info[0].IsString()) args.Fail("not a device id");
-  auto* handle = new DeviceHandle;
-  auto result =
-      Napi::External<DeviceHandle>::New(info.Env(), handle, [](Napi::Env, DeviceHandle* owned) { delete owned; });
+  auto handle = std::make_unique<DeviceHandle>();
   handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>());
+  const auto result = Napi::External<DeviceHandle>::New(
+      info.Env(), handle.get(), [](Napi::Env, DeviceHandle* raw) { const std::unique_ptr<DeviceHandle> owned(raw); });
+  handle.release();  // the finalizer owns it now
   return result;
 }
 

@@ -1,6 +1,6 @@
 // What npm would publish: its contents, and that a project that installed it can use it, by import and by require.
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -65,6 +65,19 @@ describe('the packed tarball', () => {
        console.log((await ops.aggregate(x, 2).data()).join(' '));`,
     );
     expect(run(process.execPath, ['user.mjs']).trim()).toBe('2 3');
+  });
+
+  it("runs the README's training step, and it learns", () => {
+    const readme = readFileSync(join(root, 'README.md'), 'utf8');
+    const program = readme.match(/```ts\n(.*?)```/s)?.[1] ?? '';
+    writeFileSync(join(project, 'readme.mjs'), program);
+    const losses = run(process.execPath, ['readme.mjs'])
+      .trim()
+      .split('\n')
+      .map((line) => Number(line.split(' ')[1]));
+    expect(losses).toHaveLength(100);
+    expect(losses[0]).toBeGreaterThan(3);
+    expect(losses.at(-1)).toBeLessThan(1);
   });
 
   it('has a binary that exports only what Node looks for and needs only the system libraries', () => {
