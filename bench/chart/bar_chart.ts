@@ -9,7 +9,7 @@ export interface Bar {
   /** Which bar inside the row (colour and legend), for example 'fused' or 'naive'. */
   series: string;
   value: number;
-  /** Optional sub-chart, for example 'attention forward'; panels stand below each other and share the axis. */
+  /** Optional sub-chart, for example 'attention forward'; panels share the axis. */
   panel?: string;
   /** Spread of the measurement, drawn as a whisker. */
   low?: number;
@@ -39,7 +39,7 @@ export function barChart(bars: readonly Bar[], options: BarChartOptions): TopLev
   const top = options.max ?? Math.max(...bars.map((bar) => Math.max(bar.value, bar.high ?? 0, bar.floor ?? 0))) * 1.08;
   const has = (field: string) => [{ filter: `isValid(datum.${field})` }];
 
-  // One unit chart per panel, below each other; only the last one names the shared axis.
+  // One unit chart per panel, in two columns; only the lowest ones name the shared axis.
   const unit = (panel: string, isLast: boolean) => {
     const y = {
       field: 'group',
@@ -75,8 +75,8 @@ export function barChart(bars: readonly Bar[], options: BarChartOptions): TopLev
       },
     };
     return {
-      width: 560,
-      height: { step: 20, for: 'offset' },
+      width: panels.length > 1 ? 400 : 560,
+      height: { step: 14, for: 'offset' },
       ...(panel ? { title: { text: panel, fontSize: 13, offset: 6 } } : {}),
       data: { values: bars.filter((bar) => (bar.panel ?? '') === panel) },
       layer: [
@@ -100,6 +100,7 @@ export function barChart(bars: readonly Bar[], options: BarChartOptions): TopLev
     $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
     title: options.subtitle ? { text: options.title, subtitle: options.subtitle } : options.title,
     spacing: 18,
-    vconcat: panels.map((panel, i) => unit(panel, i === panels.length - 1)),
+    columns: panels.length > 1 ? 2 : 1,
+    concat: panels.map((panel, i) => unit(panel, i >= panels.length - 2)),
   } as TopLevelSpec;
 }

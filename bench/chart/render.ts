@@ -68,12 +68,8 @@ export async function renderSvg(spec: TopLevelSpec): Promise<string> {
 function fontOptions(): ResvgRenderOptions['font'] {
   const { resolve } = createRequire(import.meta.url);
   const files = ['400Regular/Inter_400Regular.ttf', '600SemiBold/Inter_600SemiBold.ttf'];
-  try {
-    const fontFiles = files.map((file) => resolve(`@expo-google-fonts/inter/${file}`));
-    return { loadSystemFonts: false, fontFiles, defaultFontFamily: FONT, sansSerifFamily: FONT };
-  } catch {
-    return { loadSystemFonts: true };
-  }
+  const fontFiles = files.map((file) => resolve(`@expo-google-fonts/inter/${file}`));
+  return { loadSystemFonts: false, fontFiles, defaultFontFamily: FONT, sansSerifFamily: FONT };
 }
 
 /** `zoom` 2 gives a picture that is sharp on dense screens. */

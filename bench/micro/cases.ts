@@ -68,7 +68,7 @@ function expandCases(length: number): Case[] {
       {
         name: `expand ${kind} forward`,
         length,
-        floor: 60,
+        ...(length >= 512 && { floor: 60 }),
         contestants: [
           { name: 'fused', flops, run: inScope(() => void ops.expand(x, weights)) },
           { name: 'naive', flops, run: inScope(() => void ops.naive.expand(x, weights)) },
@@ -137,13 +137,13 @@ function linearCases(length: number): Case[] {
     {
       name: 'linear forward',
       length,
-      floor: 75,
+      ...(length >= 512 && { floor: 75 }),
       contestants: [{ name: 'fused', flops, run: inScope(() => void ops.linear(x, weight, bias)) }],
     },
     {
       name: 'linear backward',
       length,
-      floor: 75,
+      ...(length >= 512 && { floor: 75 }),
       contestants: [{ name: 'fused', flops: 2 * flops, run: inScope(() => void ops.linearBackward(x, x, weight)) }],
     },
   ];
