@@ -10,9 +10,11 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// Queries per item of work. Packing a block of keys costs about as much as 3 queries' worth of products, so this keeps
-// it near 2%; q, scores and output of a tile (about 170 KB at the reference widths) stay in L2.
-constexpr int64_t kQueryTile = 192;
+// Queries per item of work: whole register tiles. Every item packs the keys and values it meets, at the price of about
+// 5 queries' worth of products per block, and memory latency on top, so long tiles pay; their q, scores and output (460
+// KB at the reference widths) still fit L2. With few heads to share among threads, short tiles balance better.
+constexpr int64_t kLongTile = 528, kShortTile = 192;
+constexpr int64_t kManyHeads = 32;
 // On the diagonal, queries go in smaller groups, each with just the keys it sees.
 constexpr int64_t kDiagonalGroup = 2 * kTileRows;
 
@@ -91,7 +93,8 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
 Status Attention(CpuContext& context, const AttentionParams& p) {
   const AttentionShape& s = p.shape;
   const int64_t value_row = RoundUp(s.value_width, kLanes);
-  const int64_t tiles = CeilDiv(s.queries, kQueryTile), tile_rows = Min(kQueryTile, s.queries);
+  const int64_t tile = s.batch * s.heads < kManyHeads ? kShortTile : kLongTile;
+  const int64_t tiles = CeilDiv(s.queries, tile), tile_rows = Min(tile, s.queries);
   const int64_t q_floats = RoundUp(tile_rows * s.width, 16), key_floats = s.width * kKeyBlock;
   const int64_t value_floats = kKeyBlock * value_row, score_floats = tile_rows * kKeyBlock;
   const int64_t output_floats = tile_rows * value_row;
@@ -103,10 +106,10 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     // The last tile of queries sees the most keys, so it goes first.
     context.pool.Run(tiles * s.batch * s.heads, [&](int64_t item, int thread) {
-      const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * kQueryTile;
+      const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * tile;
       const int64_t b = item % (s.batch * s.heads) / s.heads, h = item % s.heads;
       const int64_t kv_head = h / (s.heads / s.kv_heads);
-      const int64_t rows = Min(kQueryTile, s.queries - first_query);
+      const int64_t rows = Min(tile, s.queries - first_query);
       const T* q = static_cast<const T*>(p.q) + ((b * s.queries + first_query) * s.heads + h) * s.width;
       const T* k = static_cast<const T*>(p.k) + (b * s.keys * s.kv_heads + kv_head) * s.width;
       const T* v = static_cast<const T*>(p.v) + (b * s.keys * s.kv_heads + kv_head) * s.value_width;

@@ -8,6 +8,8 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
+constexpr int64_t kBlockFloats = 128 << 10;  // of intermediates in a block of tokens: 512 KB, half of L2
+
 // Bump allocation inside a block of floats; offsets first, so that the total is known before memory is taken.
 struct Offsets {
   int64_t total = 0;
@@ -99,9 +101,9 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         PackWeight(context, p.weights.feature_residual_weight, s.sim_head_dim, s.sim_head_dim, l.sim_row);
   }
 
-  // Blocks long enough that adding to the weight gradients costs little, small enough for L2; partitions by tokens
-  // alone.
-  const int64_t block = Min(Max<int64_t>(144 / s.sim_heads, 1), s.tokens);
+  // Blocks as long as L2 allows, since each pays once for adding to the weight gradients; partitions by tokens alone.
+  const int64_t token_floats = s.sim_heads * (3 * l.tap_row + l.dim_row + (s.features ? 3 * l.sim_row : 0));
+  const int64_t block = Min(Max<int64_t>(kBlockFloats / token_floats, 1), s.tokens);
   const int64_t partitions = Min<int64_t>(CeilDiv(s.tokens, 32), 64);
   const int64_t partition_tokens = CeilDiv(s.tokens, partitions);
 

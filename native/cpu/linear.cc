@@ -22,21 +22,12 @@ Status LinearBackward(CpuContext& context, const LinearBackwardParams& p) {
                 DType::kF32);
   if (!status.ok() || p.grad_bias == nullptr) return status;
 
-  // Column sums: each thread has its columns and adds the rows in order, in runs of 64 so that rounding stays small.
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    const T* grad = static_cast<const T*>(p.grad_output);
-    ParallelChunks(context, p.output_width, 4 * kLanes, [&](int64_t begin, int64_t end) {
-      ForEachVector(end - begin, [&](int64_t offset, int64_t count) {
-        Vec total{};
-        for (int64_t start = 0; start < p.rows; start += 64) {
-          Vec run{};
-          for (int64_t row = start; row < Min(start + 64, p.rows); ++row) {
-            run += LoadPartial(grad + row * p.output_width + begin + offset, count);
-          }
-          total += run;
-        }
-        StorePartial(p.grad_bias + begin + offset, total, count);
-      });
+    const int64_t width = p.output_width;
+    SumRows<1>(context, p.rows, width, {p.grad_bias}, [&](int64_t row, float* sums, int64_t) {
+      const T* grad = static_cast<const T*>(p.grad_output) + row * width;
+      ForEachVector(width,
+                    [&](int64_t i, int64_t count) { Store(sums + i, Load(sums + i) + LoadPartial(grad + i, count)); });
     });
     return Status();
   });
