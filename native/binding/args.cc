@@ -81,6 +81,7 @@ void* Args::Operand(Napi::Value value, DType dtype, Shape shape, bool read, bool
   if (bytes != handle->buffer->bytes) {
     Fail("an operand has " + std::to_string(handle->buffer->bytes) + " bytes, expected " + std::to_string(bytes));
   }
+  bytes_ += bytes;
   if (read) reads_.push_back(handle->buffer);
   if (write) writes_.push_back(handle->buffer);
   return handle->buffer->data;

@@ -16,6 +16,9 @@ using Shape = std::initializer_list<int64_t>;
 
 class Args {
  public:
+  // An op on operands this small takes microseconds, whatever it computes.
+  static constexpr size_t kBriefBytes = 16 << 10;
+
   // `op` names the operation in errors; a string literal.
   Args(const Napi::CallbackInfo& info, const char* op)
       : info_(info), environment_(Environment::Of(info.Env())), op_(op) {}
@@ -48,7 +51,8 @@ class Args {
     Operation<Params> run = session_->device->operations().*operation;
     Context& context = session_->device->context();
     session_->queue->Submit({op_, std::move(reads_), std::move(writes_),
-                             [run, &context, params = std::move(params)] { return run(context, params); }});
+                             [run, &context, params = std::move(params)] { return run(context, params); }},
+                            bytes_ <= kBriefBytes);
   }
 
   [[noreturn]] void Fail(const std::string& problem) const;
@@ -66,6 +70,7 @@ class Args {
   size_t next_ = 0;
   std::shared_ptr<Session> session_;  // of the operands
   std::vector<BufferRef> reads_, writes_;
+  size_t bytes_ = 0;  // of all operands
 };
 
 // The struct behind a handle, or null if the value is no such handle.

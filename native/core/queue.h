@@ -34,7 +34,8 @@ class Queue {
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
 
-  void Submit(Task task);
+  // `brief` work (microseconds) runs at once on this thread when the queue is idle: waking another costs more.
+  void Submit(Task task, bool brief = false);
   // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs.
   // Never called if the queue is destroyed first.
   void Wait(Ticket ticket, std::function<void()> ready);
@@ -50,6 +51,7 @@ class Queue {
 
   Ticket submitted_ = 0;
   std::atomic<Ticket> completed_{0};
+  std::atomic<int> waiting_{0};  // waiters that have not returned yet
   Status failure_;
 
   std::mutex mutex_;  // guards the next three
