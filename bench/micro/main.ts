@@ -67,7 +67,7 @@ async function main(): Promise<void> {
   const { info } = device;
   console.log(`${info.name}: ${info.isa ?? info.kind}, ${info.threads ?? 1} threads`);
 
-  const timing = options.quick ? { samples: 5, minSeconds: 0.02 } : { samples: 11, minSeconds: 0.1 };
+  const timing = options.quick ? { samples: 5, minSeconds: 0.04 } : { samples: 11, minSeconds: 0.1 };
   const rows: Row[] = [];
   const peaks: number[] = [];
   for (const group of CASES) {
