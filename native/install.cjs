@@ -21,6 +21,6 @@ if (!hasBinary()) {
   if (build.status !== 0) {
     console.error('sas-attention: no prebuilt binary fits this machine, and building from source failed (see above).');
     console.error('sas-attention: a source build needs a C++20 compiler and CMake 3.18 or newer.');
-    process.exit(build.status ?? 1);
+    process.exitCode = build.status ?? 1;
   }
 }
