@@ -63,6 +63,26 @@ void AddRowSums(const ExpandLayout& l, const float* a, int64_t tokens, float* su
   }
 }
 
+// Adds a convolution's weight gradient [H', inputs, k] and bias gradient [H']; grad and input are padded tokens, of H'
+// and `inputs` rows.
+void AddConvolutionGradients(const ExpandLayout& l, const int32_t* offsets, int64_t tokens, const float* grad,
+                             const float* input, int64_t inputs, float* weight_gradient, float* bias_gradient) {
+  TapGradient taps{};
+  taps.rows = l.s.sim_heads;
+  taps.columns = inputs * l.s.kernel_size;
+  taps.width = l.s.head_dim;
+  taps.blocks = tokens;
+  taps.a = grad + l.margin;
+  taps.a_row = l.tap_row;
+  taps.a_block = l.s.sim_heads * l.tap_row;
+  taps.b = input;
+  taps.b_block = inputs * l.tap_row;
+  taps.offsets = offsets;
+  taps.gradient = weight_gradient;
+  AccumulateTaps(taps);
+  AddRowSums(l, grad, tokens, bias_gradient);
+}
+
 // gradient [columns_a, columns_b] += a^T b over `rows` rows.
 void AddOuterProducts(int64_t rows, const float* a, int64_t a_row, int64_t columns_a, const float* b, int64_t b_row,
                       int64_t columns_b, float* gradient) {
@@ -159,22 +179,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
                         l.tap_row, s.head_dim);
         }
 
-        TapGradient taps{};
-        taps.rows = s.sim_heads;
-        taps.width = s.head_dim;
-        taps.blocks = tokens;
-        taps.a_row = l.tap_row;
-        taps.a_block = s.sim_heads * l.tap_row;
-        taps.offsets = forward.offsets;
-
-        taps.columns = s.sim_heads * s.kernel_size;
-        taps.a = grad_y + l.margin;
-        taps.b = relu;
-        taps.b_block = s.sim_heads * l.tap_row;
-        taps.gradient = gradient + g.head_residual_weight;
-        AccumulateTaps(taps);
-        AddRowSums(l, grad_y, tokens, gradient + g.head_residual_bias);
-
+        AddConvolutionGradients(l, forward.offsets, tokens, grad_y, relu, s.sim_heads,
+                                gradient + g.head_residual_weight, gradient + g.head_residual_bias);
         // gradC1 = gradY + relu'(C1) * (transposed convolution of gradY with W2)
         for (int64_t i = 0; i < tokens; ++i) {
           Convolve(l, head_residual_back, forward.offsets, s.sim_heads, s.sim_heads,
@@ -183,14 +189,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         }
         JoinResidual(grad_y, relu, rows * l.tap_row, grad_c);  // margins too: they become zero
 
-        taps.columns = s.heads * s.kernel_size;
-        taps.a = grad_c + l.margin;
-        taps.b = x;
-        taps.b_block = s.heads * l.tap_row;
-        taps.gradient = gradient + g.head_weight;
-        AccumulateTaps(taps);
-        AddRowSums(l, grad_c, tokens, gradient + g.head_bias);
-
+        AddConvolutionGradients(l, forward.offsets, tokens, grad_c, x, s.heads, gradient + g.head_weight,
+                                gradient + g.head_bias);
         for (int64_t i = 0; i < tokens; ++i) {
           Convolve(l, head_back, forward.offsets, s.heads, s.sim_heads, grad_c + i * s.sim_heads * l.tap_row, nullptr,
                    false, grad_x + i * s.heads * l.dim_row, l.dim_row);

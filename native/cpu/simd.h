@@ -264,14 +264,6 @@ SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
   return poly * AsFloat((half + 127) << 23) * AsFloat((exponent - half + 127) << 23);
 }
 
-// 2^x, relative error below 2e-7; 0 below -126 (no subnormal results), infinity from 128 on, NaN for NaN.
-SAS_INLINE Vec Exp2(Vec x) {
-  const Vec clamped = VecMin(VecMax(x, Broadcast(-126.0f)), Broadcast(128.0f));
-  const Vec rounded = clamped + kRounder;
-  const Vec result = Exp2Parts(clamped - (rounded - kRounder), rounded);
-  return x == x ? (x < -126.0f ? Vec{} : result) : x;
-}
-
 // 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126, NaN for NaN.
 SAS_INLINE Vec Exp2NonPositive(Vec x) {
   constexpr float kBiasedRounder = kRounder + 127;  // leaves integer + 127, the exponent of 2^integer, in the low bits
