@@ -146,10 +146,15 @@ Napi::Value Memory(Info info) {
 
 Napi::Value Synchronize(Info info) {
   Session& session = SessionOf(Args(info, "synchronize"), info[0]);
-  Queue& queue = *session.queue;
   return Environment::Of(info.Env())
       .Await(
-          session, queue.submitted(), [&queue] { return queue.TakeFailure(); }, nullptr);
+          session, session.queue->submitted(),
+          [&queue = *session.queue, device = session.device.get()] {
+            const Status device_status = device->Synchronize();
+            const Status failure = queue.TakeFailure();
+            return failure.ok() ? device_status : failure;
+          },
+          nullptr);
 }
 
 Napi::Value PeakFlops(Info info) {

@@ -97,6 +97,8 @@ class Device {
   // Blocking copies, on the executor thread, in order with the operations.
   virtual Status CopyToDevice(void* target, const void* source, size_t bytes) = 0;
   virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;
+  // Waits until the device has done what the operations so far have asked of it. Executor thread.
+  virtual Status Synchronize() = 0;
   // Overwrites memory with NaN (all bits set), in order; for tests.
   virtual Status Poison(void* target, size_t bytes) = 0;
 };

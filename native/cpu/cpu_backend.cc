@@ -88,6 +88,7 @@ class CpuDevice : public Device {
     memcpy(target, source, bytes);
     return {};
   }
+  Status Synchronize() override { return {}; }
   Status Poison(void* target, size_t bytes) override {
     context_.scratch.Reset(true);
     memset(target, 0xff, bytes);

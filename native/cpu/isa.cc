@@ -7,30 +7,34 @@ namespace sas::cpu {
   const Operations& GetOperations(); \
   double PeakFlops(double seconds);  \
   }
-#if defined(__x86_64__)
+#if defined(SAS_WITH_AVX512)
 SAS_DECLARE_ISA(avx512)
+#endif
+#if defined(SAS_WITH_AVX2)
 SAS_DECLARE_ISA(avx2)
 #endif
 SAS_DECLARE_ISA(baseline)
 #undef SAS_DECLARE_ISA
 
 const std::vector<Isa>& Isas() {
-  static const std::vector<Isa> isas {
-#if defined(__x86_64__)
-    {"avx512",
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     },
-     avx512::GetOperations, avx512::PeakFlops},
-        {"avx2",
-         [] {
-           return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                  __builtin_cpu_supports("bmi2");
-         },
-         avx2::GetOperations, avx2::PeakFlops},
+  static const std::vector<Isa> isas = {
+#if defined(SAS_WITH_AVX512)
+      {"avx512",
+       [] {
+         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+       },
+       avx512::GetOperations, avx512::PeakFlops},
 #endif
-        {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
+#if defined(SAS_WITH_AVX2)
+      {"avx2",
+       [] {
+         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+                __builtin_cpu_supports("bmi2");
+       },
+       avx2::GetOperations, avx2::PeakFlops},
+#endif
+      {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
   };
   return isas;
 }

@@ -1,0 +1,7 @@
+#include "cuda/operations.h"
+
+namespace sas::cuda {
+
+Status Cast(CudaContext&, const CastParams&) { return Status(StatusCode::kInternal, "Cast is not written"); }
+
+}  // namespace sas::cuda

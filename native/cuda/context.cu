@@ -1,0 +1,129 @@
+#include "cuda/context.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+namespace sas::cuda {
+
+Status ToStatus(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return {};
+  static_cast<void>(cudaGetLastError());  // clears the error unless the device is lost
+  const std::string message =
+      std::string(what) + " failed: " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")";
+  if (error == cudaErrorMemoryAllocation) return Status(StatusCode::kOutOfMemory, message);
+  return Status(StatusCode::kDevice, message);
+}
+
+Status CudaContext::Open(int ordinal) {
+  ordinal_ = ordinal;
+  SAS_TRY(Begin());
+  int shared = 0;
+  SAS_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
+  SAS_CUDA_TRY(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal));
+  shared_limit_ = static_cast<size_t>(shared);
+  const char* tf32 = std::getenv("SAS_TF32");
+  tf32_ = tf32 != nullptr && std::strcmp(tf32, "1") == 0;
+  SAS_CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  // Freed memory stays in the pool: the next operation takes it again without a call to the driver.
+  cudaMemPool_t pool = nullptr;
+  uint64_t keep = ~uint64_t{0};
+  SAS_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, ordinal));
+  SAS_CUDA_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  return blas_.Open(stream_, tf32_);
+}
+
+CudaContext::~CudaContext() {
+  if (stream_ == nullptr) return;
+  static_cast<void>(cudaSetDevice(ordinal_));
+  static_cast<void>(cudaStreamSynchronize(stream_));
+  End();
+  for (const Staging& staging : staging_) {
+    if (staging.done != nullptr) static_cast<void>(cudaEventDestroy(staging.done));
+    if (staging.memory != nullptr) static_cast<void>(cudaFreeHost(staging.memory));
+  }
+  blas_.Close();
+  static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+void* CudaContext::TakeBytes(size_t bytes) {
+  void* data = nullptr;
+  if (cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    throw std::bad_alloc();
+  }
+  scratch_.push_back(data);
+  scratch_bytes_ += bytes;
+  if (scratch_bytes_ > scratch_peak()) scratch_peak_.store(scratch_bytes_, std::memory_order_relaxed);
+  return data;
+}
+
+void CudaContext::End() {
+  // In stream order: kernels already queued finish on the memory.
+  for (void* data : scratch_) static_cast<void>(cudaFreeAsync(data, stream_));
+  scratch_.clear();
+  scratch_bytes_ = 0;
+}
+
+Status CudaContext::PrepareStaging() {
+  for (Staging& staging : staging_) {
+    if (staging.memory == nullptr) {
+      void* memory = nullptr;
+      SAS_CUDA_TRY(cudaMallocHost(&memory, kStagingBytes));
+      staging.memory = static_cast<unsigned char*>(memory);
+    }
+    if (staging.done == nullptr) {
+      SAS_CUDA_TRY(cudaEventCreateWithFlags(&staging.done, cudaEventDisableTiming));
+      SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
+    }
+  }
+  return {};
+}
+
+Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes) {
+  SAS_TRY(Begin());
+  SAS_TRY(PrepareStaging());
+  size_t chunk = 0;
+  for (size_t at = 0; at < bytes; at += kStagingBytes, ++chunk) {
+    const Staging& staging = staging_[chunk % 2];
+    const size_t count = std::min(kStagingBytes, bytes - at);
+    SAS_CUDA_TRY(cudaEventSynchronize(staging.done));  // the copy before last has left this half
+    std::memcpy(staging.memory, static_cast<const unsigned char*>(source) + at, count);
+    SAS_CUDA_TRY(cudaMemcpyAsync(static_cast<unsigned char*>(target) + at, staging.memory, count,
+                                 cudaMemcpyHostToDevice, stream_));
+    SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
+  }
+  return {};
+}
+
+Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
+  SAS_TRY(Begin());
+  SAS_TRY(PrepareStaging());
+  const size_t chunks = static_cast<size_t>(CeilDiv(static_cast<int64_t>(bytes), kStagingBytes));
+  for (size_t chunk = 0; chunk <= chunks; ++chunk) {
+    if (chunk < chunks) {  // one half fills while the other is emptied
+      const Staging& staging = staging_[chunk % 2];
+      const size_t at = chunk * kStagingBytes;
+      SAS_CUDA_TRY(cudaEventSynchronize(staging.done));
+      SAS_CUDA_TRY(cudaMemcpyAsync(staging.memory, static_cast<const unsigned char*>(source) + at,
+                                   std::min(kStagingBytes, bytes - at), cudaMemcpyDeviceToHost, stream_));
+      SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
+    }
+    if (chunk > 0) {
+      const Staging& staging = staging_[(chunk - 1) % 2];
+      const size_t at = (chunk - 1) * kStagingBytes;
+      SAS_CUDA_TRY(cudaEventSynchronize(staging.done));
+      std::memcpy(static_cast<unsigned char*>(target) + at, staging.memory, std::min(kStagingBytes, bytes - at));
+    }
+  }
+  return {};
+}
+
+Status CudaContext::Synchronize() {
+  SAS_TRY(Begin());
+  SAS_CUDA_TRY(cudaStreamSynchronize(stream_));
+  return {};
+}
+
+}  // namespace sas::cuda

@@ -1,0 +1,126 @@
+// What CUDA operations run on: one stream of one device, scratch memory in stream order, kernel launches.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <array>
+#include <atomic>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#include "core/device.h"
+#include "cuda/cublas.h"
+
+namespace sas::cuda {
+
+// A failed call as a Status with the name of the CUDA error. `what` says which call.
+Status ToStatus(cudaError_t error, const char* what);
+
+#define SAS_TRY(expression)                                           \
+  do {                                                                \
+    if (::sas::Status status = (expression); !status.ok()) return status; \
+  } while (false)
+#define SAS_CUDA_TRY(call) SAS_TRY(::sas::cuda::ToStatus(call, #call))
+
+// What a kernel is started on. `threads` is a multiple of 32.
+struct Grid {
+  dim3 blocks;
+  unsigned threads;
+  size_t shared_bytes = 0;  // dynamic shared memory per block
+};
+
+class CudaContext : public Context {
+ public:
+  CudaContext() = default;
+  ~CudaContext() override;
+  CudaContext(const CudaContext&) = delete;
+  CudaContext& operator=(const CudaContext&) = delete;
+
+  Status Open(int ordinal);
+
+  // Every operation runs between Begin, which makes the device current on this thread, and End, which returns the
+  // scratch memory.
+  Status Begin() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  void End();
+
+  // Scratch memory for the running operation, aligned to 256 bytes. Throws std::bad_alloc.
+  template <class T>
+  T* Take(int64_t count) {
+    return static_cast<T*>(TakeBytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+
+  // Starts a kernel on the stream. An empty grid starts nothing.
+  template <class... Parameters>
+  Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
+    if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {};
+    if (grid.shared_bytes > kSharedByDefault) {
+      SAS_TRY(ToStatus(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            static_cast<int>(grid.shared_bytes)),
+                       "cudaFuncSetAttribute"));
+    }
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid.blocks;
+    config.blockDim = dim3(grid.threads);
+    config.dynamicSmemBytes = grid.shared_bytes;
+    config.stream = stream_;
+    return ToStatus(cudaLaunchKernelEx(&config, kernel, std::forward<Parameters>(arguments)...), "kernel launch");
+  }
+
+  Status CopyToDevice(void* target, const void* source, size_t bytes);
+  Status CopyToHost(void* target, const void* source, size_t bytes);
+  Status Synchronize();
+
+  cudaStream_t stream() const { return stream_; }
+  Blas& blas() { return blas_; }
+  int multiprocessors() const { return multiprocessors_; }
+  // Dynamic shared memory that one block can have, in bytes.
+  size_t shared_limit() const { return shared_limit_; }
+  // SAS_TF32=1: products of f32 operands in TF32.
+  bool tf32() const { return tf32_; }
+  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr size_t kSharedByDefault = 48 << 10;
+  static constexpr size_t kStagingBytes = 4 << 20;
+
+  void* TakeBytes(size_t bytes);
+  Status PrepareStaging();
+
+  int ordinal_ = 0;
+  int multiprocessors_ = 0;
+  size_t shared_limit_ = 0;
+  bool tf32_ = false;
+  cudaStream_t stream_ = nullptr;
+  Blas blas_;
+  std::vector<void*> scratch_;
+  size_t scratch_bytes_ = 0;
+  std::atomic<size_t> scratch_peak_{0};
+  // Pinned host memory through which copies pass, two halves in turn.
+  struct Staging {
+    unsigned char* memory = nullptr;
+    cudaEvent_t done = nullptr;
+  };
+  std::array<Staging, 2> staging_;
+};
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+// Calls `body` with a null pointer of the storage type.
+template <class Body>
+Status DispatchFloat(DType dtype, Body&& body) {
+  switch (dtype) {
+    case DType::kF32:
+      return body(static_cast<float*>(nullptr));
+    case DType::kBF16:
+      return body(static_cast<BFloat16*>(nullptr));
+    case DType::kF16:
+      return body(static_cast<Float16*>(nullptr));
+    default:
+      return Status(StatusCode::kInternal, "expected dtype f32, bf16 or f16");
+  }
+}
+
+}  // namespace sas::cuda

@@ -1,0 +1,154 @@
+#include "cuda/cuda_backend.h"
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "cuda/operations.h"
+
+namespace sas::cuda {
+namespace {
+
+constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies and bf16 products
+
+// Every operation begins on its device and leaves no scratch memory behind.
+template <auto Body, class Params>
+Status Enter(Context& context, const Params& params) {
+  auto& cuda = static_cast<CudaContext&>(context);
+  SAS_TRY(cuda.Begin());
+  struct Scope {
+    CudaContext& context;
+    ~Scope() { context.End(); }
+  } scope{cuda};
+  return Body(cuda, params);
+}
+
+constexpr Operations kOperations{
+#define SAS_ENTRY(Name, Params) .Name = Enter<Name, Params>,
+    SAS_OPERATIONS(SAS_ENTRY)
+#undef SAS_ENTRY
+};
+
+std::string VersionName(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+
+DeviceInfo Unusable(const std::string& reason) {
+  DeviceInfo info;
+  info.id = "cuda:0";
+  info.kind = "cuda";
+  info.name = "NVIDIA GPU";
+  info.reason = reason;
+  return info;
+}
+
+// Why no device can be counted.
+std::string CountFailure(cudaError_t error) {
+  static_cast<void>(cudaGetLastError());
+  int driver = 0, runtime = 0;
+  static_cast<void>(cudaDriverGetVersion(&driver));
+  static_cast<void>(cudaRuntimeGetVersion(&runtime));
+  if (driver == 0) return "no NVIDIA driver is installed (libcuda.so.1 cannot be loaded)";
+  if (error == cudaErrorInsufficientDriver) {
+    return "the NVIDIA driver supports CUDA " + VersionName(driver) + ", but this build of sas-attention needs CUDA " +
+           VersionName(runtime) + ": update the driver";
+  }
+  if (error == cudaErrorNoDevice) {
+    return "the NVIDIA driver finds no GPU (is one installed, and not hidden by CUDA_VISIBLE_DEVICES?)";
+  }
+  return std::string("the NVIDIA driver failed: ") + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")";
+}
+
+DeviceInfo Describe(int ordinal) {
+  DeviceInfo info = Unusable("");
+  info.id = "cuda:" + std::to_string(ordinal);
+  cudaDeviceProp properties;
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, ordinal); error != cudaSuccess) {
+    info.reason = ToStatus(error, "cudaGetDeviceProperties").message();
+    return info;
+  }
+  info.name = properties.name;
+  info.memory_bytes = properties.totalGlobalMem;
+  info.compute_major = properties.major;
+  info.compute_minor = properties.minor;
+  int driver = 0;
+  static_cast<void>(cudaDriverGetVersion(&driver));
+  info.driver = "CUDA " + VersionName(driver);
+  info.blas = Blas::Describe();
+  if (properties.major < kOldestMajor) {
+    info.reason = "compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                  " is not supported: the kernels need 8.0 (Ampere) or newer";
+  }
+  return info;
+}
+
+class CudaDevice : public Device {
+ public:
+  explicit CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
+  Status Open() { return context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1))); }
+
+  const DeviceInfo& info() const override { return info_; }
+  const Operations& operations() const override { return kOperations; }
+  Context& context() override { return context_; }
+
+  void* AllocateRaw(size_t bytes) override {
+    void* data = nullptr;
+    if (!context_.Begin().ok() || cudaMallocAsync(&data, bytes, context_.stream()) != cudaSuccess) {
+      static_cast<void>(cudaGetLastError());
+      return nullptr;
+    }
+    return data;
+  }
+  void FreeRaw(void* data, size_t) override {
+    if (context_.Begin().ok()) static_cast<void>(cudaFreeAsync(data, context_.stream()));
+  }
+  size_t ScratchBytes() const override { return context_.scratch_peak(); }
+
+  bool HostAccessible() const override { return false; }
+  double MeasurePeakFlops(double seconds) override {
+    if (!context_.Begin().ok()) return 0;
+    const double rate = PeakFlops(context_, seconds);
+    context_.End();
+    return rate;
+  }
+  Status CopyToDevice(void* target, const void* source, size_t bytes) override {
+    return context_.CopyToDevice(target, source, bytes);
+  }
+  Status CopyToHost(void* target, const void* source, size_t bytes) override {
+    return context_.CopyToHost(target, source, bytes);
+  }
+  Status Synchronize() override { return context_.Synchronize(); }
+  Status Poison(void* target, size_t bytes) override {
+    SAS_TRY(context_.Begin());
+    SAS_CUDA_TRY(cudaMemsetAsync(target, 0xff, bytes, context_.stream()));
+    return {};
+  }
+
+ private:
+  const DeviceInfo info_;
+  CudaContext context_;
+};
+
+std::vector<DeviceInfo> List() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) return {Unusable(CountFailure(error == cudaSuccess ? cudaErrorNoDevice : error))};
+  std::vector<DeviceInfo> devices;
+  for (int ordinal = 0; ordinal < count; ++ordinal) devices.push_back(Describe(ordinal));
+  return devices;
+}
+
+std::variant<std::unique_ptr<Device>, Status> OpenDevice(const std::string& id) {
+  for (DeviceInfo& info : List()) {
+    if (info.id != id) continue;
+    if (!info.usable()) return Status(StatusCode::kDevice, info.reason);
+    auto device = std::make_unique<CudaDevice>(std::move(info));
+    if (Status status = device->Open(); !status.ok()) return status;
+    return device;
+  }
+  return Status(StatusCode::kDevice, "there is no device " + id);
+}
+
+}  // namespace
+
+Backend GetBackend() { return {List, OpenDevice}; }
+
+}  // namespace sas::cuda

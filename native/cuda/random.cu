@@ -1,0 +1,7 @@
+#include "cuda/operations.h"
+
+namespace sas::cuda {
+
+Status Random(CudaContext&, const RandomParams&) { return Status(StatusCode::kInternal, "Random is not written"); }
+
+}  // namespace sas::cuda

@@ -1,0 +1,168 @@
+// Stands in for native/cuda/ptx.cuh in the emulated build: the same functions in plain C++.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+
+#include "core/convert.h"
+#include "core/dtype.h"
+
+namespace sas::cuda {
+
+inline unsigned char* SharedMemory() { return emulator::Current().block->shared; }
+
+// ---- asynchronous copies
+
+inline void CopyAsync16(void* shared, const void* global, bool valid) { emulator::CopyAsync(shared, global, 16, valid); }
+inline void CopyAsyncCommit() { emulator::CopyAsyncCommit(); }
+template <int kPending>
+inline void CopyAsyncWait() {
+  emulator::CopyAsyncWait(kPending);
+}
+
+// ---- 16-byte accesses
+
+inline uint4 Load16(const void* pointer) {
+  emulator::CountVector(pointer, emulator::Access::kVectorLoad);
+  return *static_cast<const uint4*>(pointer);
+}
+inline void Store16(void* pointer, uint4 value) {
+  emulator::CountVector(pointer, emulator::Access::kVectorStore);
+  *static_cast<uint4*>(pointer) = value;
+}
+
+// ---- matrices
+
+// Loads kCount 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
+template <int kCount, bool kTransposed>
+inline void EmulatedLoadMatrix(uint32_t (&r)[kCount], const void* row) {
+  struct Operand {
+    const void* row;
+    uint32_t* r;
+  } operand{row, r};
+  emulator::Exchange(kTransposed ? "ldmatrix.trans" : "ldmatrix", &operand, [](const emulator::Operands& operands) {
+    emulator::Operands rows{};
+    for (int lane = 0; lane < 8 * kCount; ++lane) {
+      rows[lane] = const_cast<void*>(static_cast<const Operand*>(operands[lane])->row);
+    }
+    emulator::CountMatrixRows(rows, kCount);
+    for (int matrix = 0; matrix < kCount; ++matrix) {
+      uint16_t elements[8][8];
+      for (int i = 0; i < 8; ++i) memcpy(elements[i], rows[8 * matrix + i], 16);
+      for (int lane = 0; lane < 32; ++lane) {
+        const int g = lane / 4, t = lane % 4;
+        const uint32_t low = kTransposed ? elements[2 * t][g] : elements[g][2 * t];
+        const uint32_t high = kTransposed ? elements[2 * t + 1][g] : elements[g][2 * t + 1];
+        static_cast<const Operand*>(operands[lane])->r[matrix] = low | high << 16;
+      }
+    }
+  });
+}
+inline void LoadMatrix4(uint32_t (&r)[4], const void* row) { EmulatedLoadMatrix<4, false>(r, row); }
+inline void LoadMatrix4Transposed(uint32_t (&r)[4], const void* row) { EmulatedLoadMatrix<4, true>(r, row); }
+inline void LoadMatrix2(uint32_t (&r)[2], const void* row) { EmulatedLoadMatrix<2, false>(r, row); }
+inline void LoadMatrix2Transposed(uint32_t (&r)[2], const void* row) { EmulatedLoadMatrix<2, true>(r, row); }
+
+// ---- products
+
+// `sum` rounded towards zero, as the tensor core leaves its sums.
+inline float Truncated(double sum) {
+  const float nearest = static_cast<float>(sum);
+  if (!(std::fabs(nearest) <= 3.402823466e38f) || std::fabs(static_cast<double>(nearest)) <= std::fabs(sum)) {
+    return nearest;
+  }
+  return std::nextafterf(nearest, 0.0f);
+}
+
+// c [16, 8] += a [16, K] b [K, 8]. kK / 8 elements share a register.
+template <int kK, class Decode>
+inline void EmulatedMma(const char* name, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Decode) {
+  struct Operand {
+    float* c;
+    const uint32_t *a, *b;
+  } operand{c, a, b};
+  emulator::Exchange(name, &operand, [](const emulator::Operands& operands) {
+    constexpr int kPacked = kK / 8;
+    double left[16][kK], right[kK][8];
+    for (int lane = 0; lane < 32; ++lane) {
+      const Operand& own = *static_cast<const Operand*>(operands[lane]);
+      const int g = lane / 4, t = lane % 4;
+      for (int part = 0; part < kPacked; ++part) {
+        for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][kPacked * t + part + i / 2 * (kK / 2)] = Decode::At(own.a[i], part);
+        for (int i = 0; i < 2; ++i) right[kPacked * t + part + i * (kK / 2)][g] = Decode::At(own.b[i], part);
+      }
+    }
+    for (int row = 0; row < 16; ++row) {
+      double sum[8];
+      const int first = row % 8 * 4, offset = row / 8 * 2;
+      for (int j = 0; j < 8; ++j) sum[j] = static_cast<const Operand*>(operands[first + j / 2])->c[offset + j % 2];
+      for (int k = 0; k < kK; ++k) {
+        for (int j = 0; j < 8; ++j) sum[j] += left[row][k] * right[k][j];
+      }
+      for (int j = 0; j < 8; ++j) {
+        static_cast<const Operand*>(operands[first + j / 2])->c[offset + j % 2] = Truncated(sum[j]);
+      }
+    }
+    ++emulator::Counts().products;
+  });
+}
+struct DecodeBF16 {
+  static double At(uint32_t r, int part) { return ToFloat(BFloat16{static_cast<uint16_t>(r >> 16 * part)}); }
+};
+struct DecodeF16 {
+  static double At(uint32_t r, int part) { return ToFloat(Float16{static_cast<uint16_t>(r >> 16 * part)}); }
+};
+struct DecodeTf32 {
+  static double At(uint32_t r, int) { return sas::BitsToFloat(r & 0xffffe000u); }  // the lowest bits are not read
+};
+inline void MmaBF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  EmulatedMma<16>("mma.bf16", c, a, b, DecodeBF16{});
+}
+inline void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  EmulatedMma<16>("mma.f16", c, a, b, DecodeF16{});
+}
+inline void MmaTf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  EmulatedMma<8>("mma.tf32", c, a, b, DecodeTf32{});
+}
+
+// ---- conversions
+
+inline uint32_t FloatBits(float value) { return sas::FloatBits(value); }
+inline float BitsToFloat(uint32_t bits) { return sas::BitsToFloat(bits); }
+
+inline uint32_t RoundToTf32(float value) {
+  const uint32_t bits = FloatBits(value);
+  return (bits & 0x7f800000u) == 0x7f800000u ? bits & 0xffffe000u : (bits + 0x1000u) & 0xffffe000u;
+}
+
+inline float Widen(float value) { return value; }
+inline float Widen(BFloat16 value) { return ToFloat(value); }
+inline float Widen(Float16 value) { return ToFloat(value); }
+inline void Narrow(float value, float* out) { FromFloat(value, out); }
+inline void Narrow(float value, BFloat16* out) { FromFloat(value, out); }
+inline void Narrow(float value, Float16* out) { FromFloat(value, out); }
+
+template <class T>
+inline uint32_t Pack(float low, float high) {
+  T parts[2];
+  FromFloat(low, &parts[0]);
+  FromFloat(high, &parts[1]);
+  return parts[0].bits | static_cast<uint32_t>(parts[1].bits) << 16;
+}
+
+template <class T>
+inline uint32_t ReluPacked(uint32_t pair) {
+  uint32_t result = 0;
+  for (int part = 0; part < 2; ++part) {
+    const uint32_t bits = pair >> 16 * part & 0xffffu;
+    const float value = ToFloat(T{static_cast<uint16_t>(bits)});
+    result |= (value <= 0 ? 0u : bits) << 16 * part;  // NaN is not <= 0
+  }
+  return result;
+}
+
+inline float Exp2(float x) { return std::exp2(x); }
+
+}  // namespace sas::cuda
