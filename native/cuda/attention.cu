@@ -2,6 +2,8 @@
 
 namespace sas::cuda {
 
-Status Attention(CudaContext&, const AttentionParams&) { return Status(StatusCode::kInternal, "Attention is not written"); }
+Status Attention(CudaContext&, const AttentionParams&) {
+  return Status(StatusCode::kInternal, "Attention is not written");
+}
 
 }  // namespace sas::cuda

@@ -2,6 +2,8 @@
 
 namespace sas::cuda {
 
-Status AttentionBackward(CudaContext&, const AttentionBackwardParams&) { return Status(StatusCode::kInternal, "AttentionBackward is not written"); }
+Status AttentionBackward(CudaContext&, const AttentionBackwardParams&) {
+  return Status(StatusCode::kInternal, "AttentionBackward is not written");
+}
 
 }  // namespace sas::cuda

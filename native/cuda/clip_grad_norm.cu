@@ -2,6 +2,8 @@
 
 namespace sas::cuda {
 
-Status ClipGradNorm(CudaContext&, const ClipGradNormParams&) { return Status(StatusCode::kInternal, "ClipGradNorm is not written"); }
+Status ClipGradNorm(CudaContext&, const ClipGradNormParams&) {
+  return Status(StatusCode::kInternal, "ClipGradNorm is not written");
+}
 
 }  // namespace sas::cuda

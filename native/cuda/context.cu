@@ -1,9 +1,9 @@
-#include "cuda/context.h"
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include "cuda/context.h"
 
 namespace sas::cuda {
 

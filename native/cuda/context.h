@@ -17,8 +17,8 @@ namespace sas::cuda {
 // A failed call as a Status with the name of the CUDA error. `what` says which call.
 Status ToStatus(cudaError_t error, const char* what);
 
-#define SAS_TRY(expression)                                           \
-  do {                                                                \
+#define SAS_TRY(expression)                                               \
+  do {                                                                    \
     if (::sas::Status status = (expression); !status.ok()) return status; \
   } while (false)
 #define SAS_CUDA_TRY(call) SAS_TRY(::sas::cuda::ToStatus(call, #call))
@@ -55,10 +55,10 @@ class CudaContext : public Context {
   Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {};
     if (grid.shared_bytes > kSharedByDefault) {
-      SAS_TRY(ToStatus(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                            cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            static_cast<int>(grid.shared_bytes)),
-                       "cudaFuncSetAttribute"));
+      SAS_TRY(ToStatus(
+          cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(grid.shared_bytes)),
+          "cudaFuncSetAttribute"));
     }
     cudaLaunchConfig_t config{};
     config.gridDim = grid.blocks;

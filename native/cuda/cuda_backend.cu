@@ -1,9 +1,8 @@
-#include "cuda/cuda_backend.h"
-
 #include <cuda_runtime.h>
 
 #include <string>
 
+#include "cuda/cuda_backend.h"
 #include "cuda/operations.h"
 
 namespace sas::cuda {
@@ -29,7 +28,9 @@ constexpr Operations kOperations{
 #undef SAS_ENTRY
 };
 
-std::string VersionName(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+std::string VersionName(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
 DeviceInfo Unusable(const std::string& reason) {
   DeviceInfo info;
@@ -130,7 +131,8 @@ class CudaDevice : public Device {
 std::vector<DeviceInfo> List() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) return {Unusable(CountFailure(error == cudaSuccess ? cudaErrorNoDevice : error))};
+  if (error != cudaSuccess || count == 0)
+    return {Unusable(CountFailure(error == cudaSuccess ? cudaErrorNoDevice : error))};
   std::vector<DeviceInfo> devices;
   for (int ordinal = 0; ordinal < count; ++ordinal) devices.push_back(Describe(ordinal));
   return devices;

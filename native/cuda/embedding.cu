@@ -2,7 +2,11 @@
 
 namespace sas::cuda {
 
-Status Embedding(CudaContext&, const EmbeddingParams&) { return Status(StatusCode::kInternal, "Embedding is not written"); }
-Status EmbeddingBackward(CudaContext&, const EmbeddingBackwardParams&) { return Status(StatusCode::kInternal, "EmbeddingBackward is not written"); }
+Status Embedding(CudaContext&, const EmbeddingParams&) {
+  return Status(StatusCode::kInternal, "Embedding is not written");
+}
+Status EmbeddingBackward(CudaContext&, const EmbeddingBackwardParams&) {
+  return Status(StatusCode::kInternal, "EmbeddingBackward is not written");
+}
 
 }  // namespace sas::cuda

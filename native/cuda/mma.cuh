@@ -133,8 +133,8 @@ __device__ __forceinline__ void LoadA(FragmentA<T>& a, const T* lane_address) {
   fragment::Assign(a, r);
 }
 
-// A[i][k] = base[k * stride + i]: stored with the result's rows contiguous. 16-bit types: `base + 8 * j` and `stride` are
-// aligned to 16 bytes.
+// A[i][k] = base[k * stride + i]: stored with the result's rows contiguous. 16-bit types: `base + 8 * j` and `stride`
+// are aligned to 16 bytes.
 template <bool kRelu = false, class T>
 __device__ __forceinline__ void LoadATransposed(FragmentA<T>& a, const T* base, int stride) {
   const int lane = LaneId();
@@ -173,8 +173,8 @@ __device__ __forceinline__ void LoadB(FragmentB<T>& b0, FragmentB<T>& b1, const 
   fragment::Assign(b1, r1);
 }
 
-// B[k][j] = base[k * stride + j]: stored with the result's columns contiguous. With `kChained`, K runs in the order that
-// ChainA leaves it (f32 only; for 16-bit types both orders are the same).
+// B[k][j] = base[k * stride + j]: stored with the result's columns contiguous. With `kChained`, K runs in the order
+// that ChainA leaves it (f32 only; for 16-bit types both orders are the same).
 template <bool kChained = false, bool kRelu = false, class T>
 __device__ __forceinline__ void LoadBTransposed(FragmentB<T>& b, const T* base, int stride) {
   const int lane = LaneId();

@@ -2,7 +2,11 @@
 
 namespace sas::cuda {
 
-Status NaiveAttention(CudaContext&, const AttentionParams&) { return Status(StatusCode::kInternal, "NaiveAttention is not written"); }
-Status NaiveAttentionBackward(CudaContext&, const AttentionBackwardParams&) { return Status(StatusCode::kInternal, "NaiveAttentionBackward is not written"); }
+Status NaiveAttention(CudaContext&, const AttentionParams&) {
+  return Status(StatusCode::kInternal, "NaiveAttention is not written");
+}
+Status NaiveAttentionBackward(CudaContext&, const AttentionBackwardParams&) {
+  return Status(StatusCode::kInternal, "NaiveAttentionBackward is not written");
+}
 
 }  // namespace sas::cuda

@@ -1,6 +1,6 @@
-// The PTX that the kernels are made of: tensor-core products, matrix loads, asynchronous copies, conversions. Everything
-// the C++ of a kernel cannot say is here and nowhere else; the emulated build replaces this one file by plain C++.
-// sm_80 or newer. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and "ldmatrix".
+// The PTX that the kernels are made of: tensor-core products, matrix loads, asynchronous copies, conversions.
+// Everything the C++ of a kernel cannot say is here and nowhere else; the emulated build replaces this one file by
+// plain C++. sm_80 or newer. Fragment layouts: PTX ISA, "Matrix fragments for mma.m16n8k16" and "ldmatrix".
 #pragma once
 
 #include <cuda_runtime.h>
