@@ -1,9 +1,8 @@
 // Attention forward in the FlashAttention manner: a block holds a tile of one head's queries, tiles of keys and values
 // stream past, softmax is kept online in registers, and no matrix of all scores exists.
-#include "cuda/attention.cuh"
-
 #include <algorithm>
 
+#include "cuda/attention.cuh"
 #include "cuda/operations.h"
 
 namespace sas::cuda {
@@ -21,10 +20,13 @@ struct Softmax {
   float sum[2] = {};                                // of the lane's weights, relative to the maximum
 
   __device__ explicit Softmax(float scale)
-      : sign(scale > 0 ? 1.0f : scale < 0 ? -1.0f : 0.0f), log2_scale(scale != 0 ? fabsf(scale) * kLog2E : 1.0f) {}
+      : sign(scale > 0   ? 1.0f
+             : scale < 0 ? -1.0f
+                         : 0.0f),
+        log2_scale(scale != 0 ? fabsf(scale) * kLog2E : 1.0f) {}
 
-  // The maximum as the weights are measured from it; 0 where no key has been seen yet, which leaves weights of 0 instead
-  // of NaN.
+  // The maximum as the weights are measured from it; 0 where no key has been seen yet, which leaves weights of 0
+  // instead of NaN.
   __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row] * log2_scale; }
 
   // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
@@ -72,9 +74,8 @@ struct Softmax {
 
 // kColumns >= value_width. Shared memory: q [rows, width], k [kKeys, width], v [kKeys, value_width].
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kMostThreads)
-    AttentionKernel(AttentionSizes s, int all_heads, const T* q, const T* k, const T* v, Stored<T>* output,
-                    float* log_sum_exp) {
+__global__ void __launch_bounds__(kMostThreads) AttentionKernel(AttentionSizes s, int all_heads, const T* q, const T* k,
+                                                                const T* v, Stored<T>* output, float* log_sum_exp) {
   constexpr int kTileKeys = kKeys<T, kColumns>;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
@@ -157,7 +158,7 @@ Status Attention(CudaContext& context, const AttentionParams& p) {
       constexpr int kColumns = columns;
       Tiling tiling;
       const auto shared_bytes = [&](int rows, int) {
-        const size_t operands = (static_cast<size_t>(rows) + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
+        const size_t operands = (static_cast<size_t>(rows) + kKeys<T, kColumns>)*RowBytes<T>(s.width) +
                                 kKeys<T, kColumns> * RowBytes<T>(s.value_width);
         return std::max(operands, static_cast<size_t>(rows) * RowBytes<T>(s.value_width));
       };

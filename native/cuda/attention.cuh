@@ -63,8 +63,8 @@ __device__ __forceinline__ Rows<T> HeadRows(T* tensor, int batch, int count, int
 
 // ---- tiles in shared memory
 
-// Elements from a row to the next: an odd number of 16-byte pieces, so that the 8 rows that ldmatrix reads at a time lie
-// in different banks.
+// Elements from a row to the next: an odd number of 16-byte pieces, so that the 8 rows that ldmatrix reads at a time
+// lie in different banks.
 template <class T>
 __host__ __device__ constexpr int RowStride(int width) {
   return (width + kChunk - 1) / kChunk * kChunk + kVector<T>;
@@ -200,8 +200,8 @@ __device__ __forceinline__ void StorePair(T* target, float first, float second) 
   *reinterpret_cast<uint32_t*>(target) = Pack<T>(first, second);
 }
 
-// A warp's 16 rows, times `factor` of rows g and g + 8, to rows [first, first + 16) of target, through shared memory that
-// the whole block has finished with: RowBytes<Out> for each row of the block.
+// A warp's 16 rows, times `factor` of rows g and g + 8, to rows [first, first + 16) of target, through shared memory
+// that the whole block has finished with: RowBytes<Out> for each row of the block.
 template <class Out, int kTiles>
 __device__ __forceinline__ void StoreRows(const Accumulator (&c)[kTiles], const float (&factor)[2],
                                           const Rows<Out>& target, int first) {
@@ -265,8 +265,8 @@ inline Status CheckSizes(const AttentionShape& s) {
 
 inline AttentionSizes SizesOf(const AttentionShape& s) {
   const auto narrow = [](int64_t value) { return static_cast<int>(value); };
-  return {narrow(s.queries), narrow(s.keys),  narrow(s.heads), narrow(s.kv_heads), narrow(s.width), narrow(s.value_width),
-          s.causal,          s.scale};
+  return {narrow(s.queries), narrow(s.keys),        narrow(s.heads), narrow(s.kv_heads),
+          narrow(s.width),   narrow(s.value_width), s.causal,        s.scale};
 }
 
 // How a result of `length` rows per head is cut into blocks.
