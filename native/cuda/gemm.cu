@@ -249,6 +249,11 @@ __global__ void AddSplitsKernel(const Arguments p, int64_t batches, const float*
 }
 
 template <class T>
+__global__ void RoundKernel(int64_t size, const float* input, T* output) {
+  for (int64_t i = FirstItem(); i < size; i += ItemStride()) Narrow(input[i], output + i);
+}
+
+template <class T>
 bool Aligned(const void* data, int64_t stride, int64_t outer, int64_t inner, int elements) {
   return reinterpret_cast<uintptr_t>(data) % (elements * sizeof(T)) == 0 && stride % elements == 0 &&
          outer % elements == 0 && inner % elements == 0;
@@ -338,6 +343,9 @@ Status BuiltIn(CudaContext& context, const Product& product) {
 }  // namespace
 
 Status Gemm(CudaContext& context, const Product& product) {
+  bool done = false;
+  SAS_TRY(context.blas().Multiply(context, product, &done));
+  if (done) return {};
   switch (product.dtype) {
     case DType::kBF16:
       return BuiltIn<BFloat16>(context, product);
@@ -346,6 +354,16 @@ Status Gemm(CudaContext& context, const Product& product) {
     default:
       return context.tf32() ? BuiltIn<Tf32>(context, product) : BuiltIn<float>(context, product);
   }
+}
+
+Status RoundParameter(CudaContext& context, DType dtype, int64_t size, const float* parameter, const void** rounded) {
+  *rounded = parameter;
+  return DispatchFloat(dtype, [&]<class T>(T*) -> Status {
+    if constexpr (sizeof(T) == sizeof(float)) return {};
+    T* copy = context.Take<T>(size);
+    *rounded = copy;
+    return context.Launch(RoundKernel<T>, ElementGrid(context, size), size, parameter, copy);
+  });
 }
 
 }  // namespace sas::cuda
