@@ -1,12 +1,245 @@
+// Expansion, one step at a time (see naive_attention.cu): convolution, ReLU, convolution, sum, linear, ReLU, linear,
+// sum. A convolution unfolds its input, as frameworks do: with U[(c, t), d] = X[c, d + t - (k-1)/2] for every token it
+// is the product W [outputs, inputs * k] U [inputs * k, D].
+#include "cuda/column_sums.cuh"
+#include "cuda/gemm.cuh"
 #include "cuda/operations.h"
 
 namespace sas::cuda {
+namespace {
 
-Status NaiveExpand(CudaContext&, const ExpandParams&) {
-  return Status(StatusCode::kInternal, "NaiveExpand is not written");
+// unfolded [inputs * k, tokens, D] of x [tokens, inputs, D], which passes through ReLU first if asked.
+template <class T>
+__global__ void UnfoldKernel(int64_t tokens, int64_t inputs, int64_t dim, int64_t taps, bool relu, const T* x,
+                             T* unfolded) {
+  const int64_t size = inputs * taps * tokens * dim;
+  for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
+    const int64_t d = i % dim, token = i / dim % tokens, line = i / dim / tokens;
+    const int64_t from = d + line % taps - (taps - 1) / 2;
+    T value{};
+    if (from >= 0 && from < dim) value = x[(token * inputs + line / taps) * dim + from];
+    unfolded[i] = relu && Widen(value) < 0 ? T{} : value;
+  }
 }
-Status NaiveExpandBackward(CudaContext&, const ExpandBackwardParams&) {
-  return Status(StatusCode::kInternal, "NaiveExpandBackward is not written");
+
+// swapped [b, a, width] of x [a, b, width].
+template <class T>
+__global__ void SwapKernel(int64_t a, int64_t b, int64_t width, const T* x, T* swapped) {
+  for (int64_t i = FirstItem(); i < a * b * width; i += ItemStride()) {
+    swapped[i] = x[(i / width % a * b + i / width / a) * width + i % width];
+  }
+}
+
+// The kernel that takes gradients from outputs back to inputs: flipped [inputs, outputs, k] of weight [outputs, inputs,
+// k].
+template <class T>
+__global__ void FlipKernel(int64_t outputs, int64_t inputs, int64_t taps, const T* weight, T* flipped) {
+  for (int64_t i = FirstItem(); i < outputs * inputs * taps; i += ItemStride()) {
+    const int64_t tap = i % taps, output = i / taps % outputs, input = i / taps / outputs;
+    flipped[i] = weight[(output * inputs + input) * taps + taps - 1 - tap];
+  }
+}
+
+// A parameter rounded to T, as T or as f32.
+template <class T, class To>
+__global__ void RoundParameterKernel(int64_t size, const float* input, To* output) {
+  for (int64_t i = FirstItem(); i < size; i += ItemStride()) Narrow(Widen(Narrowed<T>(input[i])), output + i);
+}
+
+// out = a + (mask > 0 ? b : 0); without a mask out = a + b.
+template <class T>
+__global__ void JoinKernel(int64_t size, const T* a, const T* b, const T* mask, T* out) {
+  for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
+    Narrow(Widen(a[i]) + (mask == nullptr || Widen(mask[i]) > 0 ? Widen(b[i]) : 0.0f), out + i);
+  }
+}
+
+template <class T>
+__global__ void ReluKernel(int64_t size, const T* a, T* out) {
+  for (int64_t i = FirstItem(); i < size; i += ItemStride()) out[i] = Widen(a[i]) < 0 ? T{} : a[i];
+}
+
+// The steps, on tensors of type T.
+template <class T>
+struct Steps {
+  Steps(CudaContext& on, const ExpandShape& shape, DType type) : context(on), s(shape), dtype(type) {}
+
+  CudaContext& context;
+  const ExpandShape& s;
+  DType dtype;
+
+  template <class To>
+  Status Parameter(int64_t size, const float* source, const To** rounded) const {
+    To* copy = context.Take<To>(size);
+    *rounded = copy;
+    return context.Launch(RoundParameterKernel<T, To>, ElementGrid(context, size), size, source, copy);
+  }
+
+  Status Unfold(int64_t inputs, const T* x, bool relu, T** unfolded) const {
+    const int64_t size = inputs * s.kernel_size * s.tokens * s.head_dim;
+    *unfolded = context.Take<T>(size);
+    return context.Launch(UnfoldKernel<T>, ElementGrid(context, size), s.tokens, inputs, s.head_dim, s.kernel_size,
+                          relu, x, *unfolded);
+  }
+
+  // output [tokens, outputs, D] = weight [outputs, inputs, k] * x [tokens, inputs, D] + bias [outputs].
+  Status Convolution(int64_t inputs, int64_t outputs, const T* x, bool relu, const T* weight, const float* bias,
+                     T* output) const {
+    T* unfolded = nullptr;
+    SAS_TRY(Unfold(inputs, x, relu, &unfolded));
+    const int64_t depth = inputs * s.kernel_size, dim = s.head_dim;
+    return Gemm(context, {.rows = outputs,
+                          .columns = dim,
+                          .depth = depth,
+                          .dtype = dtype,
+                          .a = {weight, depth},
+                          .b = {unfolded, s.tokens * dim, false, 0, dim},
+                          .c = {output, dim, dtype, 0, outputs * dim},
+                          .inner = s.tokens,
+                          .row_bias = bias});
+  }
+
+  // grad_x [tokens, inputs, D] of a convolution to H' outputs.
+  Status ConvolutionGradInput(int64_t inputs, const T* grad_output, const T* weight, T* grad_x) const {
+    const int64_t size = s.sim_heads * inputs * s.kernel_size;
+    T* flipped = context.Take<T>(size);
+    SAS_TRY(
+        context.Launch(FlipKernel<T>, ElementGrid(context, size), s.sim_heads, inputs, s.kernel_size, weight, flipped));
+    return Convolution(s.sim_heads, inputs, grad_output, false, flipped, nullptr, grad_x);
+  }
+
+  // grad_weight [H', inputs, k] and grad_bias [H'], sums over tokens and features.
+  Status ConvolutionGradWeight(int64_t inputs, const T* grad_output, const T* x, bool relu, float* grad_weight,
+                               float* grad_bias) const {
+    const int64_t columns = inputs * s.kernel_size, dim = s.head_dim, depth = s.tokens * dim;
+    T* unfolded = nullptr;
+    SAS_TRY(Unfold(inputs, x, relu, &unfolded));
+    T* grad_rows = context.Take<T>(s.sim_heads * depth);  // [H', tokens, D]
+    SAS_TRY(context.Launch(SwapKernel<T>, ElementGrid(context, s.sim_heads * depth), s.tokens, s.sim_heads, dim,
+                           grad_output, grad_rows));
+    SAS_TRY(Gemm(context, {.rows = s.sim_heads,
+                           .columns = columns,
+                           .depth = depth,
+                           .dtype = dtype,
+                           .a = {grad_rows, depth},
+                           .b = {unfolded, depth, true},
+                           .c = {grad_weight, columns, DType::kF32}}));
+    // Over tokens, then over features.
+    float* sums = context.Take<float>(s.sim_heads * dim);
+    float* transposed = context.Take<float>(s.sim_heads * dim);
+    SAS_TRY(ColumnSums(context, grad_output, s.tokens, s.sim_heads * dim, sums));
+    SAS_TRY(context.Launch(SwapKernel<float>, ElementGrid(context, s.sim_heads * dim), s.sim_heads, dim, int64_t{1},
+                           sums, transposed));
+    return ColumnSums(context, static_cast<const float*>(transposed), dim, s.sim_heads, grad_bias);
+  }
+
+  // output [rows, columns] = x [rows, depth] weight^T + bias, or x weight.
+  Status Linear(int64_t rows, int64_t columns, int64_t depth, const T* x, const T* weight, bool transposed,
+                const float* bias, T* output) const {
+    return Gemm(context, {.rows = rows,
+                          .columns = columns,
+                          .depth = depth,
+                          .dtype = dtype,
+                          .a = {x, depth},
+                          .b = {weight, transposed ? depth : columns, transposed},
+                          .c = {output, columns, dtype},
+                          .column_bias = bias});
+  }
+
+  // grad_weight [outputs, inputs] = grad_output [rows, outputs]^T x [rows, inputs], grad_bias [outputs].
+  Status LinearGradWeight(int64_t rows, int64_t outputs, int64_t inputs, const T* grad_output, const T* x,
+                          float* grad_weight, float* grad_bias) const {
+    SAS_TRY(Gemm(context, {.rows = outputs,
+                           .columns = inputs,
+                           .depth = rows,
+                           .dtype = dtype,
+                           .a = {grad_output, outputs, true},
+                           .b = {x, inputs},
+                           .c = {grad_weight, inputs, DType::kF32}}));
+    return ColumnSums(context, grad_output, rows, outputs, grad_bias);
+  }
+
+  Status Join(int64_t size, const T* a, const T* b, const T* mask, T* out) const {
+    return context.Launch(JoinKernel<T>, ElementGrid(context, size), size, a, b, mask, out);
+  }
+};
+
+// Weights rounded to the storage type, and every intermediate of the forward pass; the last is written to `output`.
+template <class T>
+struct Forward : Steps<T> {
+  using Steps<T>::Steps, Steps<T>::context, Steps<T>::s;
+
+  Status Run(const ExpandWeights& w, const T* x, T* output) {
+    const int64_t rows = s.tokens * s.sim_heads, narrow = rows * s.head_dim, width = s.sim_head_dim;
+    const float *head_bias = nullptr, *head_residual_bias = nullptr;
+    SAS_TRY(this->Parameter(s.sim_heads * s.heads * s.kernel_size, w.head_weight, &head));
+    SAS_TRY(this->Parameter(s.sim_heads, w.head_bias, &head_bias));
+    SAS_TRY(this->Parameter(s.sim_heads * s.sim_heads * s.kernel_size, w.head_residual_weight, &head_residual));
+    SAS_TRY(this->Parameter(s.sim_heads, w.head_residual_bias, &head_residual_bias));
+    c1 = context.template Take<T>(narrow);
+    y = s.features ? context.template Take<T>(narrow) : output;
+    SAS_TRY(this->Convolution(s.heads, s.sim_heads, x, false, head, head_bias, c1));
+    SAS_TRY(this->Convolution(s.sim_heads, s.sim_heads, c1, true, head_residual, head_residual_bias, y));
+    SAS_TRY(this->Join(narrow, y, c1, nullptr, y));
+    if (!s.features) return {};
+
+    const float *feature_bias = nullptr, *feature_residual_bias = nullptr;
+    SAS_TRY(this->Parameter(width * s.head_dim, w.feature_weight, &feature));
+    SAS_TRY(this->Parameter(width, w.feature_bias, &feature_bias));
+    SAS_TRY(this->Parameter(width * width, w.feature_residual_weight, &feature_residual));
+    SAS_TRY(this->Parameter(width, w.feature_residual_bias, &feature_residual_bias));
+    z1 = context.template Take<T>(rows * width);
+    z1_relu = context.template Take<T>(rows * width);
+    SAS_TRY(this->Linear(rows, width, s.head_dim, y, feature, true, feature_bias, z1));
+    SAS_TRY(context.Launch(ReluKernel<T>, ElementGrid(context, rows * width), rows * width, z1, z1_relu));
+    SAS_TRY(this->Linear(rows, width, width, z1_relu, feature_residual, true, feature_residual_bias, output));
+    return this->Join(rows * width, output, z1, nullptr, output);
+  }
+
+  const T *head = nullptr, *head_residual = nullptr, *feature = nullptr, *feature_residual = nullptr;
+  T *c1 = nullptr, *y = nullptr, *z1 = nullptr, *z1_relu = nullptr;
+};
+
+}  // namespace
+
+Status NaiveExpand(CudaContext& context, const ExpandParams& p) {
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    return Forward<T>(context, p.shape, p.dtype).Run(p.weights, static_cast<const T*>(p.x), static_cast<T*>(p.output));
+  });
+}
+
+Status NaiveExpandBackward(CudaContext& context, const ExpandBackwardParams& p) {
+  if (p.grad_dtype != p.dtype) return Status(StatusCode::kInternal, "naive gradients have the dtype of the tensors");
+  return DispatchFloat(p.dtype, [&]<class T>(T*) -> Status {
+    const ExpandShape& s = p.shape;
+    const ExpandGradients& gradients = p.gradients;
+    const int64_t rows = s.tokens * s.sim_heads, narrow = rows * s.head_dim, width = s.sim_head_dim;
+    const T* x = static_cast<const T*>(p.x);
+    Forward<T> forward(context, s, p.dtype);
+    SAS_TRY(forward.Run(p.weights, x, context.Take<T>(rows * width)));
+
+    const T* grad_y = static_cast<const T*>(p.grad_output);
+    if (s.features) {
+      const T* grad_z = grad_y;
+      T* grad_z1 = context.Take<T>(rows * width);
+      SAS_TRY(forward.Linear(rows, width, width, grad_z, forward.feature_residual, false, nullptr, grad_z1));
+      SAS_TRY(forward.Join(rows * width, grad_z, grad_z1, forward.z1, grad_z1));
+      SAS_TRY(forward.LinearGradWeight(rows, width, width, grad_z, forward.z1_relu, gradients.feature_residual_weight,
+                                       gradients.feature_residual_bias));
+      SAS_TRY(forward.LinearGradWeight(rows, width, s.head_dim, grad_z1, forward.y, gradients.feature_weight,
+                                       gradients.feature_bias));
+      T* grad_heads = context.Take<T>(narrow);
+      SAS_TRY(forward.Linear(rows, s.head_dim, width, grad_z1, forward.feature, false, nullptr, grad_heads));
+      grad_y = grad_heads;
+    }
+    T* grad_c = context.Take<T>(narrow);
+    SAS_TRY(forward.ConvolutionGradInput(s.sim_heads, grad_y, forward.head_residual, grad_c));
+    SAS_TRY(forward.Join(narrow, grad_y, grad_c, forward.c1, grad_c));
+    SAS_TRY(forward.ConvolutionGradWeight(s.sim_heads, grad_y, forward.c1, true, gradients.head_residual_weight,
+                                          gradients.head_residual_bias));
+    SAS_TRY(forward.ConvolutionGradWeight(s.heads, grad_c, x, false, gradients.head_weight, gradients.head_bias));
+    return forward.ConvolutionGradInput(s.heads, grad_c, forward.head, static_cast<T*>(p.grad_x));
+  });
 }
 
 }  // namespace sas::cuda
