@@ -42,6 +42,11 @@ __device__ __forceinline__ void CopyAsyncWait() {
 __device__ __forceinline__ uint4 Load16(const void* pointer) { return *static_cast<const uint4*>(pointer); }
 __device__ __forceinline__ void Store16(void* pointer, uint4 value) { *static_cast<uint4*>(pointer) = value; }
 
+// ---- 8-byte accesses, `pointer` aligned to 8
+
+__device__ __forceinline__ uint2 Load8(const void* pointer) { return *static_cast<const uint2*>(pointer); }
+__device__ __forceinline__ void Store8(void* pointer, uint2 value) { *static_cast<uint2*>(pointer) = value; }
+
 // ---- matrices of 8 rows of 16 bytes in shared memory; lane i gives the address of row i % 8 of matrix i / 8
 
 __device__ __forceinline__ void LoadMatrix4(uint32_t (&r)[4], const void* row) {

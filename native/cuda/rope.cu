@@ -1,7 +1,128 @@
+// Rotary position embedding: pair i of a head at position t turns by the angle t * base^(-2 i / width).
+#include "cuda/elementwise.cuh"
 #include "cuda/operations.h"
 
 namespace sas::cuda {
+namespace {
 
-Status Rope(CudaContext&, const RopeParams&) { return Status(StatusCode::kInternal, "Rope is not written"); }
+// Cosines and sines of all angles, [length, width / 2] each.
+struct Angles {
+  float* cosines;
+  float* sines;
+};
+
+// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
+constexpr int kPositions = 16;
+
+__global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, Angles angles) {
+  const int64_t pairs = p.width / 2;
+  for (int64_t item = FirstItem(); item < CeilDiv(p.length, kPositions) * pairs; item += ItemStride()) {
+    const int64_t pair = item % pairs, begin = item / pairs * kPositions;
+    const double step = pow(p.base, -2.0 * static_cast<double>(pair) / static_cast<double>(p.width));
+    double cosine, sine, step_cosine, step_sine;
+    sincos(static_cast<double>(p.offset + begin) * step, &sine, &cosine);
+    sincos(step, &step_sine, &step_cosine);
+    for (int64_t position = begin; position < min(begin + kPositions, p.length); ++position) {
+      angles.cosines[position * pairs + pair] = static_cast<float>(cosine);
+      angles.sines[position * pairs + pair] = static_cast<float>(p.inverse ? -sine : sine);
+      const double next = cosine * step_cosine - sine * step_sine;
+      sine = sine * step_cosine + cosine * step_sine;
+      cosine = next;
+    }
+  }
+}
+
+// A thread has kPairs pairs of kHeads heads of a token: their angles are read once. Interleaved pairs lie side by side,
+// others half a width apart.
+constexpr int kHeads = 4;
+
+// values = kPairs pairs at x: side by side, or all first and then all second members.
+template <bool kInterleaved, class T, int kValues>
+__device__ __forceinline__ void LoadPairs(const T* x, int64_t half, float (&values)[kValues]) {
+  constexpr int kPairs = kValues / 2;
+  if constexpr (kInterleaved && kPairs > 1) {
+    LoadElements(x, values);
+  } else {
+    float a[kPairs], b[kPairs];
+    LoadElements(x, a);
+    LoadElements(x + (kInterleaved ? 1 : half), b);
+#pragma unroll
+    for (int k = 0; k < kPairs; ++k) {
+      values[k] = a[k];
+      values[kPairs + k] = b[k];
+    }
+  }
+}
+template <bool kInterleaved, class T, int kValues>
+__device__ __forceinline__ void StorePairs(T* output, int64_t half, const float (&values)[kValues]) {
+  constexpr int kPairs = kValues / 2;
+  if constexpr (kInterleaved && kPairs > 1) {
+    StoreElements(output, values);
+  } else {
+    float a[kPairs], b[kPairs];
+#pragma unroll
+    for (int k = 0; k < kPairs; ++k) {
+      a[k] = values[k];
+      b[k] = values[kPairs + k];
+    }
+    StoreElements(output, a);
+    StoreElements(output + (kInterleaved ? 1 : half), b);
+  }
+}
+
+template <bool kInterleaved, int kPairs, class T>
+__global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, Angles angles) {
+  const int64_t half = p.width / 2, parts = half / kPairs, groups = CeilDiv(p.heads, kHeads);
+  for (int64_t item = FirstItem(); item < p.batch * p.length * groups * parts; item += ItemStride()) {
+    const int64_t pair = item % parts * kPairs, group = item / parts % groups, token = item / parts / groups;
+    const int64_t angle = token % p.length * half + pair, first_head = group * kHeads;
+    const int64_t offset = (token * p.heads + first_head) * p.width + (kInterleaved ? 2 * pair : pair);
+    const T* x = static_cast<const T*>(p.x) + offset;
+    T* output = static_cast<T*>(p.output) + offset;
+    const int heads = static_cast<int>(min(int64_t{kHeads}, p.heads - first_head));
+
+    float values[kHeads][2 * kPairs], cosine[kPairs], sine[kPairs];
+#pragma unroll
+    for (int head = 0; head < kHeads; ++head) {
+      if (head < heads) LoadPairs<kInterleaved>(x + head * p.width, half, values[head]);
+    }
+    LoadElements(angles.cosines + angle, cosine);
+    LoadElements(angles.sines + angle, sine);
+#pragma unroll
+    for (int head = 0; head < kHeads; ++head) {
+#pragma unroll
+      for (int k = 0; k < kPairs; ++k) {
+        float& a = values[head][kInterleaved ? 2 * k : k];
+        float& b = values[head][kInterleaved ? 2 * k + 1 : kPairs + k];
+        const float turned = a * cosine[k] - b * sine[k];
+        b = b * cosine[k] + a * sine[k];
+        a = turned;
+      }
+      if (head < heads) StorePairs<kInterleaved>(output + head * p.width, half, values[head]);
+    }
+  }
+}
+
+}  // namespace
+
+Status Rope(CudaContext& context, const RopeParams& p) {
+  const int64_t half = p.width / 2;
+  const Angles angles{context.Take<float>(p.length * half), context.Take<float>(p.length * half)};
+  SAS_TRY(context.Launch(AnglesKernel, ElementGrid(context, CeilDiv(p.length, kPositions) * half), p, angles));
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    const auto launch = [&]<bool kInterleaved, int kPairs>() {
+      const int64_t items = p.batch * p.length * CeilDiv(p.heads, kHeads) * (half / kPairs);
+      return context.Launch(RopeKernel<kInterleaved, kPairs, T>, ElementGrid(context, items), p, angles);
+    };
+    const auto* x = static_cast<const T*>(p.x);
+    const auto* output = static_cast<const T*>(p.output);
+    if (p.interleaved) {
+      return Vectorizable<4>(p.width, x, output) ? launch.template operator()<true, 2>()
+                                                 : launch.template operator()<true, 1>();
+    }
+    return Vectorizable<4>(half, x, output) ? launch.template operator()<false, 4>()
+                                            : launch.template operator()<false, 1>();
+  });
+}
 
 }  // namespace sas::cuda

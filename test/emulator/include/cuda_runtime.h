@@ -20,6 +20,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 // __shared__ is left undefined on purpose: kernels use dynamic shared memory only (SharedMemory() in ptx.cuh).
 
 struct dim3 {
@@ -94,6 +95,7 @@ inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask,
 
 using std::max;
 using std::min;
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float normcdff(float x) { return static_cast<float>(0.5 * std::erfc(-static_cast<double>(x) * 0.70710678118654752)); }
 

@@ -33,6 +33,20 @@ inline void Store16(void* pointer, uint4 value) {
   *static_cast<uint4*>(pointer) = value;
 }
 
+// ---- 8-byte accesses
+
+inline void CheckAligned8(const void* pointer) {
+  if (reinterpret_cast<uintptr_t>(pointer) % 8 != 0) emulator::Fail("8-byte access to an address not aligned to 8");
+}
+inline uint2 Load8(const void* pointer) {
+  CheckAligned8(pointer);
+  return *static_cast<const uint2*>(pointer);
+}
+inline void Store8(void* pointer, uint2 value) {
+  CheckAligned8(pointer);
+  *static_cast<uint2*>(pointer) = value;
+}
+
 // ---- matrices
 
 // Loads kCount 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
