@@ -80,7 +80,7 @@ void Fiber::Start(void (*entry)(void*), void* argument) {
 #if defined(__x86_64__)
   // As sas_emulator_switch would have left it: six registers and a return address, the stack 16-byte aligned after that.
   struct Frame {
-    void *r15, *r14, *r13, *r12, *rbx, *rbp, *return_address, *end;
+    void *r15, *r14, *r13, *r12, *rbx, *rbp, *return_address, *padding[2];
   };
   auto* frame = reinterpret_cast<Frame*>(stack_ + stack_bytes_ - sizeof(Frame));
   *frame = {};
