@@ -201,6 +201,7 @@ std::string Judge(const std::vector<double>& results, const std::vector<double>&
   }
   const double error = std::sqrt(difference / norm);
   if (error <= limit) return "";
+  if (std::isnan(error)) return "wrong result: NaN";
   char text[80];
   std::snprintf(text, sizeof text, "wrong result: relative error %.2g, at most %.2g is right", error, limit);
   return text;

@@ -2,6 +2,7 @@
 #include "runtime.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -61,14 +62,16 @@ std::map<uintptr_t, std::string> FunctionNames(const char* file, uintptr_t base)
   return names;
 }
 
-// SAS_EMULATOR_REPORT=file: one tab-separated line per kernel at exit.
+// SAS_EMULATOR_REPORT=file: one tab-separated line per kernel at exit. %p in the name becomes the process's id.
 Globals::~Globals() {
-  const char* path = std::getenv("SAS_EMULATOR_REPORT");
-  if (path == nullptr || counts.empty()) return;
+  const char* setting = std::getenv("SAS_EMULATOR_REPORT");
+  if (setting == nullptr || counts.empty()) return;
+  std::string path = setting;
+  if (const size_t at = path.find("%p"); at != std::string::npos) path.replace(at, 2, std::to_string(getpid()));
   Dl_info library{};
   dladdr(reinterpret_cast<const void*>(&FunctionNames), &library);
   const auto names = FunctionNames(library.dli_fname, reinterpret_cast<uintptr_t>(library.dli_fbase));
-  FILE* file = std::fopen(path, "w");
+  FILE* file = std::fopen(path.c_str(), "w");
   if (file == nullptr) return;
   std::fprintf(
       file,
