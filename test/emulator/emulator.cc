@@ -1,17 +1,19 @@
 #include "emulator.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdarg>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
 #include <stdexcept>
 #include <string>
 
+#include "accesses.h"
 #include "cuda_runtime.h"
 #include "fiber.h"
+#include "memory.h"
 #include "runtime.h"
 
 namespace sas::emulator {
@@ -20,22 +22,25 @@ thread_local Thread* current = nullptr;
 
 namespace {
 
-constexpr int kWarp = 32;
-
 struct Failure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum class State { kReady, kAtWarp, kAtBlock, kDone };
-
 struct Lane {
   Thread thread;
   Fiber fiber;
-  State state = State::kDone;
-  const char* waiting_for = "";
+  // The collective that the lane waits at.
+  const char* name = "";
+  Perform perform = nullptr;
   void* operand = nullptr;
-  std::vector<const void*> accesses;  // 16-byte accesses to device memory since the last collective
 };
+
+// Sets of a warp's lanes; a lane in none of them waits at a collective.
+struct Warp {
+  uint32_t ready, at_barrier, done;
+};
+constexpr uint32_t kAllLanes = 0xffffffffu;
+constexpr uint32_t Bit(int lane) { return uint32_t{1} << lane; }
 
 // Runs blocks, one at a time, on the calling thread.
 class Machine {
@@ -45,35 +50,35 @@ class Machine {
   cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
 
   // From fibers.
-  void ArriveAtBlock();
-  void Arrive(const char* name, void* operand, void (*perform)(const Operands&));
-  KernelCounts& counts() { return *counts_; }
-  bool InShared(const void* address, size_t bytes) const {
-    const auto* at = static_cast<const unsigned char*>(address);
-    return at >= block_.shared && at + bytes <= block_.shared + block_.shared_bytes;
-  }
-  Lane& lane() { return *running_; }
+  void ArriveAtBarrier();
+  void Arrive(const char* name, void* operand, Perform perform);
 
  private:
   static void Enter(void* self);
   void RunBlock();
-  bool RunnableWarp(size_t warp) const;
-  void SwitchTo(Lane& lane);
-  void Leave() { Switch(running_->fiber, scheduler_); }
-  Lane* NextReady(size_t warp, int after);
-  void FoldAccesses(size_t warp);
-  [[noreturn]] void ReportStuck(size_t warp, const char* name);
+  void Schedule();
+  int PickWarp();
+  bool ReleaseBarrier();
+  std::string Deadlock() const;
+  void Resume(Lane& lane);
+  void Leave(bool finished = false);
+  void Pause() { Switch(running_->fiber, scheduler_); }
+  void Complete(int warp);
+  void Fold(int warp);
+  [[noreturn]] void FailIncomplete(int warp, const Lane& last) const;
+  Lane& At(int warp, int lane) const { return *lanes_[static_cast<size_t>(warp * kWarp + lane)]; }
 
   std::mt19937_64 random_;
   std::vector<std::unique_ptr<Lane>> lanes_;
+  std::vector<Warp> warps_;
+  std::vector<int> rank_;  // of each warp: who goes first while `by_rank_`
+  bool by_rank_ = false;
   Fiber scheduler_;
   Lane* running_ = nullptr;
   Block block_{};
-  size_t threads_ = 0;
+  int warp_count_ = 0;
   const std::function<void()>* body_ = nullptr;
-  KernelCounts* counts_ = nullptr;
-  std::string failure_;
-  bool failed_ = false;
+  std::string failure_;  // of the running block, empty: none
 };
 
 Machine& TheMachine() {
@@ -89,24 +94,25 @@ std::string Name(const Thread& thread) {
 }
 
 cudaError_t Machine::Launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {
-  const dim3 grid = config.gridDim, block = config.blockDim;
+  const dim3 grid = config.gridDim;
+  const unsigned threads = config.blockDim.x;
   if (const std::string fault = CheckLaunch(config, kernel); !fault.empty()) {
     return SetFailure(cudaErrorInvalidConfiguration, fault);
   }
-  counts_ = &CountsOf(kernel);
-  ++counts_->launches;
-  body_ = &body;
-  threads_ = block.x;
-  while (lanes_.size() < threads_) lanes_.push_back(std::make_unique<Lane>());
+  ForgetAllocations();
+  KernelCounts& counts = CountsOf(kernel);
+  ++counts.launches;
+  counts.most_shared_bytes = std::max<uint64_t>(counts.most_shared_bytes, config.dynamicSmemBytes);
+  counts.most_threads = std::max<uint64_t>(counts.most_threads, threads);
 
-  // A block of its own, so that an address checker sees what lies outside.
-  struct Freed {
-    void operator()(unsigned char* data) const { std::free(data); }
-  };
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 128, std::max<size_t>(1, config.dynamicSmemBytes)) != 0) return cudaErrorMemoryAllocation;
-  const std::unique_ptr<unsigned char, Freed> shared(static_cast<unsigned char*>(memory));
-  block_ = {{}, {block.x, 1, 1}, {grid.x, grid.y, grid.z}, shared.get(), config.dynamicSmemBytes};
+  body_ = &body;
+  warp_count_ = static_cast<int>(threads) / kWarp;
+  while (lanes_.size() < threads) lanes_.push_back(std::make_unique<Lane>());
+  warps_.resize(static_cast<size_t>(warp_count_));
+  rank_.resize(warps_.size());
+  for (size_t i = 0; i < rank_.size(); ++i) rank_[i] = static_cast<int>(i);
+  const GuardedMemory shared(config.dynamicSmemBytes);
+  block_ = {{}, {threads, 1, 1}, {grid.x, grid.y, grid.z}, shared.data(), shared.bytes(), &counts};
 
   std::vector<uint64_t> order(uint64_t{grid.x} * grid.y * grid.z);
   for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -115,156 +121,191 @@ cudaError_t Machine::Launch(const cudaLaunchConfig_t& config, const void* kernel
     block_.index = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                     static_cast<unsigned>(at / grid.x / grid.y)};
     memset(block_.shared, 0xff, block_.shared_bytes);
+    failure_.clear();
     RunBlock();
-    if (failed_) {
-      failed_ = false;
-      return SetFailure(cudaErrorLaunchFailure, failure_ + " (SAS_EMULATOR_SEED=" + std::to_string(Seed()) + ")");
+    if (const std::string damage = shared.Damage(); !damage.empty() && failure_.empty()) {
+      failure_ = "shared memory was written " + damage;
+    }
+    if (!failure_.empty()) break;
+  }
+  if (const std::string damage = DeviceDamage(); !damage.empty() && failure_.empty()) {
+    failure_ = "device memory was written " + damage;
+  }
+  if (failure_.empty()) return cudaSuccess;
+  return SetFailure(cudaErrorLaunchFailure, failure_ + " (SAS_EMULATOR_SEED=" + std::to_string(Seed()) + ")");
+}
+
+// ---- a block
+
+void Machine::RunBlock() {
+  for (int warp = 0; warp < warp_count_; ++warp) {
+    warps_[static_cast<size_t>(warp)] = {kAllLanes, 0, 0};
+    for (int i = 0; i < kWarp; ++i) {
+      Lane& lane = At(warp, i);
+      lane.thread.thread = {static_cast<unsigned>(warp * kWarp + i), 0, 0};
+      lane.thread.lane = i;
+      lane.thread.block = &block_;
+      lane.thread.copies.clear();
+      lane.thread.open_group = 0;
+      lane.thread.accesses.clear();
+      lane.fiber.Start(Enter, this);
     }
   }
-  return cudaSuccess;
+  // Half of the blocks let some warps run ahead of the others as far as barriers allow.
+  by_rank_ = random_() % 2 == 0;
+  std::shuffle(rank_.begin(), rank_.end(), random_);
+  Schedule();
 }
+
+void Machine::Schedule() {
+  while (failure_.empty()) {
+    if (const int warp = PickWarp(); warp >= 0) {
+      const uint32_t ready = warps_[static_cast<size_t>(warp)].ready;
+      const int first = static_cast<int>(random_() % kWarp);
+      Resume(At(warp, (first + std::countr_zero(std::rotr(ready, first))) % kWarp));
+    } else if (std::ranges::all_of(warps_, [](const Warp& each) { return each.done == kAllLanes; })) {
+      return;
+    } else if (!ReleaseBarrier()) {
+      failure_ = Deadlock();
+    }
+  }
+}
+
+// A warp that can run, or -1.
+int Machine::PickWarp() {
+  std::array<int, 32> runnable;
+  size_t count = 0;
+  for (int warp = 0; warp < warp_count_; ++warp) {
+    if (warps_[static_cast<size_t>(warp)].ready != 0) runnable[count++] = warp;
+  }
+  if (count == 0) return -1;
+  if (!by_rank_) return runnable[random_() % count];
+  if (random_() % 8 == 0) std::swap(rank_[random_() % rank_.size()], rank_[random_() % rank_.size()]);
+  return *std::min_element(runnable.begin(), runnable.begin() + static_cast<ptrdiff_t>(count),
+                           [&](int a, int b) { return rank_[static_cast<size_t>(a)] < rank_[static_cast<size_t>(b)]; });
+}
+
+// Lets all threads pass if all of them wait at __syncthreads.
+bool Machine::ReleaseBarrier() {
+  if (!std::ranges::all_of(warps_, [](const Warp& each) { return each.at_barrier == kAllLanes; })) return false;
+  for (Warp& warp : warps_) warp = {kAllLanes, 0, 0};
+  return true;
+}
+
+std::string Machine::Deadlock() const {
+  constexpr size_t kLongest = 600;
+  std::string text = "deadlock:";
+  int waiting = 0, left = 0;
+  for (int warp = 0; warp < warp_count_; ++warp) {
+    const Warp& state = warps_[static_cast<size_t>(warp)];
+    waiting += std::popcount(state.at_barrier);
+    left += std::popcount(state.done);
+    for (int i = 0; i < kWarp; ++i) {
+      if (((state.at_barrier | state.done) & Bit(i)) != 0 || text.size() > kLongest) continue;
+      text += " thread " + std::to_string(warp * kWarp + i) + " waits at " + At(warp, i).name + ";";
+    }
+  }
+  return text + " " + std::to_string(waiting) + " of " + std::to_string(warp_count_ * kWarp) +
+         " threads wait at __syncthreads, " + std::to_string(left) + " have left the kernel";
+}
+
+// ---- fibers
 
 void Machine::Enter(void* self) {
   Machine& machine = *static_cast<Machine*>(self);
-  machine.running_->fiber.Entered();
+  Lane& lane = *machine.running_;
+  lane.fiber.Entered();
   try {
     (*machine.body_)();
-    if (!machine.running_->thread.copies.empty()) Fail("left the kernel with asynchronous copies not waited for");
+    if (!lane.thread.copies.empty()) Fail("left the kernel with asynchronous copies not waited for");
   } catch (const Failure& failure) {
-    machine.failed_ = true;
     machine.failure_ = failure.what();
   }
-  machine.running_->state = State::kDone;
-  machine.Leave();
+  Warp& warp = machine.warps_[lane.thread.thread.x / kWarp];
+  warp.ready &= ~Bit(lane.thread.lane);
+  warp.done |= Bit(lane.thread.lane);
+  machine.Leave(true);
 }
 
-void Machine::RunBlock() {
-  for (size_t i = 0; i < threads_; ++i) {
-    Lane& lane = *lanes_[i];
-    lane.thread = {{static_cast<unsigned>(i), 0, 0}, static_cast<int>(i % kWarp), &block_, {}, 0};
-    lane.state = State::kReady;
-    lane.accesses.clear();
-    lane.fiber.Start(Enter, this);
-  }
-  const size_t warps = threads_ / kWarp;
-  std::vector<size_t> runnable;
-  while (!failed_) {
-    runnable.clear();
-    size_t waiting = 0, done = 0;
-    for (size_t warp = 0; warp < warps; ++warp) {
-      if (RunnableWarp(warp)) runnable.push_back(warp);
-    }
-    for (size_t i = 0; i < threads_; ++i) {
-      waiting += lanes_[i]->state == State::kAtBlock;
-      done += lanes_[i]->state == State::kDone;
-    }
-    if (!runnable.empty()) {
-      const size_t warp = runnable[random_() % runnable.size()];
-      if (Lane* next = NextReady(warp, static_cast<int>(random_() % kWarp))) SwitchTo(*next);
-    } else if (done == threads_) {
-      break;
-    } else if (waiting == threads_) {
-      for (size_t i = 0; i < threads_; ++i) lanes_[i]->state = State::kReady;
-    } else {
-      failed_ = true;
-      failure_ = "deadlock:";
-      for (size_t i = 0; i < threads_; ++i) {
-        const Lane& lane = *lanes_[i];
-        if (lane.state == State::kDone && done <= 8) failure_ += " thread " + std::to_string(i) + " has left the kernel;";
-        if (lane.state == State::kAtWarp) {
-          failure_ += " thread " + std::to_string(i) + " waits at " + lane.waiting_for + ";";
-          if (failure_.size() > 600) break;
-        }
-      }
-      failure_ += " " + std::to_string(waiting) + " of " + std::to_string(threads_) + " threads wait at __syncthreads, " +
-                  std::to_string(done) + " have left";
-    }
-  }
-  for (size_t warp = 0; warp < warps; ++warp) FoldAccesses(warp);
-}
-
-bool Machine::RunnableWarp(size_t warp) const {
-  for (size_t i = warp * kWarp; i < (warp + 1) * kWarp; ++i) {
-    if (lanes_[i]->state == State::kReady) return true;
-  }
-  return false;
-}
-
-Lane* Machine::NextReady(size_t warp, int after) {
-  for (int step = 1; step <= kWarp; ++step) {
-    Lane& lane = *lanes_[warp * kWarp + static_cast<size_t>((after + step) % kWarp)];
-    if (lane.state == State::kReady) return &lane;
-  }
-  return nullptr;
-}
-
-void Machine::SwitchTo(Lane& lane) {
+void Machine::Resume(Lane& lane) {
   running_ = &lane;
   current = &lane.thread;
   Switch(scheduler_, lane.fiber);
 }
 
-void Machine::ArriveAtBlock() {
-  running_->state = State::kAtBlock;
+// Goes on with the warp's next lane that is ready, else with the scheduler.
+void Machine::Leave(bool finished) {
+  Lane& self = *running_;
+  const int warp = static_cast<int>(self.thread.thread.x) / kWarp;
+  const uint32_t ready = warps_[static_cast<size_t>(warp)].ready;
+  if (ready == 0) Fold(warp);
+  if (ready == 0 || !failure_.empty()) {
+    Switch(self.fiber, scheduler_, finished);
+    return;
+  }
+  const int next = (self.thread.lane + std::countr_zero(std::rotr(ready, self.thread.lane))) % kWarp;
+  running_ = &At(warp, next);
+  current = &running_->thread;
+  Switch(self.fiber, running_->fiber, finished);
+}
+
+void Machine::ArriveAtBarrier() {
+  const Thread& self = running_->thread;
+  Warp& warp = warps_[self.thread.x / kWarp];
+  warp.ready &= ~Bit(self.lane);
+  warp.at_barrier |= Bit(self.lane);
   Leave();
 }
 
-void Machine::Arrive(const char* name, void* operand, void (*perform)(const Operands&)) {
+void Machine::Arrive(const char* name, void* operand, Perform perform) {
   Lane& self = *running_;
-  const size_t warp = self.thread.thread.x / kWarp;
+  const int warp = static_cast<int>(self.thread.thread.x) / kWarp;
   self.operand = operand;
-  self.waiting_for = name;
-  self.state = State::kAtWarp;
-  if (Lane* next = NextReady(warp, self.thread.lane)) {  // the other lanes have yet to come
-    running_ = next;
-    current = &next->thread;
-    Switch(self.fiber, next->fiber);
-    return;
-  }
+  self.name = name;
+  self.perform = perform;
+  uint32_t& ready = warps_[static_cast<size_t>(warp)].ready;
+  ready &= ~Bit(self.thread.lane);
+  if (ready != 0) return Leave();  // the other lanes have yet to come
+  Complete(warp);
+  ready = kAllLanes;
+  if (random_() % 16 == 0) Pause();  // another warp may go on
+}
+
+// The running lane is the last of its warp to arrive.
+void Machine::Complete(int warp) {
+  const Lane& last = *running_;
+  const Warp& state = warps_[static_cast<size_t>(warp)];
+  if ((state.at_barrier | state.done) != 0) FailIncomplete(warp, last);
   Operands operands;
   for (int i = 0; i < kWarp; ++i) {
-    const Lane& lane = *lanes_[warp * kWarp + static_cast<size_t>(i)];
-    if (lane.state != State::kAtWarp || strcmp(lane.waiting_for, name) != 0) ReportStuck(warp, name);
+    const Lane& lane = At(warp, i);
+    if (lane.perform != last.perform) FailIncomplete(warp, last);
     operands[static_cast<size_t>(i)] = lane.operand;
   }
-  FoldAccesses(warp);
-  perform(operands);
-  for (size_t i = warp * kWarp; i < (warp + 1) * kWarp; ++i) lanes_[i]->state = State::kReady;
-  if (random_() % 16 == 0) Leave();  // another warp may go on
+  Fold(warp);
+  last.perform(operands);
 }
 
-void Machine::ReportStuck(size_t warp, const char* name) {
+void Machine::Fold(int warp) {
+  std::array<Thread*, kWarp> threads;
+  for (int i = 0; i < kWarp; ++i) threads[static_cast<size_t>(i)] = &At(warp, i).thread;
+  FoldAccesses(threads);
+}
+
+void Machine::FailIncomplete(int warp, const Lane& last) const {
+  const Warp& state = warps_[static_cast<size_t>(warp)];
   std::string missing;
-  for (size_t i = warp * kWarp; i < (warp + 1) * kWarp; ++i) {
-    const Lane& lane = *lanes_[i];
-    if (lane.state == State::kAtWarp && strcmp(lane.waiting_for, name) == 0) continue;
-    missing += (missing.empty() ? "" : ", ") + std::to_string(i % kWarp) +
-               (lane.state == State::kDone      ? " (left the kernel)"
-                : lane.state == State::kAtBlock ? " (at __syncthreads)"
-                                                : std::string(" (at ") + lane.waiting_for + ")");
+  for (int i = 0; i < kWarp; ++i) {
+    const char* place = (state.done & Bit(i)) != 0            ? "after the kernel's end"
+                        : (state.at_barrier & Bit(i)) != 0    ? "at __syncthreads"
+                        : At(warp, i).perform != last.perform ? At(warp, i).name
+                                                              : nullptr;
+    if (place == nullptr) continue;
+    if (!missing.empty()) missing += ", ";
+    missing += std::to_string(i);
+    missing.append(" (").append(place).append(")");
   }
-  Fail("%s without lanes %s", name, missing.c_str());
-}
-
-void Machine::FoldAccesses(size_t warp) {
-  size_t longest = 0;
-  const auto lane = [&](int i) -> Lane& { return *lanes_[warp * kWarp + static_cast<size_t>(i)]; };
-  for (int i = 0; i < kWarp; ++i) longest = std::max(longest, lane(i).accesses.size());
-  for (size_t k = 0; k < longest; ++k) {
-    std::array<uintptr_t, kWarp> sectors;
-    size_t count = 0;
-    for (int i = 0; i < kWarp; ++i) {
-      if (k < lane(i).accesses.size()) sectors[count++] = reinterpret_cast<uintptr_t>(lane(i).accesses[k]) / 32;
-    }
-    std::sort(sectors.begin(), sectors.begin() + static_cast<ptrdiff_t>(count));
-    const auto end = std::unique(sectors.begin(), sectors.begin() + static_cast<ptrdiff_t>(count));
-    ++counts_->global_accesses;
-    counts_->global_sectors += static_cast<uint64_t>(end - sectors.begin());
-    counts_->ideal_sectors += (count * 16 + 31) / 32;
-  }
-  if (longest > 0) {
-    for (int i = 0; i < kWarp; ++i) lane(i).accesses.clear();
-  }
+  Fail("%s without lanes %s", last.name, missing.c_str());
 }
 
 }  // namespace
@@ -282,14 +323,12 @@ void Fail(const char* format, ...) {
   throw Failure(Name(Current()) + ": " + text);
 }
 
-void SyncBlock() { TheMachine().ArriveAtBlock(); }
+void SyncBlock() { TheMachine().ArriveAtBarrier(); }
 
-void Exchange(const char* name, void* operand, void (*perform)(const Operands&)) {
-  TheMachine().Arrive(name, operand, perform);
-}
+void Exchange(const char* name, void* operand, Perform perform) { TheMachine().Arrive(name, operand, perform); }
 
 void CheckMask(const char* name, unsigned mask) {
-  if (mask != 0xffffffffu) Fail("%s with mask %08x: only whole warps are emulated", name, mask);
+  if (mask != kAllLanes) Fail("%s with mask %08x: only whole warps are emulated", name, mask);
 }
 
 void SyncWarp(unsigned mask) {
@@ -306,71 +345,12 @@ unsigned Ballot(unsigned mask, bool predicate) {
   Exchange("ballot", &operand, [](const Operands& operands) {
     unsigned bits = 0;
     for (int lane = 0; lane < kWarp; ++lane) {
-      bits |= static_cast<unsigned>(static_cast<const Operand*>(operands[static_cast<size_t>(lane)])->predicate) << lane;
+      bits |= static_cast<unsigned>(static_cast<const Operand*>(operands[static_cast<size_t>(lane)])->predicate)
+              << lane;
     }
     for (void* each : operands) static_cast<Operand*>(each)->result = bits;
   });
   return operand.result;
-}
-
-bool InShared(const void* address, size_t bytes) { return TheMachine().InShared(address, bytes); }
-KernelCounts& Counts() { return TheMachine().counts(); }
-
-// ---- asynchronous copies
-
-void CopyAsync(void* shared, const void* global, size_t bytes, bool valid) {
-  if (!InShared(shared, bytes)) Fail("asynchronous copy to an address outside of shared memory");
-  if (reinterpret_cast<uintptr_t>(shared) % bytes != 0) Fail("asynchronous copy to an address not aligned to %zu", bytes);
-  if (valid && reinterpret_cast<uintptr_t>(global) % bytes != 0) {
-    Fail("asynchronous copy from an address not aligned to %zu", bytes);
-  }
-  Thread& thread = Current();
-  thread.copies.push_back({shared, valid ? global : nullptr, bytes, thread.open_group});
-  if (valid) CountVector(global, Access::kCopy);
-}
-
-void CopyAsyncCommit() { ++Current().open_group; }
-
-void CopyAsyncWait(int pending) {
-  Thread& thread = Current();
-  const auto due = [&](const PendingCopy& copy) { return copy.group < thread.open_group - pending; };
-  for (const PendingCopy& copy : thread.copies) {
-    if (!due(copy)) continue;
-    if (copy.source == nullptr) {
-      memset(copy.target, 0, copy.bytes);
-    } else {
-      memcpy(copy.target, copy.source, copy.bytes);
-    }
-  }
-  std::erase_if(thread.copies, due);
-}
-
-// ---- checks and counts
-
-void CountVector(const void* address, Access access) {
-  if (reinterpret_cast<uintptr_t>(address) % 16 != 0) Fail("16-byte access to an address not aligned to 16");
-  if (access != Access::kCopy && InShared(address, 16)) return;
-  TheMachine().lane().accesses.push_back(address);
-}
-
-void CountMatrixRows(const Operands& addresses, int matrices) {
-  KernelCounts& counts = Counts();
-  for (int matrix = 0; matrix < matrices; ++matrix) {
-    std::array<uint64_t, 8> rows;
-    for (int i = 0; i < 8; ++i) {
-      const void* row = addresses[static_cast<size_t>(8 * matrix + i)];
-      if (!InShared(row, 16)) Fail("ldmatrix row %d of matrix %d lies outside of shared memory", i, matrix);
-      if (reinterpret_cast<uintptr_t>(row) % 16 != 0) Fail("ldmatrix row address not aligned to 16");
-      rows[static_cast<size_t>(i)] = reinterpret_cast<uintptr_t>(row) / 16;
-    }
-    std::sort(rows.begin(), rows.end());
-    std::array<int, 8> load{};  // distinct rows per group of four banks
-    for (size_t i = 0; i < 8; ++i) {
-      if (i == 0 || rows[i] != rows[i - 1]) ++load[rows[i] % 8];
-    }
-    ++counts.matrix_loads;
-    counts.matrix_conflicts += static_cast<uint64_t>(*std::max_element(load.begin(), load.end()) - 1);
-  }
 }
 
 }  // namespace sas::emulator

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -20,6 +21,7 @@ constexpr size_t kStackBytes = 512 << 10;
 constexpr size_t kStackBytes = 64 << 10;
 #endif
 constexpr size_t kGuardBytes = 4 << 10;
+constexpr size_t kColours = 32, kColourBytes = 128;
 
 }  // namespace
 
@@ -64,12 +66,14 @@ Fiber::~Fiber() {
 
 void Fiber::Start(void (*entry)(void*), void* argument) {
   if (stack_ == nullptr) {
-    void* memory =
-        mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory = mmap(nullptr, kStackBytes + kGuardBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     mprotect(memory, kGuardBytes, PROT_NONE);
     stack_ = static_cast<unsigned char*>(memory) + kGuardBytes;
     stack_bytes_ = kStackBytes;
+    static std::atomic<size_t> count{0};
+    colour_ = count++ % kColours * kColourBytes;
   }
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(stack_, stack_bytes_);
@@ -78,11 +82,12 @@ void Fiber::Start(void (*entry)(void*), void* argument) {
   entry_ = entry;
   argument_ = argument;
 #if defined(__x86_64__)
-  // As sas_emulator_switch would have left it: six registers and a return address, the stack 16-byte aligned after that.
+  // As sas_emulator_switch would have left it: six registers and a return address, the stack 16-byte aligned after
+  // that. Stacks start at different offsets within a page, for the sake of the caches.
   struct Frame {
     void *r15, *r14, *r13, *r12, *rbx, *rbp, *return_address, *padding[2];
   };
-  auto* frame = reinterpret_cast<Frame*>(stack_ + stack_bytes_ - sizeof(Frame));
+  auto* frame = reinterpret_cast<Frame*>(stack_ + stack_bytes_ - colour_ - sizeof(Frame));
   *frame = {};
   frame->r12 = reinterpret_cast<void*>(entry);
   frame->rbx = argument;
@@ -108,18 +113,19 @@ void Fiber::Entered() {
   const void* bottom = nullptr;
   size_t bytes = 0;
   __sanitizer_finish_switch_fiber(nullptr, &bottom, &bytes);
-  if (switched_from_ != nullptr && switched_from_->stack_ == nullptr) {  // the thread's own stack: now its place is known
+  if (switched_from_ != nullptr &&
+      switched_from_->stack_ == nullptr) {  // the thread's own stack: now its place is known
     switched_from_->argument_ = const_cast<void*>(bottom);
     switched_from_->stack_bytes_ = bytes;
   }
 #endif
 }
 
-void Switch(Fiber& from, Fiber& to) {
+void Switch(Fiber& from, Fiber& to, [[maybe_unused]] bool finished) {
   to.switched_from_ = &from;
 #if defined(__SANITIZE_ADDRESS__)
   const void* bottom = to.stack_ != nullptr ? to.stack_ : to.argument_;
-  __sanitizer_start_switch_fiber(&from.fake_stack_, bottom, to.stack_bytes_);
+  __sanitizer_start_switch_fiber(finished ? nullptr : &from.fake_stack_, bottom, to.stack_bytes_);
 #endif
 #if defined(__x86_64__)
   sas_emulator_switch(&from.stack_pointer_, to.stack_pointer_);

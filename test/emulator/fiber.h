@@ -17,15 +17,17 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // The next switch to this fiber calls `entry(argument)`, which calls Entered first and never returns. Reuses the stack.
+  // The next switch to this fiber calls `entry(argument)`, which calls Entered first and never returns. Reuses the
+  // stack.
   void Start(void (*entry)(void*), void* argument);
   void Entered();
 
  private:
-  friend void Switch(Fiber& from, Fiber& to);
+  friend void Switch(Fiber& from, Fiber& to, bool finished);
 
   unsigned char* stack_ = nullptr;  // null: the thread's own stack
   size_t stack_bytes_ = 0;
+  size_t colour_ = 0;  // bytes left free at the stack's start
   void (*entry_)(void*) = nullptr;
   void* argument_ = nullptr;
 #if defined(__x86_64__)
@@ -37,7 +39,7 @@ class Fiber {
   Fiber* switched_from_ = nullptr;  // who gave control last
 };
 
-// Goes on in `to`, until something switches back to `from`.
-void Switch(Fiber& from, Fiber& to);
+// Goes on in `to`, until something switches back to `from`, which nothing does if `from` is `finished`.
+void Switch(Fiber& from, Fiber& to, bool finished = false);
 
 }  // namespace sas::emulator

@@ -2,6 +2,7 @@
 #include "runtime.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +12,8 @@
 #include <memory>
 #include <mutex>
 #include <random>
+
+#include "memory.h"
 
 namespace sas::emulator {
 namespace {
@@ -31,8 +34,6 @@ size_t MemoryLimit() { return Setting("SAS_EMULATOR_MEMORY", size_t{4} << 30); }
 struct Globals {
   std::mutex mutex;
   std::map<const void*, int> shared_attributes;  // by kernel
-  std::map<void*, size_t> allocations;
-  size_t allocated = 0;
   std::map<const void*, std::unique_ptr<KernelCounts>> counts;
 
   ~Globals();
@@ -61,37 +62,41 @@ std::map<uintptr_t, std::string> FunctionNames(const char* file, uintptr_t base)
   return names;
 }
 
-// SAS_EMULATOR_REPORT=file: one tab-separated line per kernel at exit.
+// SAS_EMULATOR_REPORT=file: one tab-separated line per kernel at exit. %p in the name becomes the process's id.
 Globals::~Globals() {
-  const char* path = std::getenv("SAS_EMULATOR_REPORT");
-  if (path == nullptr || counts.empty()) return;
+  const char* setting = std::getenv("SAS_EMULATOR_REPORT");
+  if (setting == nullptr || counts.empty()) return;
+  std::string path = setting;
+  if (const size_t at = path.find("%p"); at != std::string::npos) path.replace(at, 2, std::to_string(getpid()));
   Dl_info library{};
   dladdr(reinterpret_cast<const void*>(&FunctionNames), &library);
   const auto names = FunctionNames(library.dli_fname, reinterpret_cast<uintptr_t>(library.dli_fbase));
-  FILE* file = std::fopen(path, "w");
+  FILE* file = std::fopen(path.c_str(), "w");
   if (file == nullptr) return;
-  std::fprintf(file, "kernel\tlaunches\tproducts\tldmatrix\tconflicts\taccesses\tsectors\tideal_sectors\n");
+  std::fprintf(
+      file,
+      "kernel\tlaunches\tproducts\tldmatrix\tconflicts\taccesses\tsectors\tideal_sectors\tshared_bytes\tthreads\n");
   for (const auto& [kernel, count] : counts) {
     const auto name = names.find(reinterpret_cast<uintptr_t>(kernel));
-    std::fprintf(file, "%s\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\t%llu\n",
-                 name == names.end() ? "?" : name->second.c_str(), static_cast<unsigned long long>(count->launches),
-                 static_cast<unsigned long long>(count->products), static_cast<unsigned long long>(count->matrix_loads),
-                 static_cast<unsigned long long>(count->matrix_conflicts),
-                 static_cast<unsigned long long>(count->global_accesses),
-                 static_cast<unsigned long long>(count->global_sectors),
-                 static_cast<unsigned long long>(count->ideal_sectors));
+    std::string line = name == names.end() ? std::string("unknown") : name->second;
+    for (const uint64_t value :
+         {count->launches, count->products, count->matrix_loads, count->matrix_conflicts, count->global_accesses,
+          count->global_sectors, count->ideal_sectors, count->most_shared_bytes, count->most_threads}) {
+      line.append("\t").append(std::to_string(value));
+    }
+    std::fprintf(file, "%s\n", line.c_str());
   }
   std::fclose(file);
 }
 
-thread_local cudaError_t last_error = cudaSuccess;
-thread_local std::string last_message;
+thread_local cudaError_t last_error = cudaSuccess, explained_error = cudaSuccess;
+thread_local std::string explanation;
 
 }  // namespace
 
 cudaError_t SetFailure(cudaError_t error, std::string message) {
-  last_error = error;
-  last_message = std::move(message);
+  last_error = explained_error = error;
+  explanation = std::move(message);
   return error;
 }
 
@@ -165,7 +170,7 @@ const char* cudaGetErrorName(cudaError_t error) {
   return "cudaErrorUnknown";
 }
 const char* cudaGetErrorString(cudaError_t error) {
-  return error == cudaErrorMemoryAllocation || last_message.empty() ? "emulated device" : last_message.c_str();
+  return error != explained_error || explanation.empty() ? "emulated device" : explanation.c_str();
 }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 
@@ -228,31 +233,11 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
 
 cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
-  Globals& globals = TheGlobals();
-  {
-    const std::lock_guard lock(globals.mutex);
-    if (bytes > MemoryLimit() || globals.allocated + bytes > MemoryLimit()) {
-      return SetFailure(cudaErrorMemoryAllocation, "");
-    }
-  }
-  if (posix_memalign(data, 256, bytes) != 0) return SetFailure(cudaErrorMemoryAllocation, "");
-  memset(*data, 0xff, bytes);
-  const std::lock_guard lock(globals.mutex);
-  globals.allocations[*data] = bytes;
-  globals.allocated += bytes;
-  return cudaSuccess;
+  *data = AllocateDevice(bytes, MemoryLimit());
+  return *data != nullptr ? cudaSuccess : SetFailure(cudaErrorMemoryAllocation, "");
 }
 cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
-  Globals& globals = TheGlobals();
-  {
-    const std::lock_guard lock(globals.mutex);
-    const auto found = globals.allocations.find(data);
-    if (found == globals.allocations.end()) return SetFailure(cudaErrorInvalidValue, "freeing what was not allocated");
-    globals.allocated -= found->second;
-    globals.allocations.erase(found);
-  }
-  std::free(data);
-  return cudaSuccess;
+  return FreeDevice(data) ? cudaSuccess : SetFailure(cudaErrorInvalidValue, "freeing what was not allocated");
 }
 cudaError_t cudaMallocHost(void** data, size_t bytes) {
   *data = std::malloc(bytes);

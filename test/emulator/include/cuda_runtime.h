@@ -45,7 +45,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 
 // threadIdx and its kin: objects whose members read the running thread's state.
 namespace sas::emulator {
-template <const Index3& (*kIndex)(), unsigned Index3::* kMember>
+template <const Index3& (*kIndex)(), unsigned Index3::*kMember>
 struct IndexMember {
   operator unsigned() const { return kIndex().*kMember; }
 };
@@ -69,25 +69,21 @@ inline void __syncthreads() { ::sas::emulator::SyncBlock(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { ::sas::emulator::SyncWarp(mask); }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source) {
-  return ::sas::emulator::Shuffle(mask, value, [=](int) { return source & 31; });
+  return ::sas::emulator::Shuffle("__shfl_sync", mask, value, source & 31);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes) {
-  return ::sas::emulator::Shuffle(mask, value, [=](int lane) { return lane ^ lanes; });
+  return ::sas::emulator::Shuffle("__shfl_xor_sync", mask, value, ::sas::emulator::Current().lane ^ lanes);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned lanes) {
-  return ::sas::emulator::Shuffle(mask, value, [=](int lane) {
-    const int source = lane + static_cast<int>(lanes);
-    return source < 32 ? source : lane;
-  });
+  const int lane = ::sas::emulator::Current().lane, source = lane + static_cast<int>(lanes);
+  return ::sas::emulator::Shuffle("__shfl_down_sync", mask, value, source < 32 ? source : lane);
 }
 template <class T>
 T __shfl_up_sync(unsigned mask, T value, unsigned lanes) {
-  return ::sas::emulator::Shuffle(mask, value, [=](int lane) {
-    const int source = lane - static_cast<int>(lanes);
-    return source >= 0 ? source : lane;
-  });
+  const int lane = ::sas::emulator::Current().lane, source = lane - static_cast<int>(lanes);
+  return ::sas::emulator::Shuffle("__shfl_up_sync", mask, value, source >= 0 ? source : lane);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate) { return ::sas::emulator::Ballot(mask, predicate != 0); }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
@@ -97,7 +93,9 @@ using std::max;
 using std::min;
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline float normcdff(float x) { return static_cast<float>(0.5 * std::erfc(-static_cast<double>(x) * 0.70710678118654752)); }
+inline float normcdff(float x) {
+  return static_cast<float>(0.5 * std::erfc(-static_cast<double>(x) * 0.70710678118654752));
+}
 
 // ---- runtime
 

@@ -1,12 +1,21 @@
 // Runs CUDA kernels on the CPU, so that a fault in a kernel's logic shows without a GPU:
-//   - every thread is a fiber; a warp's collectives (shuffle, ballot, ldmatrix, mma) are exchanges that all 32 lanes must
+//   - every thread is a fiber; a warp's collectives (shuffle, ballot, ldmatrix, mma) are exchanges that all 32 lanes
+//   must
 //     reach together, or the launch fails with the names of the lanes that did not;
-//   - warps run in an order drawn from a seed (SAS_EMULATOR_SEED) and are interrupted at collectives, so that a missing
-//     barrier shows; a barrier fails if a thread has left the kernel;
-//   - asynchronous copies happen only when they are waited for; shared and fresh device memory holds NaN;
-//   - limits of the emulated device (shared memory, threads per block) and the alignment of vector accesses are enforced;
+//   - blocks and warps run in an order drawn from a seed (SAS_EMULATOR_SEED), warps are interrupted at collectives, and
+//   now
+//     and then one is left behind for as long as barriers allow: a missing barrier shows; a barrier fails if a thread
+//     has left the kernel;
+//   - an asynchronous copy turns its target into NaN at once and brings the data when it is waited for; shared and
+//   fresh
+//     device memory holds NaN;
+//   - limits of the emulated device (shared memory, threads per block), the alignment and the bounds of 16-byte
+//   accesses
+//     are enforced; memory is surrounded by guard zones that every launch leaves untouched, or fails;
 //   - bank conflicts and uncoalesced accesses are counted per kernel, for what passes through ptx.cuh
-//     (SAS_EMULATOR_REPORT=1 prints them at exit).
+//     (SAS_EMULATOR_REPORT=file writes them at exit).
+// Not seen: races on plain accesses between two collectives of one warp, races between blocks, reads outside of an
+// allocation by plain accesses (the address sanitizer's build sees those), rounding inside a tensor-core product.
 #pragma once
 
 #include <array>
@@ -16,8 +25,19 @@
 
 namespace sas::emulator {
 
+constexpr int kWarp = 32;
+
 struct Index3 {
   unsigned x, y, z;
+};
+
+struct KernelCounts {
+  uint64_t launches = 0;
+  uint64_t matrix_loads = 0, matrix_conflicts = 0;   // 8-row phases, extra cycles they take
+  uint64_t global_accesses = 0;                      // warp-wide 16-byte accesses to device memory
+  uint64_t global_sectors = 0, ideal_sectors = 0;    // 32-byte sectors they touch, and would if contiguous
+  uint64_t products = 0;                             // mma
+  uint64_t most_shared_bytes = 0, most_threads = 0;  // of a block, over all launches
 };
 
 // The running block, as its threads see it.
@@ -25,6 +45,7 @@ struct Block {
   Index3 index, size, grid;
   unsigned char* shared;
   size_t shared_bytes;
+  KernelCounts* counts;
 };
 
 // A copy that has been asked for and not waited for.
@@ -41,7 +62,8 @@ struct Thread {
   int lane;
   const Block* block;
   std::vector<PendingCopy> copies;
-  int open_group = 0;  // the group that copies are added to
+  int open_group = 0;                 // the group that copies are added to
+  std::vector<const void*> accesses;  // 16-byte accesses to device memory since the last collective
 };
 
 extern thread_local Thread* current;
@@ -52,26 +74,29 @@ inline Thread& Current() { return *current; }
 
 void SyncBlock();
 
-// What a lane brings to a collective: all lanes of the warp call with the same `name`; the last to arrive runs `perform` with
-// every lane's `operand` in order of lanes.
-using Operands = std::array<void*, 32>;
-void Exchange(const char* name, void* operand, void (*perform)(const Operands&));
+// What a lane brings to a collective: all lanes of the warp call with the same `perform`; the last to arrive runs it
+// with every lane's `operand` in order of lanes.
+using Operands = std::array<void*, kWarp>;
+using Perform = void (*)(const Operands&);
+void Exchange(const char* name, void* operand, Perform perform);
 
 void CheckMask(const char* name, unsigned mask);
 void SyncWarp(unsigned mask);
 unsigned Ballot(unsigned mask, bool predicate);
 
-template <class T, class Source>
-T Shuffle(unsigned mask, T value, Source source) {
+// `source` is the lane to read from.
+template <class T>
+T Shuffle(const char* name, unsigned mask, T value, int source) {
   struct Operand {
     T in, out;
-    Source source;
+    int source;
   } operand{value, value, source};
-  CheckMask("shuffle", mask);
-  Exchange("shuffle", &operand, [](const Operands& operands) {
-    for (int lane = 0; lane < 32; ++lane) {
-      Operand& own = *static_cast<Operand*>(operands[lane]);
-      own.out = static_cast<const Operand*>(operands[own.source(lane)])->in;
+  CheckMask(name, mask);
+  if (source < 0 || source >= kWarp) Fail("%s from lane %d", name, source);
+  Exchange(name, &operand, [](const Operands& operands) {
+    for (void* each : operands) {
+      Operand& own = *static_cast<Operand*>(each);
+      own.out = static_cast<const Operand*>(operands[static_cast<size_t>(own.source)])->in;
     }
   });
   return operand.out;
@@ -83,21 +108,15 @@ void CopyAsyncCommit();
 void CopyAsyncWait(int pending);
 
 // ---- checks and counts
-enum class Access { kMatrixLoad, kVectorLoad, kVectorStore, kCopy };
-// One access of 16 bytes by the running lane; accesses of a warp's lanes between two collectives are taken together, first
-// with first, second with second.
-void CountVector(const void* address, Access access);
+// One access of 16 bytes by the running lane to shared or device memory; accesses of a warp's lanes between two
+// collectives are taken together, first with first, second with second.
+void CountVector(const void* address);
 // The row addresses of one ldmatrix of `matrices` 8x16-byte matrices.
 void CountMatrixRows(const Operands& addresses, int matrices);
 bool InShared(const void* address, size_t bytes);
+inline KernelCounts& Counts() { return *Current().block->counts; }
 
-struct KernelCounts {
-  uint64_t launches = 0;
-  uint64_t matrix_loads = 0, matrix_conflicts = 0;  // 8-row phases, extra cycles they take
-  uint64_t global_accesses = 0;                     // warp-wide 16-byte accesses to device memory
-  uint64_t global_sectors = 0, ideal_sectors = 0;   // 32-byte sectors they touch, and would if contiguous
-  uint64_t products = 0;                            // mma
-};
-KernelCounts& Counts();  // of the running kernel
+// c [16, 8] += a [16, depth] b [depth, 8], all row-major, each sum exact and rounded towards zero once.
+void MultiplyTile(int depth, const float* a, const float* b, float* c);
 
 }  // namespace sas::emulator

@@ -15,7 +15,9 @@ inline unsigned char* SharedMemory() { return emulator::Current().block->shared;
 
 // ---- asynchronous copies
 
-inline void CopyAsync16(void* shared, const void* global, bool valid) { emulator::CopyAsync(shared, global, 16, valid); }
+inline void CopyAsync16(void* shared, const void* global, bool valid) {
+  emulator::CopyAsync(shared, global, 16, valid);
+}
 inline void CopyAsyncCommit() { emulator::CopyAsyncCommit(); }
 template <int kPending>
 inline void CopyAsyncWait() {
@@ -25,11 +27,11 @@ inline void CopyAsyncWait() {
 // ---- 16-byte accesses
 
 inline uint4 Load16(const void* pointer) {
-  emulator::CountVector(pointer, emulator::Access::kVectorLoad);
+  emulator::CountVector(pointer);
   return *static_cast<const uint4*>(pointer);
 }
 inline void Store16(void* pointer, uint4 value) {
-  emulator::CountVector(pointer, emulator::Access::kVectorStore);
+  emulator::CountVector(pointer);
   *static_cast<uint4*>(pointer) = value;
 }
 
@@ -81,64 +83,52 @@ inline void LoadMatrix2Transposed(uint32_t (&r)[2], const void* row) { EmulatedL
 
 // ---- products
 
-// `sum` rounded towards zero, as the tensor core leaves its sums.
-inline float Truncated(double sum) {
-  const float nearest = static_cast<float>(sum);
-  if (!(std::fabs(nearest) <= 3.402823466e38f) || std::fabs(static_cast<double>(nearest)) <= std::fabs(sum)) {
-    return nearest;
-  }
-  return std::nextafterf(nearest, 0.0f);
-}
-
-// c [16, 8] += a [16, K] b [K, 8]. kK / 8 elements share a register.
+// c [16, 8] += a [16, kK] b [kK, 8]. kK / 8 elements share a register.
 template <int kK, class Decode>
-inline void EmulatedMma(const char* name, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Decode) {
+inline void EmulatedMma(const char* name, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Operand {
     float* c;
     const uint32_t *a, *b;
   } operand{c, a, b};
   emulator::Exchange(name, &operand, [](const emulator::Operands& operands) {
     constexpr int kPacked = kK / 8;
-    double left[16][kK], right[kK][8];
+    float left[16][kK], right[kK][8], sums[16][8];
     for (int lane = 0; lane < 32; ++lane) {
       const Operand& own = *static_cast<const Operand*>(operands[lane]);
       const int g = lane / 4, t = lane % 4;
       for (int part = 0; part < kPacked; ++part) {
-        for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][kPacked * t + part + i / 2 * (kK / 2)] = Decode::At(own.a[i], part);
-        for (int i = 0; i < 2; ++i) right[kPacked * t + part + i * (kK / 2)][g] = Decode::At(own.b[i], part);
+        const int k = kPacked * t + part;
+        for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][k + i / 2 * (kK / 2)] = Decode::At(own.a[i], part);
+        for (int i = 0; i < 2; ++i) right[k + i * (kK / 2)][g] = Decode::At(own.b[i], part);
       }
+      for (int i = 0; i < 4; ++i) sums[g + i / 2 * 8][2 * t + i % 2] = own.c[i];
     }
-    for (int row = 0; row < 16; ++row) {
-      double sum[8];
-      const int first = row % 8 * 4, offset = row / 8 * 2;
-      for (int j = 0; j < 8; ++j) sum[j] = static_cast<const Operand*>(operands[first + j / 2])->c[offset + j % 2];
-      for (int k = 0; k < kK; ++k) {
-        for (int j = 0; j < 8; ++j) sum[j] += left[row][k] * right[k][j];
-      }
-      for (int j = 0; j < 8; ++j) {
-        static_cast<const Operand*>(operands[first + j / 2])->c[offset + j % 2] = Truncated(sum[j]);
-      }
+    emulator::MultiplyTile(kK, &left[0][0], &right[0][0], &sums[0][0]);
+    for (int lane = 0; lane < 32; ++lane) {
+      const int g = lane / 4, t = lane % 4;
+      float* result = static_cast<const Operand*>(operands[lane])->c;
+      for (int i = 0; i < 4; ++i) result[i] = sums[g + i / 2 * 8][2 * t + i % 2];
     }
     ++emulator::Counts().products;
   });
 }
 struct DecodeBF16 {
-  static double At(uint32_t r, int part) { return ToFloat(BFloat16{static_cast<uint16_t>(r >> 16 * part)}); }
+  static float At(uint32_t r, int part) { return ToFloat(BFloat16{static_cast<uint16_t>(r >> 16 * part)}); }
 };
 struct DecodeF16 {
-  static double At(uint32_t r, int part) { return ToFloat(Float16{static_cast<uint16_t>(r >> 16 * part)}); }
+  static float At(uint32_t r, int part) { return ToFloat(Float16{static_cast<uint16_t>(r >> 16 * part)}); }
 };
 struct DecodeTf32 {
-  static double At(uint32_t r, int) { return sas::BitsToFloat(r & 0xffffe000u); }  // the lowest bits are not read
+  static float At(uint32_t r, int) { return sas::BitsToFloat(r & 0xffffe000u); }  // the lowest bits are not read
 };
 inline void MmaBF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<16>("mma.bf16", c, a, b, DecodeBF16{});
+  EmulatedMma<16, DecodeBF16>("mma.bf16", c, a, b);
 }
 inline void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<16>("mma.f16", c, a, b, DecodeF16{});
+  EmulatedMma<16, DecodeF16>("mma.f16", c, a, b);
 }
 inline void MmaTf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<8>("mma.tf32", c, a, b, DecodeTf32{});
+  EmulatedMma<8, DecodeTf32>("mma.tf32", c, a, b);
 }
 
 // ---- conversions
@@ -147,8 +137,9 @@ inline uint32_t FloatBits(float value) { return sas::FloatBits(value); }
 inline float BitsToFloat(uint32_t bits) { return sas::BitsToFloat(bits); }
 
 inline uint32_t RoundToTf32(float value) {
-  const uint32_t bits = FloatBits(value);
-  return (bits & 0x7f800000u) == 0x7f800000u ? bits & 0xffffe000u : (bits + 0x1000u) & 0xffffe000u;
+  const uint32_t bits = FloatBits(value), magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return 0x7fffffffu;  // NaN
+  return magnitude == 0x7f800000u ? bits : (bits + 0x1000u) & 0xffffe000u;
 }
 
 inline float Widen(float value) { return value; }
@@ -177,6 +168,9 @@ inline uint32_t ReluPacked(uint32_t pair) {
   return result;
 }
 
-inline float Exp2(float x) { return std::exp2(x); }
+inline float Exp2(float x) {
+  const float result = std::exp2(x);
+  return result < 0x1p-126f ? 0.0f : result;
+}
 
 }  // namespace sas::cuda

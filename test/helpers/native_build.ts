@@ -1,0 +1,20 @@
+/** Builds CMake targets of this repository in a folder of their own under build/. */
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+export const root = resolve(import.meta.dirname, '../..');
+
+/** Configures build/`folder` if it is new, builds `target` and returns the folder that holds it. */
+export function buildTarget(folder: string, target: string, definitions: Record<string, string> = {}): string {
+  const build = join(root, 'build', folder);
+  const run = (command: string, args: readonly string[]) =>
+    execFileSync(command, args, { cwd: root, encoding: 'utf8', stdio: 'pipe', maxBuffer: 1 << 28 });
+  if (!existsSync(join(build, 'CMakeCache.txt'))) {
+    const cmakeJs = join(root, 'node_modules/cmake-js/bin/cmake-js');
+    const options = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);
+    run(process.execPath, [cmakeJs, 'configure', '--out', build, ...options]);
+  }
+  run('cmake', ['--build', build, '--target', target, '--parallel', '2']);
+  return build;
+}
