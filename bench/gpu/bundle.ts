@@ -137,7 +137,9 @@ async function main(): Promise<void> {
     return;
   }
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    throw new Error(`the bundle is for x86-64 Linux and holds this machine's Node, which is for ${process.platform}-${process.arch}`);
+    throw new Error(
+      `the bundle is for x86-64 Linux and holds this machine's Node, which is for ${process.platform}-${process.arch}`,
+    );
   }
   const built = join(root, 'build/cuda/Release/sas_attention.node');
   const addon = values.binding
@@ -156,7 +158,8 @@ async function main(): Promise<void> {
 
   await bundleScripts(out);
   for (const name of FIXTURES) copyFileSync(join(root, 'test/fixtures', name), join(out, 'js/fixtures', name));
-  for (const name of ['sas_torch.py', 'rivals.py']) copyFileSync(join(root, 'bench/peers', name), join(out, 'peers', name));
+  for (const name of ['sas_torch.py', 'rivals.py'])
+    copyFileSync(join(root, 'bench/peers', name), join(out, 'peers', name));
   for (const [from, to] of [
     [addon, 'sas_attention.node'],
     [join(root, 'bench/gpu/run.sh'), 'run.sh'],

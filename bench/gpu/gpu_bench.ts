@@ -7,11 +7,18 @@
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { listDevices } from 'sas-attention';
 import type { Assignment, Bounds, Message, Row } from './bench_worker.js';
 import { type Float, GROUPS } from './gpu_cases.js';
 import { type Limits, runJob, secondsOption, toJson } from './jobs.js';
-import { readManifest } from './manifest.js';
+import { origin } from './manifest.js';
+
+/** A case without a number. */
+export interface Failure {
+  readonly case: string;
+  readonly dtype: Float;
+  readonly length: number;
+  readonly reason: string;
+}
 
 const PATIENCE = 40; // seconds per case
 const worker = fileURLToPath(new URL('./bench_worker.mjs', import.meta.url));
@@ -28,12 +35,6 @@ const limits: Limits = { deadline: start + 1000 * secondsOption('seconds', value
 const timing = values.quick ? { samples: 5, minSeconds: 0.02 } : { samples: 9, minSeconds: 0.03 };
 const dtypes: readonly Float[] = values.quick ? ['bf16'] : ['bf16', 'f16', 'f32'];
 
-interface Failure {
-  readonly case: string;
-  readonly dtype: Float;
-  readonly length: number;
-  readonly reason: string;
-}
 const rows: Row[] = [];
 const failures: Failure[] = [];
 const notRun: Omit<Failure, 'reason'>[] = [];
@@ -68,10 +69,10 @@ for (const dtype of dtypes) {
 }
 
 const seconds = (performance.now() - start) / 1000;
-const device = listDevices().find(({ id }) => id === process.env.SAS_DEVICE);
-const result = { date: new Date().toISOString(), manifest: readManifest(), device, seconds, bounds, rows, failures, notRun };
+const result = { ...origin(), seconds, ...(bounds && { bounds }), rows, failures, notRun };
 writeFileSync(values.out, toJson(result));
-for (const { case: name, dtype, length, reason } of failures) console.log(`FAIL ${name} ${dtype} T=${length}: ${reason}`);
+for (const { case: name, dtype, length, reason } of failures)
+  console.log(`FAIL ${name} ${dtype} T=${length}: ${reason}`);
 const counts = `${rows.length} measured, ${failures.length} failed, ${notRun.length} not run`;
 console.log(`bench: ${counts}, ${seconds.toFixed(0)} s`);
 process.exitCode = rows.length === 0 ? 1 : 0;

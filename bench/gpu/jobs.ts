@@ -55,7 +55,8 @@ export function runJob<Message>(
       clearTimeout(stalled);
       clearTimeout(late);
       const how = signal ? `ended by ${signal}` : `exit code ${code}`;
-      ending ??= code === 0 ? { kind: 'done', detail: '' } : { kind: 'crashed', detail: `${how}. ${errors.trim()}`.trim() };
+      ending ??=
+        code === 0 ? { kind: 'done', detail: '' } : { kind: 'crashed', detail: `${how}. ${errors.trim()}`.trim() };
       resolve(ending);
     });
   });

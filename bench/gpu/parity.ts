@@ -7,9 +7,8 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { listDevices } from '../../lib/index.js';
 import { drain, type Limits, runJob, secondsOption, toJson } from './jobs.js';
-import { readManifest } from './manifest.js';
+import { origin } from './manifest.js';
 import type { Assignment, Message, Worst } from './parity_worker.js';
 
 /** Not in the bundle, by name. */
@@ -42,7 +41,9 @@ async function list(file: string, limits: Limits): Promise<Case[]> {
     if (message.kind === 'list') names = message.tests;
   });
   if (names.length === 0) {
-    return [{ file, index: -1, name: 'cannot be loaded', state: 'failed', message: `${ending.kind}: ${ending.detail}` }];
+    return [
+      { file, index: -1, name: 'cannot be loaded', state: 'failed', message: `${ending.kind}: ${ending.detail}` },
+    ];
   }
   return names.map((name, index): Case => {
     const reason = SKIPPED[name];
@@ -131,8 +132,15 @@ async function main(): Promise<void> {
   cases.sort((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.index - b.index);
 
   // One part of every file, then the next of every file: whatever the budget, every op gets its share of it.
-  const chosen = cases.filter((item) => item.state === 'not run' && `${item.file} > ${item.name}`.includes(values.only));
-  const parts = files.map((file) => deal(chosen.filter((item) => item.file === file), width));
+  const chosen = cases.filter(
+    (item) => item.state === 'not run' && `${item.file} > ${item.name}`.includes(values.only),
+  );
+  const parts = files.map((file) =>
+    deal(
+      chosen.filter((item) => item.file === file),
+      width,
+    ),
+  );
   const queue = Array.from({ length: width }, (_, part) => parts.map((ofFile) => ofFile[part] ?? []))
     .flat()
     .filter((part) => part.length > 0);
@@ -143,9 +151,7 @@ async function main(): Promise<void> {
   const [passed, failed, skipped, notRun] = [count('passed'), count('failed'), count('skipped'), count('not run')];
   const seconds = (performance.now() - start) / 1000;
   const result = {
-    date: new Date().toISOString(),
-    manifest: readManifest(),
-    device: listDevices().find((device) => device.id === process.env.SAS_DEVICE),
+    ...origin(),
     seconds,
     counts: { passed, failed, skipped, notRun },
     failures: cases.filter((item) => item.state === 'failed'),

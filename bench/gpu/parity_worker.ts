@@ -55,8 +55,9 @@ const config: VitestRunnerConfig = {
 
 /** A test's fault in words; stack traces point into bundled code and say nothing more. */
 const failureOf = (test: Test): string =>
-  (test.result?.errors ?? []).map(({ name, message }) => (name === 'AssertionError' ? message : `${name}: ${message}`)).join('\n') ||
-  'failed without a message';
+  (test.result?.errors ?? [])
+    .map(({ name, message }) => (name === 'AssertionError' ? message : `${name}: ${message}`))
+    .join('\n') || 'failed without a message';
 
 const runner: VitestRunner = {
   config,
@@ -91,7 +92,10 @@ if (tests === undefined) {
   const [collected] = await collectTests([path], runner);
   const fault = faultOf(collected?.result);
   if (fault) throw new Error(fault);
-  await report({ kind: 'list', tests: getTests(collected ?? []).map((test) => getTestName(test, ' > ')) } satisfies Message);
+  await report({
+    kind: 'list',
+    tests: getTests(collected ?? []).map((test) => getTestName(test, ' > ')),
+  } satisfies Message);
 } else {
   const [ran] = await startTests([path], runner);
   await reportWorst();

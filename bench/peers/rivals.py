@@ -38,19 +38,31 @@ def stored(entry):
     return torch.tensor(values, dtype=torch.float64).reshape(entry["shape"])
 
 
+def read_safetensors(path):
+    """Tensors of a float32 file, in float64."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(content[8:start]).items():
+        first, last = entry["data_offsets"]
+        values = torch.frombuffer(bytearray(content[start + first : start + last]), dtype=torch.float32)
+        tensors[name] = values.reshape(entry["shape"]).double()
+    return tensors
+
+
 def relative_error(actual, reference, scale=None):
     """Absolute where `scale`, by default the reference's norm, is 0. NaN fails every comparison with a limit."""
     scale = (reference.norm() if scale is None else scale).item()
     return (actual - reference).norm().item() / (scale or 1.0)
 
 
-def check_case(case, limit=1e-12):
-    """Output and every gradient of one stored case, computed by PyTorch in float64 from equations written down separately."""
+def check_case(case, parameters=None, limit=1e-12):
+    """Output and every gradient of one stored case; its parameters are among its inputs unless given."""
     options, inputs = case["options"], {name: stored(value) for name, value in case["inputs"].items()}
     names = ("heads", "headDim", "simHeads", "simHeadDim", "kernelSize", "causal")
     module = SasAttention(*(options[name] for name in names), scale=options.get("scale")).double()
     activations = {name: inputs.pop(name).requires_grad_() for name in ("q", "k", "v")}
-    module.load_state_dict(inputs)  # also: exactly these names and shapes
+    module.load_state_dict(parameters or inputs)  # also: exactly these names and shapes
     output = module(*activations.values())
     wanted = {**activations, **dict(module.named_parameters())}
     gradients = torch.autograd.grad(output, list(wanted.values()), stored(case["gradOutput"]))
@@ -68,10 +80,12 @@ def check_module():
     folder = next((path for path in FIXTURES if (path / "sas.json").exists()), None)
     if folder is None:
         return f"there are no fixtures in {' or '.join(map(str, FIXTURES))}"
-    cases = json.loads((folder / "sas.json").read_text()) + [json.loads((folder / "sas_torch_state.json").read_text())]
+    cases = [(case, None) for case in json.loads((folder / "sas.json").read_text())]
+    state = read_safetensors(folder / "sas_torch_state.safetensors")
+    cases.append((json.loads((folder / "sas_torch_state.json").read_text()), state))
     worst = 0.0
-    for number, case in enumerate(cases):
-        wrong, largest = check_case(case)
+    for number, (case, parameters) in enumerate(cases):
+        wrong, largest = check_case(case, parameters)
         if wrong:
             return f"case {number}: relative errors {wrong}"
         worst = max(worst, largest)
