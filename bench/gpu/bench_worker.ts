@@ -1,13 +1,15 @@
 /** Times one group of cases in one dtype and reports each as it is measured. */
 import { type Device, getDevice, ops, SasError, scope, Tensor } from 'sas-attention';
 import { type Spread, spread, time } from '../micro/timing.js';
-import { type Float, type GpuCase, GROUPS, type Own, type Prepared } from './gpu_cases.js';
+import { type Float, type GpuCase, groupsOf, type Own, type Prepared } from './gpu_cases.js';
 import { report, workerArgument } from './jobs.js';
 
 export interface Assignment {
-  /** A name in GROUPS; absent: what bounds the device, its product and copy rates. */
+  /** A name in groupsOf(tokens); absent: what bounds the device, its product and copy rates. */
   readonly group?: string;
   readonly dtype: Float;
+  /** Of a batch. */
+  readonly tokens: number;
   readonly samples: number;
   /** Shortest sample in seconds; faster work is repeated inside one sample. */
   readonly minSeconds: number;
@@ -123,7 +125,7 @@ async function main(): Promise<void> {
     await send({ kind: 'bounds', bounds: await measureBounds(device, assignment) });
     return;
   }
-  for (const item of GROUPS[assignment.group] ?? []) {
+  for (const item of groupsOf(assignment.tokens)[assignment.group] ?? []) {
     await send({ kind: 'begin', case: item.name, length: item.length });
     try {
       await send({ kind: 'row', row: await measureCase(item, device, assignment) });

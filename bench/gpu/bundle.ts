@@ -78,7 +78,7 @@ async function bundleScripts(out: string): Promise<void> {
     absWorkingDir: root,
     entryPoints: Object.fromEntries([
       ...PROGRAMS.map((name) => [`run/${name}`, `bench/gpu/${name}.ts`]),
-      ...tests.map((name) => [`parity/${name.slice(0, -'.ts'.length)}`, `test/parity/${name}`]),
+      ...tests.map((name) => [`parity/${name.slice(0, -'.test.ts'.length)}`, `test/parity/${name}`]),
     ]),
     outdir: join(out, 'js'),
     outExtension: { '.js': '.mjs' },

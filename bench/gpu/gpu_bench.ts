@@ -1,14 +1,14 @@
 /**
  * Times the ops on the device that SAS_DEVICE names, within a time budget:
- *   node gpu_bench.mjs --out FILE [--seconds N] [--quick]
- * What cannot be measured is listed with its reason, what there was no time for is listed too. Exit code 1 if nothing was
+ *   node gpu_bench.mjs --out FILE [--seconds N] [--quick] [--tokens N]
+ * --tokens is the size of a batch. What cannot be measured is listed with its reason, what there was no time for is listed too. Exit code 1 if nothing was
  * measured.
  */
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Assignment, Bounds, Message, Row } from './bench_worker.js';
-import { type Float, GROUPS } from './gpu_cases.js';
+import { type Float, groupsOf, TOKENS } from './gpu_cases.js';
 import { type Limits, runJob, secondsOption, toJson } from './jobs.js';
 import { origin } from './manifest.js';
 
@@ -28,10 +28,15 @@ const { values } = parseArgs({
     out: { type: 'string', default: 'bench.json' },
     seconds: { type: 'string', default: '600' },
     quick: { type: 'boolean', default: false },
+    tokens: { type: 'string', default: String(TOKENS) },
   },
 });
 const start = performance.now();
 const limits: Limits = { deadline: start + 1000 * secondsOption('seconds', values.seconds), patience: PATIENCE };
+const tokens = Number(values.tokens);
+if (!(Number.isInteger(tokens) && tokens > 0))
+  throw new Error(`--tokens ${values.tokens}: expected a positive integer`);
+const groups = groupsOf(tokens);
 const timing = values.quick ? { samples: 5, minSeconds: 0.02 } : { samples: 9, minSeconds: 0.03 };
 const dtypes: readonly Float[] = values.quick ? ['bf16'] : ['bf16', 'f16', 'f32'];
 
@@ -42,13 +47,13 @@ let bounds: Bounds | undefined;
 
 /** One group in one process; what the process did not come to is noted. */
 async function runGroup(group: string | undefined, dtype: Float): Promise<void> {
-  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : (GROUPS[group] ?? [])).map((item) => ({
+  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : (groups[group] ?? [])).map((item) => ({
     case: item.name,
     dtype,
     length: item.length,
   }));
   let running: Omit<Failure, 'reason'> | undefined;
-  const assignment: Assignment = { ...(group !== undefined && { group }), dtype, ...timing };
+  const assignment: Assignment = { ...(group !== undefined && { group }), dtype, tokens, ...timing };
   const ending = await runJob<Message>(worker, assignment, limits, (message) => {
     if (message.kind === 'begin') running = waiting.shift();
     if (message.kind === 'begin') return;
@@ -65,7 +70,7 @@ async function runGroup(group: string | undefined, dtype: Float): Promise<void> 
 
 await runGroup(undefined, 'f32');
 for (const dtype of dtypes) {
-  for (const group of Object.keys(GROUPS)) await runGroup(group, dtype);
+  for (const group of Object.keys(groups)) await runGroup(group, dtype);
 }
 
 const seconds = (performance.now() - start) / 1000;

@@ -27,28 +27,34 @@ export interface GpuCase {
 export type Own = <Item extends { dispose(): void }>(item: Item) => Item;
 
 const { heads: H, headDim: D, simHeads: S, simHeadDim: E } = REFERENCE;
-const TOKENS = 32768; // a batch: 64 sequences of 512
-const NAIVE_TOKENS = 4096;
+/** A batch: 64 sequences of 512. */
+export const TOKENS = 32768;
+/** The naive ops get this part of a batch: they keep whole matrices of scores. */
+const NAIVE_PART = 1 / 8;
 
 const elementSize = (dtype: Float) => (dtype === 'f32' ? 4 : 2);
 const inScope = (body: () => void) => () => scope(body);
-/** `largest` and halves of it. */
-const batchesFrom = (largest: number) => Array.from({ length: Math.log2(largest) + 1 }, (_, i) => largest / 2 ** i);
+/** The batch of `tokens`, and halves of it down to 1. */
+function batchesOf(tokens: number, length: number): number[] {
+  const batches = [Math.max(1, Math.floor(tokens / length))];
+  for (let last = batches[0] ?? 1; last > 1; batches.push(last)) last = Math.floor(last / 2);
+  return batches;
+}
 
 let seed = 0;
 const randn = (own: Own, shape: readonly number[], dtype: Float) => own(Tensor.randn(shape, { seed: ++seed, dtype }));
 
-function expandCases(implementation: 'fused' | 'naive'): GpuCase[] {
+function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase[] {
   const { expand, expandBackward } = implementation === 'fused' ? ops : ops.naive;
   const prefix = implementation === 'fused' ? 'expand' : 'naive expand';
-  const batches = batchesFrom((implementation === 'fused' ? TOKENS : NAIVE_TOKENS) / 512);
+  const batches = batchesOf(tokens, 512);
   return [true, false].flatMap((features): GpuCase[] => {
     const kind = features ? 'Q' : 'V';
     const width = features ? E : D;
     const inputs = (batch: number, dtype: Float, own: Own) => {
       const weights = expandWeights(features);
       for (const weight of Object.values(weights)) own(weight);
-      return { x: randn(own, [batch, 512, H, D], dtype), weights, tokens: 512 * batch };
+      return { x: randn(own, [batch, 512, H, D], dtype), weights, rows: 512 * batch };
     };
     const flops = FLOPS.headExpansion + (features ? FLOPS.featureExpansion : 0);
     return [
@@ -57,10 +63,10 @@ function expandCases(implementation: 'fused' | 'naive'): GpuCase[] {
         length: 512,
         batches,
         prepare(batch, dtype, own) {
-          const { x, weights, tokens } = inputs(batch, dtype, own);
+          const { x, weights, rows } = inputs(batch, dtype, own);
           return {
-            flops: tokens * flops,
-            bytes: tokens * (H * D + S * width) * elementSize(dtype),
+            flops: rows * flops,
+            bytes: rows * (H * D + S * width) * elementSize(dtype),
             run: inScope(() => void expand(x, weights)),
           };
         },
@@ -70,11 +76,11 @@ function expandCases(implementation: 'fused' | 'naive'): GpuCase[] {
         length: 512,
         batches,
         prepare(batch, dtype, own) {
-          const { x, weights, tokens } = inputs(batch, dtype, own);
+          const { x, weights, rows } = inputs(batch, dtype, own);
           const gradOutput = randn(own, [batch, 512, S, width], dtype);
           return {
-            flops: 2 * tokens * flops,
-            bytes: tokens * (S * width + 2 * H * D) * elementSize(dtype),
+            flops: 2 * rows * flops,
+            bytes: rows * (S * width + 2 * H * D) * elementSize(dtype),
             run: inScope(() => void expandBackward(gradOutput, x, weights)),
           };
         },
@@ -83,10 +89,10 @@ function expandCases(implementation: 'fused' | 'naive'): GpuCase[] {
   });
 }
 
-function attentionCases(implementation: 'fused' | 'naive', length: number): GpuCase[] {
+function attentionCases(implementation: 'fused' | 'naive', length: number, tokens: number): GpuCase[] {
   const { attention, attentionBackward } = implementation === 'fused' ? ops : ops.naive;
   const prefix = implementation === 'fused' ? 'attention' : 'naive attention';
-  const batches = batchesFrom((implementation === 'fused' ? TOKENS : NAIVE_TOKENS) / length);
+  const batches = batchesOf(tokens, length);
   const inputs = (batch: number, dtype: Float, own: Own) => {
     const [q, k] = [randn(own, [batch, length, S, E], dtype), randn(own, [batch, length, S, E], dtype)];
     return { q, k, v: randn(own, [batch, length, S, D], dtype) };
@@ -128,14 +134,14 @@ function attentionCases(implementation: 'fused' | 'naive', length: number): GpuC
   ];
 }
 
-function linearCases(width: number, outWidth: number): GpuCase[] {
+function linearCases(width: number, outWidth: number, tokens: number): GpuCase[] {
   const inputs = (batch: number, dtype: Float, own: Own) => ({
     x: randn(own, [batch, 512, width], dtype),
     weight: randn(own, [outWidth, width], 'f32'),
     rows: 512 * batch,
   });
   const flops = 2 * width * outWidth;
-  const batches = batchesFrom(TOKENS / 512);
+  const batches = batchesOf(tokens, 512);
   return [
     {
       name: `linear ${width}->${outWidth} forward`,
@@ -168,13 +174,13 @@ function linearCases(width: number, outWidth: number): GpuCase[] {
   ];
 }
 
-function moduleCases(length: number): GpuCase[] {
+function moduleCases(length: number, tokens: number): GpuCase[] {
   const inputs = (batch: number, dtype: Float, own: Own) => {
     const [q, k, v] = [1, 2, 3].map(() => randn(own, [batch, length, H, D], dtype)) as [Tensor, Tensor, Tensor];
     return { module: own(new SasAttention({ ...REFERENCE, dtype })), q, k, v };
   };
   const { dense, attention } = moduleFlops(length);
-  const batches = batchesFrom(TOKENS / length);
+  const batches = batchesOf(tokens, length);
   return [
     {
       name: 'SasAttention forward',
@@ -208,10 +214,10 @@ function moduleCases(length: number): GpuCase[] {
 }
 
 /** Each group runs in a process of its own; the order is that of importance, for when time runs out. */
-export const GROUPS: Readonly<Record<string, readonly GpuCase[]>> = {
-  attention: [512, 1024, 2048].flatMap((length) => attentionCases('fused', length)),
-  expand: expandCases('fused'),
-  SasAttention: moduleCases(512),
-  linear: [...linearCases(H * D, H * D), ...linearCases(H * D, 4 * H * D)],
-  naive: [...attentionCases('naive', 512), ...expandCases('naive')],
-};
+export const groupsOf = (tokens: number): Readonly<Record<string, readonly GpuCase[]>> => ({
+  attention: [512, 1024, 2048].flatMap((length) => attentionCases('fused', length, tokens)),
+  expand: expandCases('fused', tokens),
+  SasAttention: moduleCases(512, tokens),
+  linear: [...linearCases(H * D, H * D, tokens), ...linearCases(H * D, 4 * H * D, tokens)],
+  naive: [...attentionCases('naive', 512, tokens * NAIVE_PART), ...expandCases('naive', tokens * NAIVE_PART)],
+});

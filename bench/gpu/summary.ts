@@ -164,11 +164,11 @@ function parityText(parity: Parity | undefined): string[] {
     `  ${group}`,
     `${checks} checks`,
     `${((100 * Number(error)) / Number(limit)).toFixed(0)}% of the limit`,
-    label,
+    label.slice(label.indexOf(':') + 2),
   ]);
   return [
     `parity: ${passed} passed, ${failed} failed, ${skipped} skipped, ${notRun} not run`,
-    ...(worst.length > 0 ? ['closest to its limit, by op and dtype:', columns(worst, 1)] : []),
+    ...(worst.length > 0 ? ['closest to its limit, by op and dtype:', columns(worst, 4)] : []),
     ...parity.failures.map(({ file, name, message }) => `FAIL ${file} > ${name}: ${message.split('\n')[0]}`),
   ];
 }
