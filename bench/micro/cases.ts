@@ -32,12 +32,18 @@ export const FLOPS = {
     heads * length * (width + valueWidth),
 };
 
+/** FLOPs of the whole module forward, per token: the dense parts (backward: twice) and attention (backward: 2.5 times). */
+export const moduleFlops = (length: number) => ({
+  dense: 3 * FLOPS.headExpansion + 2 * FLOPS.featureExpansion + FLOPS.outputProjection,
+  attention: FLOPS.attention(S, length, E, D),
+});
+
 let seed = 0;
 /** Inputs live as long as the process: the cases are few and small. */
 const randn = (shape: readonly number[], dtype: DType = 'f32') => Tensor.randn(shape, { seed: ++seed, dtype });
 const inScope = (body: () => void) => () => scope(body);
 
-function expandWeights(features: boolean, scale = 0.1): ops.ExpandWeights {
+export function expandWeights(features: boolean, scale = 0.1): ops.ExpandWeights {
   const weight = (...shape: number[]) =>
     Tensor.from(
       Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => scale * Math.sin(i * 12.9898)),
@@ -196,8 +202,8 @@ function moduleCases(length: number): Case[] {
     ops.naive.attentionBackward(grad.gradX.reshape([1, length, H, D]), { q: x, k: y, v: z, ...attended });
   };
 
-  const dense = length * (3 * FLOPS.headExpansion + 2 * FLOPS.featureExpansion + FLOPS.outputProjection);
-  const flops = 3 * dense + 3.5 * length * FLOPS.attention(S, length, E, D);
+  const { dense, attention } = moduleFlops(length);
+  const flops = length * (3 * dense + 3.5 * attention);
   const mhaFlops = 3 * length * FLOPS.outputProjection + 3.5 * length * FLOPS.attention(H, length, D, D);
   return [
     {

@@ -41,7 +41,8 @@ export function spread(values: readonly number[]): Spread {
   return { median: quantile(sorted, 0.5), low: quantile(sorted, 0.1), high: quantile(sorted, 0.9) };
 }
 
-async function time(candidate: Candidate, repeats: number, device: Device): Promise<number> {
+/** Seconds per run of `repeats` runs enqueued together; waits only at the end. */
+export async function time(candidate: Pick<Candidate, 'run'>, repeats: number, device: Device): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < repeats; ++i) candidate.run();
   await device.synchronize();

@@ -101,11 +101,16 @@ export function expectClose(
   expectError(relativeError(actual.data, reference.data, options.zeroScale), bound, label);
 }
 
-/** One line per group: the check that came closest to its limit. For a test file's afterAll. */
+/** Per group, the check that came closest to its limit. */
+export function worstChecks(): { group: string; checks: number; error: number; limit: number; label: string }[] {
+  return [...worstByGroup].map(([group, { count, ...worst }]) => ({ group, checks: count, ...worst }));
+}
+
+/** One line per group. For a test file's afterAll. */
 export function summary(): string {
-  const lines = [...worstByGroup].map(([group, { error, limit: bound, label, count }]) => {
+  const lines = worstChecks().map(({ group, checks, error, limit: bound, label }) => {
     const share = ((100 * error) / bound).toFixed(0);
-    return `${group}: ${count} checks, worst ${share}% of its limit (${error.toExponential(2)} of ${bound.toExponential(2)}, ${label})`;
+    return `${group}: ${checks} checks, worst ${share}% of its limit (${error.toExponential(2)} of ${bound.toExponential(2)}, ${label})`;
   });
   return lines.join('\n');
 }

@@ -1,0 +1,223 @@
+/** What is timed on a GPU: the ops and the module at the paper's reference heads, in batches that fill the device. */
+import { type DType, ops, SasAttention, scope, Tensor } from 'sas-attention';
+import { expandWeights, FLOPS, moduleFlops, REFERENCE } from '../micro/cases.js';
+
+export type Float = Exclude<DType, 'i32'>;
+
+/** One measurement at a given batch. Rates follow from `flops` and `bytes` of one run. */
+export interface Prepared {
+  /** Useful FLOPs: recomputed work does not count. */
+  readonly flops: number;
+  /** Each operand and result moved once; absent where many ops make many intermediates. */
+  readonly bytes?: number;
+  /** Enqueues the work once and frees what it made. */
+  run(): void;
+}
+
+export interface GpuCase {
+  readonly name: string;
+  readonly length: number;
+  /** The first that fits in memory is measured. */
+  readonly batches: readonly number[];
+  /** Makes inputs through `own`, which frees them afterwards. */
+  prepare(batch: number, dtype: Float, own: Own): Prepared;
+}
+
+/** Keeps what is to be disposed after the measurement. */
+export type Own = <Item extends { dispose(): void }>(item: Item) => Item;
+
+const { heads: H, headDim: D, simHeads: S, simHeadDim: E } = REFERENCE;
+/** A batch: 64 sequences of 512. */
+export const TOKENS = 32768;
+/** The naive ops get this part of a batch: they keep whole matrices of scores. */
+const NAIVE_PART = 1 / 8;
+
+const elementSize = (dtype: Float) => (dtype === 'f32' ? 4 : 2);
+const inScope = (body: () => void) => () => scope(body);
+/** The batch of `tokens`, and halves of it down to 1. */
+function batchesOf(tokens: number, length: number): number[] {
+  const batches = [Math.max(1, Math.floor(tokens / length))];
+  for (let last = batches[0] ?? 1; last > 1; batches.push(last)) last = Math.floor(last / 2);
+  return batches;
+}
+
+let seed = 0;
+const randn = (own: Own, shape: readonly number[], dtype: Float) => own(Tensor.randn(shape, { seed: ++seed, dtype }));
+
+function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase[] {
+  const { expand, expandBackward } = implementation === 'fused' ? ops : ops.naive;
+  const prefix = implementation === 'fused' ? 'expand' : 'naive expand';
+  const batches = batchesOf(tokens, 512);
+  return [true, false].flatMap((features): GpuCase[] => {
+    const kind = features ? 'Q' : 'V';
+    const width = features ? E : D;
+    const inputs = (batch: number, dtype: Float, own: Own) => {
+      const weights = expandWeights(features);
+      for (const weight of Object.values(weights)) own(weight);
+      return { x: randn(own, [batch, 512, H, D], dtype), weights, rows: 512 * batch };
+    };
+    const flops = FLOPS.headExpansion + (features ? FLOPS.featureExpansion : 0);
+    return [
+      {
+        name: `${prefix} ${kind} forward`,
+        length: 512,
+        batches,
+        prepare(batch, dtype, own) {
+          const { x, weights, rows } = inputs(batch, dtype, own);
+          return {
+            flops: rows * flops,
+            bytes: rows * (H * D + S * width) * elementSize(dtype),
+            run: inScope(() => void expand(x, weights)),
+          };
+        },
+      },
+      {
+        name: `${prefix} ${kind} backward`,
+        length: 512,
+        batches,
+        prepare(batch, dtype, own) {
+          const { x, weights, rows } = inputs(batch, dtype, own);
+          const gradOutput = randn(own, [batch, 512, S, width], dtype);
+          return {
+            flops: 2 * rows * flops,
+            bytes: rows * (S * width + 2 * H * D) * elementSize(dtype),
+            run: inScope(() => void expandBackward(gradOutput, x, weights)),
+          };
+        },
+      },
+    ];
+  });
+}
+
+function attentionCases(implementation: 'fused' | 'naive', length: number, tokens: number): GpuCase[] {
+  const { attention, attentionBackward } = implementation === 'fused' ? ops : ops.naive;
+  const prefix = implementation === 'fused' ? 'attention' : 'naive attention';
+  const batches = batchesOf(tokens, length);
+  const inputs = (batch: number, dtype: Float, own: Own) => {
+    const [q, k] = [randn(own, [batch, length, S, E], dtype), randn(own, [batch, length, S, E], dtype)];
+    return { q, k, v: randn(own, [batch, length, S, D], dtype) };
+  };
+  const flopsOf = (batch: number) => batch * length * FLOPS.attention(S, length, E, D);
+  /** q, k, v and the output, and logSumExp. */
+  const bytesOf = (batch: number, dtype: Float) => batch * length * S * (2 * (E + D) * elementSize(dtype) + 4);
+  return [
+    {
+      name: `${prefix} forward`,
+      length,
+      batches,
+      prepare(batch, dtype, own) {
+        const { q, k, v } = inputs(batch, dtype, own);
+        return {
+          flops: flopsOf(batch),
+          bytes: bytesOf(batch, dtype),
+          run: inScope(() => void attention(q, k, v)),
+        };
+      },
+    },
+    {
+      name: `${prefix} backward`,
+      length,
+      batches,
+      prepare(batch, dtype, own) {
+        const { q, k, v } = inputs(batch, dtype, own);
+        const { output, logSumExp } = attention(q, k, v);
+        const saved = { q, k, v, output: own(output), logSumExp: own(logSumExp) };
+        const gradOutput = randn(own, [batch, length, S, D], dtype);
+        const gradients = batch * length * S * (3 * D + 2 * E - D) * elementSize(dtype); // in: output's, out: q's, k's, v's
+        return {
+          flops: 2.5 * flopsOf(batch),
+          bytes: bytesOf(batch, dtype) + gradients,
+          run: inScope(() => void attentionBackward(gradOutput, saved)),
+        };
+      },
+    },
+  ];
+}
+
+function linearCases(width: number, outWidth: number, tokens: number): GpuCase[] {
+  const inputs = (batch: number, dtype: Float, own: Own) => ({
+    x: randn(own, [batch, 512, width], dtype),
+    weight: randn(own, [outWidth, width], 'f32'),
+    rows: 512 * batch,
+  });
+  const flops = 2 * width * outWidth;
+  const batches = batchesOf(tokens, 512);
+  return [
+    {
+      name: `linear ${width}->${outWidth} forward`,
+      length: 512,
+      batches,
+      prepare(batch, dtype, own) {
+        const { x, weight, rows } = inputs(batch, dtype, own);
+        const bias = randn(own, [outWidth], 'f32');
+        return {
+          flops: rows * flops,
+          bytes: rows * (width + outWidth) * elementSize(dtype) + 4 * width * outWidth,
+          run: inScope(() => void ops.linear(x, weight, bias)),
+        };
+      },
+    },
+    {
+      name: `linear ${width}->${outWidth} backward`,
+      length: 512,
+      batches,
+      prepare(batch, dtype, own) {
+        const { x, weight, rows } = inputs(batch, dtype, own);
+        const gradOutput = randn(own, [batch, 512, outWidth], dtype);
+        return {
+          flops: 2 * rows * flops,
+          bytes: rows * (2 * width + outWidth) * elementSize(dtype) + 8 * width * outWidth,
+          run: inScope(() => void ops.linearBackward(gradOutput, x, weight)),
+        };
+      },
+    },
+  ];
+}
+
+function moduleCases(length: number, tokens: number): GpuCase[] {
+  const inputs = (batch: number, dtype: Float, own: Own) => {
+    const [q, k, v] = [1, 2, 3].map(() => randn(own, [batch, length, H, D], dtype)) as [Tensor, Tensor, Tensor];
+    return { module: own(new SasAttention({ ...REFERENCE, dtype })), q, k, v };
+  };
+  const { dense, attention } = moduleFlops(length);
+  const batches = batchesOf(tokens, length);
+  return [
+    {
+      name: 'SasAttention forward',
+      length,
+      batches,
+      prepare(batch, dtype, own) {
+        const { module, q, k, v } = inputs(batch, dtype, own);
+        return {
+          flops: batch * length * (dense + attention),
+          run: inScope(() => void module.forward(q, k, v, { save: false })),
+        };
+      },
+    },
+    {
+      name: 'SasAttention forward + backward',
+      length,
+      batches,
+      prepare(batch, dtype, own) {
+        const { module, q, k, v } = inputs(batch, dtype, own);
+        const gradOutput = randn(own, [batch, length, H * D], dtype);
+        return {
+          flops: batch * length * (3 * dense + 3.5 * attention),
+          run: inScope(() => {
+            const { saved } = module.forward(q, k, v);
+            module.backward(gradOutput, saved);
+          }),
+        };
+      },
+    },
+  ];
+}
+
+/** Each group runs in a process of its own; the order is that of importance, for when time runs out. */
+export const groupsOf = (tokens: number): Readonly<Record<string, readonly GpuCase[]>> => ({
+  attention: [512, 1024, 2048].flatMap((length) => attentionCases('fused', length, tokens)),
+  expand: expandCases('fused', tokens),
+  SasAttention: moduleCases(512, tokens),
+  linear: [...linearCases(H * D, H * D, tokens), ...linearCases(H * D, 4 * H * D, tokens)],
+  naive: [...attentionCases('naive', 512, tokens * NAIVE_PART), ...expandCases('naive', tokens * NAIVE_PART)],
+});

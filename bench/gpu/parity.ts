@@ -1,0 +1,173 @@
+/**
+ * Runs the project's parity tests (test/parity) on the device that SAS_DEVICE names, within a time budget:
+ *   node parity.mjs --out FILE [--seconds N] [--only TEXT]
+ * Every test is run, skipped with a reason, or counted as not run. Exit code 1 if one failed or none passed.
+ */
+import { readdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { drain, type Limits, runJob, secondsOption, toJson } from './jobs.js';
+import { origin } from './manifest.js';
+import type { Assignment, Message, Worst } from './parity_worker.js';
+
+/** Not in the bundle, by name. */
+const SKIPPED: Readonly<Record<string, string>> = {
+  'repeatability > 1, 2, 3 and 4 threads give the same bits':
+    'starts child processes through tsx, which the bundle does not hold; it is about threads of the CPU',
+};
+
+const MOST_PROCESSES = 6;
+/** Longer than any test may take (60 s). */
+const PATIENCE = 75;
+
+interface Case {
+  readonly file: string;
+  /** Its place in the file; -1 for what is not a test. */
+  readonly index: number;
+  readonly name: string;
+  state: 'not run' | 'running' | 'passed' | 'failed' | 'skipped';
+  seconds?: number;
+  /** Why it failed or was skipped. */
+  message?: string;
+}
+
+const worker = fileURLToPath(new URL('./parity_worker.mjs', import.meta.url));
+
+/** The tests of one file; one that stands for all where it cannot be loaded. */
+async function list(file: string, limits: Limits): Promise<Case[]> {
+  let names: string[] = [];
+  const ending = await runJob<Message>(worker, { file } satisfies Assignment, limits, (message) => {
+    if (message.kind === 'list') names = message.tests;
+  });
+  if (names.length === 0) {
+    return [
+      { file, index: -1, name: 'cannot be loaded', state: 'failed', message: `${ending.kind}: ${ending.detail}` },
+    ];
+  }
+  return names.map((name, index): Case => {
+    const reason = SKIPPED[name];
+    return { file, index, name, state: reason ? 'skipped' : 'not run', ...(reason && { message: reason }) };
+  });
+}
+
+/** Merges what one process found into `all`: per group the check closest to its limit. */
+function mergeWorst(all: Map<string, Worst>, found: readonly Worst[]): void {
+  for (const worst of found) {
+    const before = all.get(worst.group);
+    const checks = worst.checks + (before?.checks ?? 0);
+    const isCloser = before === undefined || !(worst.error / worst.limit <= before.error / before.limit);
+    all.set(worst.group, { ...(isCloser ? worst : before), checks });
+  }
+}
+
+/**
+ * Runs `cases` of one file in one process; those that it left over when the device was lost go back into the queue. Returns
+ * what failed besides them.
+ */
+async function runCases(cases: Case[], queue: Case[][], worst: Map<string, Worst>, limits: Limits): Promise<Case[]> {
+  const file = cases[0]?.file ?? '';
+  const byIndex = new Map(cases.map((item) => [item.index, item]));
+  const assignment: Assignment = { file, tests: [...byIndex.keys()] };
+  const ending = await runJob<Message>(worker, assignment, limits, (message) => {
+    if (message.kind === 'worst') mergeWorst(worst, message.groups);
+    if (message.kind !== 'begin' && message.kind !== 'end') return;
+    const item = byIndex.get(message.test);
+    if (item === undefined) return;
+    item.state = 'running';
+    if (message.kind === 'begin') return;
+    item.state = message.failure === undefined ? 'passed' : 'failed';
+    item.seconds = message.seconds;
+    if (message.failure !== undefined) fail(item, message.failure);
+  });
+  const running = cases.find((item) => item.state === 'running');
+  if (ending.kind === 'out of time') {
+    if (running) running.state = 'not run';
+    return [];
+  }
+  const fault = `the process ${ending.kind}: ${ending.detail}`;
+  if (running) fail(running, fault);
+  const left = cases.filter((item) => item.state === 'not run');
+  const outside: Case = { file, index: -1, name: 'outside its tests', state: 'not run' };
+  if (left.length === cases.length) {
+    for (const item of left) fail(item, `was not reached; ${fault}`);
+  } else if (left.length > 0) {
+    queue.push(left);
+  }
+  if (running || ending.kind === 'done') return [];
+  fail(outside, fault);
+  return [outside];
+}
+
+function fail(item: Case, message: string): void {
+  item.state = 'failed';
+  item.message = message;
+  console.log(`FAIL ${item.file} > ${item.name}: ${message.replaceAll('\n', '\n     ')}`);
+}
+
+/** `count` parts of about the same size and the same mixture. */
+function deal<Item>(items: readonly Item[], count: number): Item[][] {
+  return Array.from({ length: count }, (_, part) => items.filter((_, i) => i % count === part));
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      out: { type: 'string', default: 'parity.json' },
+      seconds: { type: 'string', default: '600' },
+      only: { type: 'string', default: '' },
+    },
+  });
+  const start = performance.now();
+  const limits: Limits = { deadline: start + 1000 * secondsOption('seconds', values.seconds), patience: PATIENCE };
+  const width = Math.min(MOST_PROCESSES, availableParallelism());
+  // Fresh memory holds NaN: an element that no kernel wrote shows.
+  process.env.SAS_POISON ??= '1';
+
+  const files = readdirSync(new URL('../parity', import.meta.url))
+    .filter((name) => name.endsWith('.mjs'))
+    .map((name) => name.slice(0, -'.mjs'.length));
+  const cases: Case[] = [];
+  await drain([...files], width, async (file) => void cases.push(...(await list(file, limits))));
+  cases.sort((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || a.index - b.index);
+
+  // One part of every file, then the next of every file: whatever the budget, every op gets its share of it.
+  const chosen = cases.filter(
+    (item) => item.state === 'not run' && `${item.file} > ${item.name}`.includes(values.only),
+  );
+  const parts = files.map((file) =>
+    deal(
+      chosen.filter((item) => item.file === file),
+      width,
+    ),
+  );
+  const queue = Array.from({ length: width }, (_, part) => parts.map((ofFile) => ofFile[part] ?? []))
+    .flat()
+    .filter((part) => part.length > 0);
+  const worst = new Map<string, Worst>();
+  await drain(queue, width, async (part) => void cases.push(...(await runCases(part, queue, worst, limits))));
+
+  const count = (state: Case['state']) => cases.filter((item) => item.state === state).length;
+  const [passed, failed, skipped, notRun] = [count('passed'), count('failed'), count('skipped'), count('not run')];
+  const seconds = (performance.now() - start) / 1000;
+  const result = {
+    ...origin(),
+    seconds,
+    counts: { passed, failed, skipped, notRun },
+    failures: cases.filter((item) => item.state === 'failed'),
+    skipped: cases.filter((item) => item.state === 'skipped'),
+    notRun: cases.filter((item) => item.state === 'not run').map((item) => `${item.file} > ${item.name}`),
+    worst: [...worst.values()].sort((a, b) => a.group.localeCompare(b.group)),
+    passed: cases
+      .filter((item) => item.state === 'passed')
+      .map((item) => ({ name: `${item.file} > ${item.name}`, seconds: item.seconds })),
+  };
+  writeFileSync(values.out, toJson(result));
+  for (const item of result.skipped) console.log(`SKIP ${item.file} > ${item.name}: ${item.message}`);
+  console.log(
+    `parity: ${passed} passed, ${failed} failed, ${skipped} skipped, ${notRun} not run, ${seconds.toFixed(0)} s`,
+  );
+  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+}
+
+await main();

@@ -1,0 +1,369 @@
+"""Times what PyTorch offers for the same work on the same GPU:
+
+    python3 rivals.py --out FILE [--seconds N] [--quick]    (--check-only: just the numerics, on the CPU)
+
+First the module's output and gradients are compared in float64 with stored ones, and each SDPA backend with the unfused
+computation: what is wrong is not timed. The results are written after every measurement. Exit codes: 0 something was measured (or
+the check passed), 1 the numerics are wrong, 2 there is no usable PyTorch.
+"""
+
+import argparse
+import datetime
+import json
+import math
+import pathlib
+import statistics
+import sys
+import time
+
+try:
+    import torch
+except ImportError as missing:
+    print(f"rivals: PyTorch cannot be imported: {missing}")
+    sys.exit(2)
+
+from sas_torch import NaiveMha, SasAttention, attention, sdpa_backend, unfused_attention
+
+HEADS, HEAD_DIM, SIM_HEADS, SIM_HEAD_DIM, KERNEL = 12, 64, 36, 96, 5  # the paper's 125M model
+TOKENS = 32768  # a batch: 64 sequences of 512
+HERE = pathlib.Path(__file__).resolve().parent
+FIXTURES = [HERE.parent / "js" / "fixtures", HERE.parents[1] / "test" / "fixtures"]
+
+
+# Numerics
+
+
+def stored(entry):
+    values = [float(value) for value in entry["data"]]
+    return torch.tensor(values, dtype=torch.float64).reshape(entry["shape"])
+
+
+def read_safetensors(path):
+    """Tensors of a float32 file, in float64."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(content[8:start]).items():
+        first, last = entry["data_offsets"]
+        values = torch.frombuffer(bytearray(content[start + first : start + last]), dtype=torch.float32)
+        tensors[name] = values.reshape(entry["shape"]).double()
+    return tensors
+
+
+def relative_error(actual, reference, scale=None):
+    """Absolute where `scale`, by default the reference's norm, is 0. NaN fails every comparison with a limit."""
+    scale = (reference.norm() if scale is None else scale).item()
+    return (actual - reference).norm().item() / (scale or 1.0)
+
+
+def check_case(case, parameters=None, limit=1e-12):
+    """Output and every gradient of one stored case; its parameters are among its inputs unless given."""
+    options, inputs = case["options"], {name: stored(value) for name, value in case["inputs"].items()}
+    names = ("heads", "headDim", "simHeads", "simHeadDim", "kernelSize", "causal")
+    module = SasAttention(*(options[name] for name in names), scale=options.get("scale")).double()
+    activations = {name: inputs.pop(name).requires_grad_() for name in ("q", "k", "v")}
+    module.load_state_dict(parameters or inputs)  # also: exactly these names and shapes
+    output = module(*activations.values())
+    wanted = {**activations, **dict(module.named_parameters())}
+    gradients = torch.autograd.grad(output, list(wanted.values()), stored(case["gradOutput"]))
+    errors = {"output": relative_error(output.detach(), stored(case["outputs"]["output"]))}
+    truth = {name: stored(value) for name, value in case["gradients"].items()}
+    for name, gradient in zip(wanted, gradients):
+        # Softmax ignores what all keys have in common: this gradient is 0, its size that of the terms that cancel.
+        scale = truth["sas_k.2.bias"].norm() if name == "sas_k.3.process.bias" else None
+        errors[name] = relative_error(gradient, truth[name], scale)
+    wrong = {name: error for name, error in errors.items() if not error <= limit}
+    return wrong, max(errors.values())
+
+
+def check_module():
+    folder = next((path for path in FIXTURES if (path / "sas.json").exists()), None)
+    if folder is None:
+        return f"there are no fixtures in {' or '.join(map(str, FIXTURES))}"
+    cases = [(case, None) for case in json.loads((folder / "sas.json").read_text())]
+    state = read_safetensors(folder / "sas_torch_state.safetensors")
+    cases.append((json.loads((folder / "sas_torch_state.json").read_text()), state))
+    worst = 0.0
+    for number, (case, parameters) in enumerate(cases):
+        wrong, largest = check_case(case, parameters)
+        if wrong:
+            return f"case {number}: relative errors {wrong}"
+        worst = max(worst, largest)
+    print(f"numerics: {len(cases)} stored cases in float64, largest relative error {worst:.1e}")
+    return None
+
+
+def check_backend(backend, query_width, value_width):
+    """Raises where the backend does not take these widths in bf16, forward and backward, or computes something else."""
+    torch.manual_seed(0)
+    query, key, value = heads(1, 256, (query_width, query_width, value_width), SIM_HEADS)
+    with sdpa_backend(backend):
+        output = attention(query, key, value)
+    exact = unfused_attention(*(x.detach().double() for x in (query, key, value)), True, 1 / math.sqrt(query_width))
+    gradient = torch.randn_like(output)
+    with sdpa_backend(backend):
+        gradients = torch.autograd.grad(output, (query, key, value), gradient)
+    error = relative_error(output.detach().double(), exact)
+    if not error <= 2e-2 or not all(torch.isfinite(x).all() for x in gradients):
+        raise RuntimeError(f"wrong result: relative error {error:.1e}")
+
+
+# Timing
+
+
+class Times:
+    """Seconds of one run: median, 10th and 90th percentile of samples between CUDA events."""
+
+    def __init__(self, samples, min_seconds):
+        self.samples, self.min_seconds = samples, min_seconds
+
+    def sample(self, run, repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1000 / repeats
+
+    def measure(self, run):
+        self.sample(run, 2)  # first use: code is loaded, algorithms are chosen
+        repeats = min(1000, math.ceil(self.min_seconds / self.sample(run, 1)))
+        self.sample(run, repeats)  # clocks rise
+        seconds = sorted(self.sample(run, repeats) for _ in range(self.samples))
+        # The same interpolation as in the project's own timing.
+        deciles = statistics.quantiles(seconds, n=10, method="inclusive")
+        return {"median": statistics.median(seconds), "low": deciles[0], "high": deciles[-1]}
+
+
+def reason_of(error):
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+class Report:
+    """What was measured and what could not be, written after every step."""
+
+    def __init__(self, path, seconds, times):
+        self.path, self.times = path, times
+        self.deadline = time.monotonic() + seconds
+        self.content = {
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "device": torch.cuda.get_device_name(),
+            "bounds": {},
+            "rows": [],
+            "failures": [],
+            "notRun": [],
+        }
+
+    def write(self):
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+
+    def late(self, **what):
+        if time.monotonic() < self.deadline:
+            return False
+        self.content["notRun"].append(what)
+        self.write()
+        return True
+
+    def failed(self, error, **what):
+        self.content["failures"].append({**what, "reason": reason_of(error)})
+        print(f"not measured: {' '.join(str(value) for value in what.values())}: {reason_of(error)}", flush=True)
+        self.write()
+
+    def row(self, case, contestant, length, flops_per_token, prepare, batch=None):
+        """Times `prepare(batch)`'s function at the largest batch that fits in memory."""
+        what = {"case": case, "dtype": "bf16", "length": length, "contestant": contestant}
+        if self.late(**what):
+            return None
+        batch = batch or TOKENS // length
+        while True:
+            try:
+                seconds = self.times.measure(prepare(batch))
+                break
+            except torch.cuda.OutOfMemoryError as error:
+                if batch == 1:
+                    return self.failed(error, **what)
+            except Exception as error:  # not supported, not compiled, ...: the reason is the result
+                return self.failed(error, **what)
+            torch.cuda.empty_cache()
+            batch //= 2
+        flops = batch * length * flops_per_token
+        self.content["rows"].append({**what, "batch": batch, "seconds": seconds, "flops": flops})
+        self.write()
+        return seconds["median"]
+
+
+# Work per token, forward; a multiply-add counts as 2
+
+
+def attention_flops(heads, length, width, value_width):
+    return heads * length * (width + value_width)  # causal: half of the full square
+
+
+HEAD_EXPANSION = 2 * HEAD_DIM * KERNEL * (HEADS * SIM_HEADS + SIM_HEADS**2)
+FEATURE_EXPANSION = 2 * SIM_HEADS * (HEAD_DIM * SIM_HEAD_DIM + SIM_HEAD_DIM**2)
+OUTPUT_PROJECTION = 2 * (HEADS * HEAD_DIM) ** 2
+DENSE = 3 * HEAD_EXPANSION + 2 * FEATURE_EXPANSION + OUTPUT_PROJECTION
+
+
+# What is measured
+
+
+def normal(*shape):
+    return torch.randn(*shape, device="cuda", dtype=torch.bfloat16)
+
+
+def heads(batch, length, widths, count):
+    """[B, H, T, width] views of [B, T, H, width], for each width."""
+    return [normal(batch, length, count, width).transpose(1, 2).detach().requires_grad_() for width in widths]
+
+
+def measure_bounds(report):
+    size = 8192
+    a, b = normal(size, size), normal(size, size)
+    seconds = report.times.measure(lambda: torch.matmul(a, b))["median"]
+    report.content["bounds"]["matmulFlops"] = 2 * size**3 / seconds
+    source = torch.empty(2**28, device="cuda", dtype=torch.float32)  # 1 GiB
+    target = torch.empty_like(source)
+    seconds = report.times.measure(lambda: target.copy_(source))["median"]
+    report.content["bounds"]["copyBytesPerSecond"] = 2 * source.numel() * 4 / seconds
+    report.write()
+
+
+def measure_core(report, length, backend, query_width, value_width):
+    """Attention over the simulated heads alone."""
+    contestant = f"SDPA {backend} {query_width}/{value_width}"
+    flops = attention_flops(SIM_HEADS, length, query_width, value_width)
+
+    def forward(batch):
+        query, key, value = (x.detach() for x in heads(batch, length, (query_width, query_width, value_width), SIM_HEADS))
+
+        def run():
+            with sdpa_backend(backend), torch.no_grad():
+                attention(query, key, value)
+
+        return run
+
+    def backward(batch):
+        inputs = heads(batch, length, (query_width, query_width, value_width), SIM_HEADS)
+        with sdpa_backend(backend):
+            output = attention(*inputs)
+        gradient = torch.randn_like(output)
+        return lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True)
+
+    report.row("attention forward", contestant, length, flops, forward)
+    report.row("attention backward", contestant, length, 2.5 * flops, backward)
+
+
+def measure_module(report, contestant, module, backend, forward_flops, total_flops, length=512):
+    """A module of three inputs [B, T, H, D]; returns the seconds of forward and backward together."""
+    parameters = list(module.parameters())
+
+    def forward(batch):
+        inputs = [normal(batch, length, HEADS, HEAD_DIM) for _ in range(3)]
+
+        def run():
+            with sdpa_backend(backend), torch.no_grad():
+                module(*inputs)
+
+        return run
+
+    def both(batch):
+        inputs = [normal(batch, length, HEADS, HEAD_DIM).requires_grad_() for _ in range(3)]
+        gradient = normal(batch, length, HEADS * HEAD_DIM)
+
+        def run():
+            with sdpa_backend(backend):
+                torch.autograd.grad(module(*inputs), [*inputs, *parameters], gradient)
+
+        return run
+
+    report.row("SasAttention forward", contestant, length, forward_flops, forward)
+    return report.row("SasAttention forward + backward", contestant, length, total_flops, both)
+
+
+def measure_modules(report, supported, quick):
+    core = attention_flops(SIM_HEADS, 512, SIM_HEAD_DIM, HEAD_DIM)
+    flops = (DENSE + core, 3 * DENSE + 3.5 * core)
+    torch.manual_seed(0)
+    module = SasAttention(HEADS, HEAD_DIM, SIM_HEADS, SIM_HEAD_DIM, KERNEL).to("cuda", torch.bfloat16)
+    taken = {}
+    for backend in supported:
+        seconds = measure_module(report, f"PyTorch eager, {backend}", module, backend, *flops)
+        if seconds is not None:
+            taken[backend] = seconds
+    core = attention_flops(HEADS, 512, HEAD_DIM, HEAD_DIM)
+    mha_flops = (OUTPUT_PROJECTION + core, 3 * OUTPUT_PROJECTION + 3.5 * core)
+    mha = NaiveMha(HEADS, HEAD_DIM).to("cuda", torch.bfloat16)
+    measure_module(report, "PyTorch naive MHA (12 heads)", mha, None, *mha_flops)
+    # The fastest backend first: compiling takes most of the time there is.
+    for backend in sorted(taken, key=taken.get):
+        contestant = f"PyTorch compiled, {backend}"
+        if quick:
+            for case in ("SasAttention forward", "SasAttention forward + backward"):
+                report.content["notRun"].append({"case": case, "dtype": "bf16", "length": 512, "contestant": contestant})
+            report.write()
+        elif hasattr(torch, "compile"):
+            torch.compiler.reset()
+            measure_module(report, contestant, torch.compile(module), backend, *flops)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("rivals.json"))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check-only", action="store_true")
+    arguments = parser.parse_args()
+
+    fault = check_module()
+    if fault:
+        print(f"rivals: the PyTorch module is wrong, nothing is timed: {fault}")
+        return 1
+    if arguments.check_only:
+        return 0
+    if not torch.cuda.is_available():
+        print(f"rivals: PyTorch {torch.__version__} finds no CUDA device, nothing is timed")
+        return 2
+    if not hasattr(torch.nn.functional, "scaled_dot_product_attention"):
+        print(f"rivals: PyTorch {torch.__version__} has no scaled_dot_product_attention, nothing is timed (2.3 has it)")
+        return 2
+
+    times = Times(samples=5, min_seconds=0.02) if arguments.quick else Times(samples=9, min_seconds=0.03)
+    report = Report(arguments.out, arguments.seconds, times)
+    report.write()
+    try:
+        measure_bounds(report)
+    except Exception as error:
+        report.failed(error, case="bounds")
+
+    def accepts(backend, query_width, value_width):
+        try:
+            check_backend(backend, query_width, value_width)
+            return True
+        except Exception as error:
+            report.failed(error, case="attention", contestant=f"SDPA {backend} {query_width}/{value_width}")
+            return False
+
+    supported = [backend for backend in ("cuDNN", "efficient", "flash", "math") if accepts(backend, SIM_HEAD_DIM, HEAD_DIM)]
+    # Where widths must be equal: wider values or narrower keys than SAS has.
+    equal = [width for width in (SIM_HEAD_DIM, HEAD_DIM) if accepts("flash", width, width)]
+    core = [backend for backend in supported if backend != "math"]
+    for length in (512, 1024, 2048):
+        for backend in core:
+            measure_core(report, length, backend, SIM_HEAD_DIM, HEAD_DIM)
+        for width in equal:
+            measure_core(report, length, "flash", width, width)
+    measure_modules(report, supported, arguments.quick)
+
+    content = report.content
+    counts = f"{len(content['rows'])} measured, {len(content['failures'])} not supported or failed, {len(content['notRun'])} not run"
+    print(f"rivals: {counts}")
+    return 0 if content["rows"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
