@@ -36,7 +36,7 @@ Status LinearBackward(CudaContext& context, const LinearBackwardParams& p) {
                          .c = {p.grad_weight, p.input_width, DType::kF32}}));
   if (p.grad_bias == nullptr) return {};
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    return ColumnSums(context, static_cast<const T*>(p.grad_output), p.rows, p.output_width, p.grad_bias);
+    return ColumnSums(context, p.rows, p.output_width, static_cast<const T*>(p.grad_output), p.grad_bias);
   });
 }
 

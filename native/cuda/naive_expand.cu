@@ -127,10 +127,10 @@ struct Steps {
     // Over tokens, then over features.
     float* sums = context.Take<float>(s.sim_heads * dim);
     float* transposed = context.Take<float>(s.sim_heads * dim);
-    SAS_TRY(ColumnSums(context, grad_output, s.tokens, s.sim_heads * dim, sums));
+    SAS_TRY(ColumnSums(context, s.tokens, s.sim_heads * dim, grad_output, sums));
     SAS_TRY(context.Launch(SwapKernel<float>, ElementGrid(context, s.sim_heads * dim), s.sim_heads, dim, int64_t{1},
                            sums, transposed));
-    return ColumnSums(context, static_cast<const float*>(transposed), dim, s.sim_heads, grad_bias);
+    return ColumnSums(context, dim, s.sim_heads, static_cast<const float*>(transposed), grad_bias);
   }
 
   // output [rows, columns] = x [rows, depth] weight^T + bias, or x weight.
@@ -156,7 +156,7 @@ struct Steps {
                            .a = {grad_output, outputs, true},
                            .b = {x, inputs},
                            .c = {grad_weight, inputs, DType::kF32}}));
-    return ColumnSums(context, grad_output, rows, outputs, grad_bias);
+    return ColumnSums(context, rows, outputs, grad_output, grad_bias);
   }
 
   Status Join(int64_t size, const T* a, const T* b, const T* mask, T* out) const {
