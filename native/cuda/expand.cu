@@ -22,7 +22,8 @@ __global__ void __launch_bounds__(kPackThreads) PackKernel(PackedMatrices all, u
     const auto element = [&](int k) {
       const int tap = k / m.inner_padded, inner = k % m.inner_padded;
       if (column >= m.columns || inner >= m.inner || k >= m.depth) return 0.0f;
-      return m.source[m.offset + column * m.column_stride + inner * m.inner_stride + tap * m.tap_stride];
+      const float weight = m.source[m.offset + column * m.column_stride + inner * m.inner_stride + tap * m.tap_stride];
+      return m.remainder ? weight - Widen(Narrowed<T>(weight)) : weight;
     };
     const auto reg = [&](int r) {
       if constexpr (sizeof(T) == 2) {
@@ -52,30 +53,31 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
   unsigned char* const shared = SharedMemory();
   const auto at = [&](int offset) { return reinterpret_cast<T*>(shared + offset); };
   const Tile& tile = p.tile;
-  T *const zeros = at(p.zeros_at), *const x_rows = at(p.x_at), *const c1 = at(p.c1_at), *const y = at(p.y_at);
+  T *const zeros = at(p.zeros_at), *const x_rows = at(p.x_at);
+  const Operand<T> c1{at(p.c1_at)}, y{at(p.y_at)};
   T* const z1 = at(p.z1_at);
   const uint2* const weights =
       PlaceWeights(p.packed, p.packed_size, p.resident ? reinterpret_cast<uint2*>(shared + p.weights_at) : nullptr);
   ZeroFill(zeros, kVector<T>);
-  ZeroFill(y, tile.all_items * tile.narrow_stride);
+  ZeroFill(y.rounded, tile.all_items * tile.narrow_stride);
 
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
     ZeroGaps(tile, x_rows, tile.heads_padded);
-    ZeroGaps(tile, c1, tile.sim_heads_padded);
+    ZeroGaps(tile, c1.rounded, tile.sim_heads_padded);
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
     __syncthreads();
-    FirstConvolution(tile, x_rows, weights, p.first, p.first_bias, zeros, c1);
+    FirstConvolution<false>(tile, x_rows, weights, p.first, p.first_bias, zeros, c1);
     __syncthreads();
-    SecondConvolution(tile, c1, weights, p.second, p.second_bias, zeros, y);
+    SecondConvolution<false>(tile, c1, weights, p.second, p.second_bias, zeros, y);
     __syncthreads();
     if constexpr (kFeatures) {
       // Z1 lies where X and C1 lay.
-      FirstFeatures(tile, y, weights, p.feature, p.feature_bias, zeros, z1);
+      FirstFeatures<false>(tile, y, weights, p.feature, p.feature_bias, zeros, z1);
       __syncthreads();
       T* const target = output + first * tile.sim_heads * tile.width;
       const bool paired = tile.width % 2 == 0;
-      RowProduct<true>(z1, tile.wide_stride, tile.items, weights, p.feature_residual, zeros,
+      RowProduct<true>(Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_residual, zeros,
                        [&](int item, int e, float2 value) {
                          const int token = item / tile.sim_heads_padded, head = item % tile.sim_heads_padded;
                          if (token >= valid || head >= tile.sim_heads || e >= tile.width) return;
@@ -90,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
                          }
                        });
     } else {
-      StoreItems(y, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim,
+      StoreItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim,
                  output + first * tile.sim_heads * tile.dim);
     }
     __syncthreads();  // the next tile overwrites what this one read
@@ -115,7 +117,7 @@ Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
   PackedMatrices packed;
-  AddForwardWeights<T>(s, p.weights, &packed, &arguments.first, &arguments.second, &arguments.feature);
+  AddForwardWeights<T>(s, p.weights, false, &packed, &arguments.first, &arguments.second, &arguments.feature);
   if (s.features) {
     PackedMatrix matrix{};
     matrix.source = p.weights.feature_residual_weight;  // [e][f]

@@ -45,12 +45,13 @@ struct PackedMatrix {
   int columns, column_tiles;
   int inner, inner_padded;
   int depth, steps;
+  bool remainder;
   int64_t target;  // in uint2 from the start of all packed weights
 
   __host__ __device__ int64_t size() const { return int64_t{column_tiles} * steps * 32; }
 };
 
-constexpr int kMostMatrices = 7;
+constexpr int kMostMatrices = 10;
 struct PackedMatrices {
   PackedMatrix matrices[kMostMatrices];
   int count = 0;
@@ -75,11 +76,12 @@ Status PackWeights(CudaContext& context, DType dtype, const PackedMatrices& matr
 // What a kernel needs of a packed matrix.
 struct Weights {
   int64_t target;
+  int64_t remainder_target;  // of the remainder's, if it is packed
   int column_tiles, depth, steps;
 
   Weights() = default;
   explicit Weights(const PackedMatrix& m)
-      : target(m.target), column_tiles(m.column_tiles), depth(m.depth), steps(m.steps) {}
+      : target(m.target), remainder_target(0), column_tiles(m.column_tiles), depth(m.depth), steps(m.steps) {}
 };
 
 template <class T>
@@ -188,12 +190,33 @@ __device__ __forceinline__ float2 LoadPair(const T* from) {
   return make_float2(Widen(from[0]), Widen(from[1]));
 }
 
+// A matrix in shared memory. Where results must keep their sign, 16-bit types carry in `remainder` what rounding left
+// of each element.
+template <class T>
+struct Operand {
+  T* rounded;
+  T* remainder = nullptr;
+};
+
+// max(x, 0) of packed pairs and their remainders: both go where the rounded value is negative.
+__device__ __forceinline__ void ReluSplit(uint32_t& rounded, uint32_t& remainder) {
+  const uint32_t negative = (rounded >> 15 & 0x00010001u) * 0xffffu;
+  rounded &= ~negative;
+  remainder &= ~negative;
+}
+
+// How exact a product of 16-bit operands is: both rounded; weights with remainders; both with remainders, to about
+// 2^-17 (bf16) or 2^-22 (f16). Other types are as exact as they are.
+enum class Exactness { kRounded, kExactWeights, kExact };
+
 // result[row, column] = sum over j < depth of a[row * stride + j] * B[j, column], for row < rows (a multiple of 16) and
 // all columns of B: store(row, column, pair) takes columns (column, column + 1), each once. With kRelu the elements of
 // `a` pass through max(., 0). `zeros` are 16 bytes of zeros in shared memory: what lies beyond `depth` within a step.
-template <bool kRelu, class T, class Store>
-__device__ __forceinline__ void RowProduct(const T* a, int stride, int rows, const uint2* weights, const Weights& b,
-                                           const T* zeros, Store&& store) {
+template <bool kRelu, Exactness kExactness = Exactness::kRounded, class T, class Store>
+__device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int rows, const uint2* weights,
+                                           const Weights& b, const T* zeros, Store&& store) {
+  constexpr bool kWeightRemainders = sizeof(T) == 2 && kExactness != Exactness::kRounded;
+  constexpr bool kRemainders = sizeof(T) == 2 && kExactness == Exactness::kExact;
   constexpr int kRows = kRowTiles<T>, kColumns = kColumnTiles;
   const int lane = LaneId(), warp = static_cast<int>(threadIdx.x) / 32;
   const int row_tiles = rows / 16, row_groups = (row_tiles + kRows - 1) / kRows;
@@ -207,15 +230,28 @@ __device__ __forceinline__ void RowProduct(const T* a, int stride, int rows, con
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int row = min(first_row + i, row_tiles - 1) * 16;  // a tile too many is computed and not stored
-      lane_a[i] = a + (row + RowOfA<T>()) * stride + DepthOfA<T>();
+      lane_a[i] = a.rounded + (row + RowOfA<T>()) * stride + DepthOfA<T>();
     }
     const uint2* lane_b = weights + b.target + int64_t{first_column} * b.steps * 32 + lane;
 #pragma unroll 1  // one step is 24 products already
     for (int step = 0; step < b.steps; ++step) {
       FragmentA<T> left[kRows];
+      FragmentA<T> left_remainder[kRemainders ? kRows : 1];
       const bool beyond = ragged && step * kDepth<T> + DepthOfA<T>() >= b.depth;
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) LoadA<kRelu>(left[i], beyond ? zeros : lane_a[i] + step * kDepth<T>);
+      for (int i = 0; i < kRows; ++i) {
+        const T* at = beyond ? zeros : lane_a[i] + step * kDepth<T>;
+        if constexpr (kRemainders) {
+          LoadA(left[i], at);
+          LoadA(left_remainder[i], beyond ? zeros : at + (a.remainder - a.rounded));
+          if constexpr (kRelu) {
+#pragma unroll
+            for (int r = 0; r < 4; ++r) ReluSplit(left[i].r[r], left_remainder[i].r[r]);
+          }
+        } else {
+          LoadA<kRelu>(left[i], at);
+        }
+      }
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
         if (j >= columns) continue;
@@ -223,6 +259,15 @@ __device__ __forceinline__ void RowProduct(const T* a, int stride, int rows, con
         LoadPackedB(right, lane_b + (j * b.steps + step) * 32);
 #pragma unroll
         for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left[i], right);
+        if constexpr (kRemainders) {
+#pragma unroll
+          for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left_remainder[i], right);
+        }
+        if constexpr (kWeightRemainders) {
+          LoadPackedB(right, lane_b + (b.remainder_target - b.target) + (j * b.steps + step) * 32);
+#pragma unroll
+          for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left[i], right);
+        }
       }
     }
 #pragma unroll
@@ -332,47 +377,78 @@ __device__ __forceinline__ float2 BiasPair(const float* bias, int i, int size) {
 }
 __device__ __forceinline__ float2 Add(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
 
-// First half of both directions: rows of C1 = b1 + W1 * X (spec section 1), rounded to T.
-template <class T>
-__device__ __forceinline__ void FirstConvolution(const Tile& tile, const T* x, const uint2* weights,
-                                                 const Weights& matrix, const float* bias, const T* zeros, T* c1) {
-  RowProduct<false>(x, tile.heads_padded, tile.rows, weights, matrix, zeros, [&](int row, int o, float2 value) {
-    if (row >= tile.tokens * tile.token_rows || tile.Feature(row) >= tile.dim) return;
-    StorePair(c1 + (row + tile.margin) * tile.sim_heads_padded + o, Add(value, BiasPair(bias, o, tile.sim_heads)));
-  });
+// Two neighbouring elements, with their remainders if those are kept.
+template <bool kKept, class T>
+__device__ __forceinline__ void StoreSplit(const Operand<T>& to, int64_t at, int64_t second, float2 value) {
+  const T rounded[2] = {Narrowed<T>(value.x), Narrowed<T>(value.y)};
+  to.rounded[at] = rounded[0];
+  to.rounded[at + second] = rounded[1];
+  if constexpr (kKept && sizeof(T) == 2) {
+    Narrow(value.x - Widen(rounded[0]), to.remainder + at);
+    Narrow(value.y - Widen(rounded[1]), to.remainder + at + second);
+  }
+}
+
+// First half of both directions: rows of C1 = b1 + W1 * X (spec section 1). With kExact the result keeps its remainders
+// and has the sign that f32 arithmetic gives it: the backward pass needs to know where C1 and Z1 are positive, and one
+// sign that rounding has turned costs more than all other rounding.
+template <bool kExact, class T>
+__device__ __forceinline__ void FirstConvolution(const Tile& tile, T* x, const uint2* weights, const Weights& matrix,
+                                                 const float* bias, const T* zeros, const Operand<T>& c1) {
+  constexpr auto kExactness = kExact ? Exactness::kExactWeights : Exactness::kRounded;  // X itself is exact
+  RowProduct<false, kExactness>(Operand<T>{x}, tile.heads_padded, tile.rows, weights, matrix, zeros,
+                                [&](int row, int o, float2 value) {
+                                  if (row >= tile.tokens * tile.token_rows || tile.Feature(row) >= tile.dim) return;
+                                  StoreSplit<kExact>(c1, (row + tile.margin) * tile.sim_heads_padded + o, 1,
+                                                     Add(value, BiasPair(bias, o, tile.sim_heads)));
+                                });
 }
 
 // Items of Y = C1 + b2 + W2 * relu(C1).
-template <class T>
-__device__ __forceinline__ void SecondConvolution(const Tile& tile, const T* c1, const uint2* weights,
-                                                  const Weights& matrix, const float* bias, const T* zeros, T* y) {
+template <bool kExact, class T>
+__device__ __forceinline__ void SecondConvolution(const Tile& tile, const Operand<T>& c1, const uint2* weights,
+                                                  const Weights& matrix, const float* bias, const T* zeros,
+                                                  const Operand<T>& y) {
+  constexpr auto kExactness = kExact ? Exactness::kExact : Exactness::kRounded;
   const int columns = tile.sim_heads_padded;
-  RowProduct<true>(c1, columns, tile.rows, weights, matrix, zeros, [&](int row, int o, float2 value) {
+  RowProduct<true, kExactness>(c1, columns, tile.rows, weights, matrix, zeros, [&](int row, int o, float2 value) {
     const int feature = tile.Feature(row);
     if (row >= tile.tokens * tile.token_rows || feature >= tile.dim_padded) return;
-    const float2 residual = LoadPair(c1 + (row + tile.margin) * columns + o);
-    const float2 sum = Add(Add(value, residual), BiasPair(bias, o, tile.sim_heads));
-    // Padded features are zeros: they are part of the K axis of what follows.
-    T* to = y + (tile.Token(row) * columns + o) * tile.narrow_stride + feature;
-    Narrow(feature < tile.dim ? sum.x : 0.0f, to);
-    Narrow(feature < tile.dim ? sum.y : 0.0f, to + tile.narrow_stride);
+    const int at = (row + tile.margin) * columns + o;
+    float2 sum = Add(Add(value, LoadPair(c1.rounded + at)), BiasPair(bias, o, tile.sim_heads));
+    if constexpr (kExact && sizeof(T) == 2) sum = Add(sum, LoadPair(c1.remainder + at));
+    if (feature >= tile.dim) sum = make_float2(0, 0);  // padded features are part of the K axis of what follows
+    StoreSplit<kExact>(y, (tile.Token(row) * columns + o) * tile.narrow_stride + feature, tile.narrow_stride, sum);
   });
 }
 
 // Items of Z1 = b3 + Y W3^T (section 2).
-template <class T>
-__device__ __forceinline__ void FirstFeatures(const Tile& tile, const T* y, const uint2* weights, const Weights& matrix,
-                                              const float* bias, const T* zeros, T* z1) {
-  RowProduct<false>(y, tile.narrow_stride, tile.items, weights, matrix, zeros, [&](int item, int e, float2 value) {
-    if (item >= tile.tokens * tile.sim_heads_padded) return;
-    StorePair(z1 + item * tile.wide_stride + e, Add(value, BiasPair(bias, e, tile.width)));
-  });
+template <bool kExact, class T>
+__device__ __forceinline__ void FirstFeatures(const Tile& tile, const Operand<T>& y, const uint2* weights,
+                                              const Weights& matrix, const float* bias, const T* zeros, T* z1) {
+  constexpr auto kExactness = kExact ? Exactness::kExact : Exactness::kRounded;
+  RowProduct<false, kExactness>(
+      y, tile.narrow_stride, tile.items, weights, matrix, zeros, [&](int item, int e, float2 value) {
+        if (item >= tile.tokens * tile.sim_heads_padded) return;
+        StorePair(z1 + item * tile.wide_stride + e, Add(value, BiasPair(bias, e, tile.width)));
+      });
 }
 
-// The forward weights, in the order W1, W2, W3.
+// A matrix and, if wanted, its remainders.
 template <class T>
-void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatrices* packed, Weights* first,
-                       Weights* second, Weights* feature) {
+Weights AddWeights(PackedMatrices* packed, PackedMatrix matrix, int taps, bool remainders) {
+  Weights weights(packed->Add<T>(matrix, taps));
+  if (remainders && sizeof(T) == 2) {
+    matrix.remainder = true;
+    weights.remainder_target = packed->Add<T>(matrix, taps).target;
+  }
+  return weights;
+}
+
+// The forward weights W1, W2, W3.
+template <class T>
+void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remainders, PackedMatrices* packed,
+                       Weights* first, Weights* second, Weights* feature) {
   const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
   const int taps = static_cast<int>(s.kernel_size);
   PackedMatrix matrix{};
@@ -382,11 +458,11 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatri
   matrix.inner = heads;
   matrix.inner_stride = taps;
   matrix.tap_stride = 1;
-  *first = Weights(packed->Add<T>(matrix, taps));
+  *first = AddWeights<T>(packed, matrix, taps, remainders);
   matrix.source = w.head_residual_weight;  // [o][p][t]
   matrix.column_stride = s.sim_heads * taps;
   matrix.inner = sim_heads;
-  *second = Weights(packed->Add<T>(matrix, taps));
+  *second = AddWeights<T>(packed, matrix, taps, remainders);
   if (!s.features) return;
   PackedMatrix plain{};
   plain.source = w.feature_weight;  // [e][d]
@@ -394,7 +470,7 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatri
   plain.column_stride = s.head_dim;
   plain.inner = static_cast<int>(s.head_dim);
   plain.inner_stride = 1;
-  *feature = Weights(packed->Add<T>(plain, 1));
+  *feature = AddWeights<T>(packed, plain, 1, remainders);
 }
 
 // Calls `body` with a null pointer of the type that products are done in.

@@ -7,6 +7,7 @@
 // Gradients of weights accumulate in a slab of device memory per block, each element always by the same thread, and a
 // second kernel adds the slabs in order of blocks: the result does not depend on timing.
 #include <string>
+#include <type_traits>
 
 #include "cuda/expand.cuh"
 #include "cuda/operations.h"
@@ -51,7 +52,8 @@ struct Arguments {
   Weights first_back, second_back, feature_back, residual_back;  // transposed
   const float *first_bias, *second_bias, *feature_bias;
   Gradients gradients;
-  int zeros_at, weights_at, x_at, c1_at, y_at, z1_at, dz_at;  // bytes in shared memory; dY lies where dZ lay
+  // Bytes in shared memory; dY lies where dZ lay.
+  int zeros_at, weights_at, x_at, c1_at, c1_remainder_at, y_at, y_remainder_at, z1_at, dz_at;
 };
 
 // gradient [rows, columns] += a^T b over `depth` rows (a multiple of 16), a[r * a_stride + row], b[r * b_stride +
@@ -148,12 +150,16 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
 template <class T, bool kFeatures>
 __global__ void __launch_bounds__(kThreads, 1)
     ExpandBackwardKernel(const Arguments p, const void* grad_output, const T* x, T* grad_x) {
+  using Exact = std::conditional_t<std::is_same_v<T, Tf32>, float, T>;  // for what decides signs
   unsigned char* const shared = SharedMemory();
   const auto at = [&](int offset) { return reinterpret_cast<T*>(shared + offset); };
   const Tile& tile = p.tile;
   const Gradients& gradients = p.gradients;
   T *const zeros = at(p.zeros_at), *const x_rows = at(p.x_at), *const c1 = at(p.c1_at), *const y = at(p.y_at);
   T *const z1 = at(p.z1_at), *const dz = at(p.dz_at), *const dy = at(p.dz_at);
+  const auto exact = [](T* pointer) { return reinterpret_cast<Exact*>(pointer); };
+  const Operand<Exact> exact_c1{exact(c1), exact(at(p.c1_remainder_at))};
+  const Operand<Exact> exact_y{exact(y), exact(at(p.y_remainder_at))};
   const int row_stride = tile.sim_heads_padded, item_count = tile.tokens * tile.sim_heads_padded;
   const int row_count = tile.tokens * tile.token_rows;
   const uint2* const weights =
@@ -161,6 +167,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   float4* const slab = reinterpret_cast<float4*>(gradients.slabs) + blockIdx.x * gradients.size;
   ZeroFill(zeros, kVector<T>);
   ZeroFill(y, tile.all_items * tile.narrow_stride);
+  if constexpr (kFeatures && sizeof(T) == 2) ZeroFill(at(p.y_remainder_at), tile.all_items * tile.narrow_stride);
   if constexpr (kFeatures) ZeroFill(z1, tile.all_items * tile.wide_stride);
   __syncthreads();
 
@@ -169,6 +176,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
     ZeroGaps(tile, x_rows, tile.heads_padded);
     ZeroGaps(tile, c1, row_stride);
+    if constexpr (kFeatures && sizeof(T) == 2) ZeroGaps(tile, at(p.c1_remainder_at), row_stride);
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
     const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
     const auto load_gradient = [&](const auto* gradient) {
@@ -185,30 +193,30 @@ __global__ void __launch_bounds__(kThreads, 1)
       load_gradient(static_cast<const T*>(grad_output));
     }
     __syncthreads();
-    FirstConvolution(tile, x_rows, weights, p.first, p.first_bias, zeros, c1);
+    FirstConvolution<true>(tile, exact(x_rows), weights, p.first, p.first_bias, exact(zeros), exact_c1);
     __syncthreads();
     if constexpr (kFeatures) {
-      SecondConvolution(tile, c1, weights, p.second, p.second_bias, zeros, y);
+      SecondConvolution<true>(tile, exact_c1, weights, p.second, p.second_bias, exact(zeros), exact_y);
       __syncthreads();
-      FirstFeatures(tile, y, weights, p.feature, p.feature_bias, zeros, z1);
+      FirstFeatures<true>(tile, exact_y, weights, p.feature, p.feature_bias, exact(zeros), exact(z1));
       __syncthreads();
       OuterProduct<true>(dz, tile.wide_stride, z1, tile.wide_stride, tile.items, gradients.feature_residual, slab,
                          fresh);
       __syncthreads();
       // dZ1 takes the place of Z1, each pair by the thread that has just read its sign.
-      RowProduct<false>(
-          dz, tile.wide_stride, tile.items, weights, p.residual_back, zeros, [&](int item, int e, float2 value) {
-            if (item >= item_count) return;
-            T* to = z1 + item * tile.wide_stride + e;
-            const float2 mask = LoadPair(to), direct = LoadPair(dz + item * tile.wide_stride + e);
-            StorePair(to,
-                      make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
-          });
+      RowProduct<false>(Operand<T>{dz}, tile.wide_stride, tile.items, weights, p.residual_back, zeros,
+                        [&](int item, int e, float2 value) {
+                          if (item >= item_count) return;
+                          T* to = z1 + item * tile.wide_stride + e;
+                          const float2 mask = LoadPair(to), direct = LoadPair(dz + item * tile.wide_stride + e);
+                          StorePair(to, make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f),
+                                                    direct.y + (mask.y > 0 ? value.y : 0.0f)));
+                        });
       __syncthreads();
       OuterProduct<false>(z1, tile.wide_stride, y, tile.narrow_stride, tile.items, gradients.feature, slab, fresh);
       ZeroGaps(tile, dy, row_stride);
       __syncthreads();
-      RowProduct<false>(z1, tile.wide_stride, tile.items, weights, p.feature_back, zeros,
+      RowProduct<false>(Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_back, zeros,
                         [&](int item, int d, float2 value) {
                           if (item >= item_count) return;
                           const int token = item / row_stride, head = item % row_stride;
@@ -222,24 +230,26 @@ __global__ void __launch_bounds__(kThreads, 1)
                        fresh);
     __syncthreads();
     // dC1 takes the place of C1.
-    RowProduct<false>(dy, row_stride, tile.rows, weights, p.second_back, zeros, [&](int row, int o, float2 value) {
-      if (row >= row_count || tile.Feature(row) >= tile.dim) return;
-      const int at = (row + tile.margin) * row_stride + o;
-      const float2 mask = LoadPair(c1 + at), direct = LoadPair(dy + at);
-      StorePair(c1 + at,
-                make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
-    });
+    RowProduct<false>(
+        Operand<T>{dy}, row_stride, tile.rows, weights, p.second_back, zeros, [&](int row, int o, float2 value) {
+          if (row >= row_count || tile.Feature(row) >= tile.dim) return;
+          const int at = (row + tile.margin) * row_stride + o;
+          const float2 mask = LoadPair(c1 + at), direct = LoadPair(dy + at);
+          StorePair(c1 + at,
+                    make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
+        });
     __syncthreads();
     OuterProduct<false>(c1 + tile.margin * row_stride, row_stride, x_rows, tile.heads_padded, tile.rows,
                         gradients.first, slab, fresh);
     // dX as items [token, head][feature] where Y lay.
-    RowProduct<false>(c1, row_stride, tile.rows, weights, p.first_back, zeros, [&](int row, int h, float2 value) {
-      const int feature = tile.Feature(row);
-      if (row >= row_count || feature >= tile.dim) return;
-      T* to = y + (tile.Token(row) * tile.heads_padded + h) * tile.narrow_stride + feature;
-      Narrow(value.x, to);
-      Narrow(value.y, to + tile.narrow_stride);
-    });
+    RowProduct<false>(Operand<T>{c1}, row_stride, tile.rows, weights, p.first_back, zeros,
+                      [&](int row, int h, float2 value) {
+                        const int feature = tile.Feature(row);
+                        if (row >= row_count || feature >= tile.dim) return;
+                        T* to = y + (tile.Token(row) * tile.heads_padded + h) * tile.narrow_stride + feature;
+                        Narrow(value.x, to);
+                        Narrow(value.y, to + tile.narrow_stride);
+                      });
     __syncthreads();
     StoreItems(y, tile.narrow_stride, valid, tile.heads, tile.heads_padded, tile.dim,
                grad_x + first * tile.heads * tile.dim);
@@ -371,7 +381,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
   PackedMatrices packed;
-  AddForwardWeights<T>(s, p.weights, &packed, &arguments.first, &arguments.second, &arguments.feature);
+  AddForwardWeights<T>(s, p.weights, true, &packed, &arguments.first, &arguments.second, &arguments.feature);
   AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
 
   const auto layout = [&](int tokens, bool resident, Arguments* a) {
@@ -383,8 +393,13 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
     a->zeros_at = shared.Take(16);
     a->weights_at = resident ? shared.Take(packed.size * static_cast<int64_t>(sizeof(uint2))) : 0;
     a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
+    const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
     a->c1_at = shared.Take(rows);
-    a->y_at = shared.Take(int64_t{tile.all_items} * tile.narrow_stride * item);
+    a->y_at = shared.Take(narrow);
+    if (sizeof(T) == 2) {
+      a->c1_remainder_at = shared.Take(rows);
+      a->y_remainder_at = s.features ? shared.Take(narrow) : 0;
+    }
     a->z1_at = s.features ? shared.Take(wide) : 0;
     a->dz_at = shared.Take(s.features ? std::max(wide, rows) : rows);
     return shared.bytes();
