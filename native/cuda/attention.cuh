@@ -126,8 +126,9 @@ __device__ __forceinline__ void Clear(Accumulator (&c)[kTiles]) {
   for (int j = 0; j < kTiles; ++j) c[j] = {};
 }
 
-// c [16, 8 * kTiles] = a b^T with both tiles `width` wide.
-template <class T, int kTiles>
+// c [16, 8 * kTiles] = a b^T with both tiles `width` wide. With `kMirrored`, bit for bit the transpose of what the
+// product b a^T would be: of a score of 1e4 the last bit counts in its weight.
+template <bool kMirrored = false, class T, int kTiles>
 __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
   static_assert(kTiles % 2 == 0);
   const int stride = RowStride<T>(width);
@@ -141,8 +142,13 @@ __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* 
     for (int j = 0; j < kTiles; j += 2) {
       FragmentB<T> b0, b1;
       LoadB(b0, b1, b + j * 8 * stride + k, stride);
-      Multiply(c[j], row, b0);
-      Multiply(c[j + 1], row, b1);
+      if constexpr (kMirrored) {
+        MultiplyMirrored(c[j], row, b0);
+        MultiplyMirrored(c[j + 1], row, b1);
+      } else {
+        Multiply(c[j], row, b0);
+        Multiply(c[j + 1], row, b1);
+      }
     }
   }
 }

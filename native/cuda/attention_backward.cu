@@ -14,7 +14,9 @@
 namespace sas::cuda {
 namespace {
 
-constexpr int kStream = 32;  // keys or queries per tile that streams past
+// Keys or queries per tile that streams past: as many as the registers beside the results can hold.
+template <class T, int kColumns>
+constexpr int kStreamed = std::is_same_v<T, float>&& kColumns > 64 ? 16 : 32;
 
 // What the second kernel needs of a query, 16 bytes. The weight of a score is 2^(score - reference) * inverse_sum.
 struct QueryStatistics {
@@ -52,6 +54,7 @@ template <class T, int kColumns>
 __global__ void __launch_bounds__(kMostThreads)
     GradQueryKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, const float* log_sum_exp,
                     QueryStatistics* statistics, Gradient grad_q) {
+  constexpr int kStream = kStreamed<T, kColumns>;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
   // The last queries see the most keys, so they go first.
@@ -175,6 +178,7 @@ template <class T, int kColumns, Part kPart>
 __global__ void __launch_bounds__(kMostThreads)
     GradKeyKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, const QueryStatistics* statistics,
                   Gradient grad_k, Gradient grad_v) {
+  constexpr int kStream = kStreamed<T, kColumns>;
   constexpr bool kKeys = kPart != Part::kValues, kValues = kPart != Part::kKeys;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   // The first keys are seen by the most queries, so they go first.
@@ -238,7 +242,7 @@ __global__ void __launch_bounds__(kMostThreads)
       const auto* queries = reinterpret_cast<const QueryStatistics*>(grad_tile + kStream * value_stride);
       queries += AccumulatorColumn();
       Accumulator weights[kStream / 8];  // transposed, as all here: [keys, queries]
-      MultiplyRows(weights, k_tile + warp_row * width_stride, q_tile, s.width);
+      MultiplyRows<true>(weights, k_tile + warp_row * width_stride, q_tile, s.width);
 #pragma unroll
       for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
@@ -260,7 +264,7 @@ __global__ void __launch_bounds__(kMostThreads)
       if constexpr (kValues) AddProduct<false>(result_v, weights, grad_tile, s.value_width);
       if constexpr (kKeys) {
         Accumulator grads[kStream / 8];
-        MultiplyRows(grads, v_tile + warp_row * value_stride, grad_tile, s.value_width);
+        MultiplyRows<true>(grads, v_tile + warp_row * value_stride, grad_tile, s.value_width);
 #pragma unroll
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
@@ -305,26 +309,34 @@ Status AttentionBackward(CudaContext& context, const AttentionBackwardParams& p)
                          static_cast<const T*>(p.v)};
     const size_t operand_bytes = RowBytes<T>(s.width) + RowBytes<T>(s.value_width);
     const size_t gradient_bytes = RowBytes<float>(std::max(s.width, s.value_width));
-    const auto shared_bytes = [&](size_t statistics_bytes) {
-      return [=](int rows, int stages) {
-        const auto own = static_cast<size_t>(rows), streamed = static_cast<size_t>(stages * kStream);
-        return std::max(own * operand_bytes + streamed * (operand_bytes + statistics_bytes), own * gradient_bytes);
-      };
+    // Of a block with `rows` rows of its own and `streamed` rows that stream past.
+    const auto shared_bytes = [&](int rows, int streamed, size_t statistics_bytes) {
+      return std::max(static_cast<size_t>(rows) * operand_bytes +
+                          static_cast<size_t>(streamed) * (operand_bytes + statistics_bytes),
+                      static_cast<size_t>(rows) * gradient_bytes);
     };
 
-    Tiling tiling;
-    SAS_TRY(ChooseTiling(context, query_heads, s.queries, 2, shared_bytes(0), &tiling));
-    SAS_TRY(DispatchColumns(s.width, [&](auto columns) {
+    SAS_TRY(DispatchColumns(s.width, [&](auto columns) -> Status {
+      Tiling tiling;
+      SAS_TRY(ChooseTiling(
+          context, query_heads, s.queries, 2,
+          [&](int rows, int stages) { return shared_bytes(rows, stages * kStreamed<T, columns>, 0); }, &tiling));
       return context.Launch(GradQueryKernel<T, columns>, tiling.grid, s, static_cast<int>(query_heads), tiling.stages,
                             in, p.log_sum_exp, statistics, grad_q);
     }));
 
-    SAS_TRY(ChooseTiling(context, key_heads, s.keys, 2, shared_bytes(sizeof(QueryStatistics)), &tiling));
-    const auto launch = [&](auto kernel) {
-      return context.Launch(kernel, tiling.grid, s, static_cast<int>(key_heads), tiling.stages, in, statistics, grad_k,
-                            grad_v);
-    };
     return DispatchColumns(std::max(s.width, s.value_width), [&](auto columns) -> Status {
+      Tiling tiling;
+      SAS_TRY(ChooseTiling(
+          context, key_heads, s.keys, 2,
+          [&](int rows, int stages) {
+            return shared_bytes(rows, stages * kStreamed<T, columns>, sizeof(QueryStatistics));
+          },
+          &tiling));
+      const auto launch = [&](auto kernel) {
+        return context.Launch(kernel, tiling.grid, s, static_cast<int>(key_heads), tiling.stages, in, statistics,
+                              grad_k, grad_v);
+      };
       if constexpr (columns < kWidest) {
         return launch(GradKeyKernel<T, columns, Part::kBoth>);
       } else {

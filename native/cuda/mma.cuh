@@ -8,6 +8,8 @@
 // In the layouts below g = lane / 4 and t = lane % 4.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/ptx.cuh"
 
 namespace sas::cuda {
@@ -239,6 +241,21 @@ __device__ __forceinline__ void Multiply(Accumulator& c, const FragmentA<float>&
   MmaTf32(sum, a.high, b.high);
 #pragma unroll
   for (int i = 0; i < 4; ++i) c.c[i] += sum[i];
+}
+
+// Multiply, with sums that are bit for bit those of Multiply where a and b have changed sides.
+template <class T>
+__device__ __forceinline__ void MultiplyMirrored(Accumulator& c, const FragmentA<T>& a, const FragmentB<T>& b) {
+  if constexpr (std::is_same_v<T, float>) {
+    float sum[4] = {};
+    MmaTf32(sum, a.high, b.low);
+    MmaTf32(sum, a.low, b.high);
+    MmaTf32(sum, a.high, b.high);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c.c[i] += sum[i];
+  } else {
+    Multiply(c, a, b);
+  }
 }
 
 }  // namespace sas::cuda
