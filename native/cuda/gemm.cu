@@ -16,6 +16,9 @@ constexpr int64_t kLeastSlicesPerSplit = 16;  // a partial sum costs a pass over
 
 template <class T>
 constexpr int kSlice = kSliceBytes / sizeof(T);
+// f32 keeps so many sums in flight that a second step of a slice would not fit in the registers.
+template <class T>
+constexpr int kStepsUnrolled = std::is_same_v<T, float> ? 1 : kSlice<T> / kDepth<T>;
 
 struct Side {
   const void* data;
@@ -161,7 +164,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
     load(slice + kStages - 1);
     const T* tile_a = stage_of(slice);
     const T* tile_b = tile_a + TileA::kElements;
-#pragma unroll
+#pragma unroll kStepsUnrolled < T>
     for (int k = 0; k < kSlice<T>; k += kDepth<T>) {
       FragmentB<T> fragment_b[kAcross];
 #pragma unroll
