@@ -44,7 +44,7 @@ uint32_t AlignmentOf(const void* data) {
 }
 
 // The name of every function, and a call that returns its failure with that name.
-#define SAS_NAME(type, member, symbol, parameters) constexpr const char* kNameOf_##member = #symbol;
+#define SAS_NAME(type, member, symbol, parameters) [[maybe_unused]] constexpr const char* kNameOf_##member = #symbol;
 SAS_CUBLAS_FUNCTIONS(SAS_NAME)
 SAS_CUBLASLT_FUNCTIONS(SAS_NAME)
 #undef SAS_NAME

@@ -11,11 +11,14 @@ constexpr int kThreads = 256;
 constexpr int kWarpsDown = 2, kWarpsAcross = 4;  // a warp computes [kTile / 2, kTile / 4] of the tile
 constexpr int kStages = 3;
 constexpr int kSliceBytes = 64;               // of K, per row
-constexpr int kTileGroup = 8;                 // tiles of neighbouring rows run together, so that they share B in L2
+constexpr unsigned kTileGroup = 8;            // tiles of neighbouring rows run together, so that they share B in L2
 constexpr int64_t kLeastSlicesPerSplit = 16;  // a partial sum costs a pass over C
 
 template <class T>
 constexpr int kSlice = kSliceBytes / sizeof(T);
+// f32 keeps so many sums in flight that a second step of a slice would not fit in the registers.
+template <class T>
+constexpr int kStepsUnrolled = std::is_same_v<T, float> ? 1 : kSlice<T> / kDepth<T>;
 
 struct Side {
   const void* data;
@@ -25,9 +28,10 @@ struct Side {
 
 struct Arguments {
   int64_t rows, columns, depth;
-  int64_t inner, b_share;
-  int64_t row_tiles, column_tiles;
-  int64_t splits, split_depth;  // split_depth is a multiple of the slice
+  unsigned inner, b_share;
+  unsigned row_tiles, column_tiles;
+  unsigned splits;
+  int64_t split_depth;  // a multiple of the slice
   Side a, b;
   void* c;
   int64_t c_stride, c_outer, c_inner, c_split;
@@ -123,15 +127,17 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
   constexpr int kWarpRows = kTile / kWarpsDown, kWarpColumns = kTile / kWarpsAcross;
   constexpr int kDown = kWarpRows / 16, kAcross = kWarpColumns / 8;
 
-  // Where in the result.
-  const int64_t tiles = p.row_tiles * p.column_tiles;
-  const int64_t tile = blockIdx.x % tiles, split = blockIdx.x / tiles % p.splits, batch = blockIdx.x / tiles / p.splits;
-  const int64_t group = tile / (kTileGroup * p.column_tiles) * kTileGroup;
-  const int64_t in_group = tile - group * p.column_tiles, group_rows = min(p.row_tiles - group, int64_t{kTileGroup});
-  const int64_t first_row = (group + in_group % group_rows) * kTile, first_column = in_group / group_rows * kTile;
-  const int64_t outer = batch / p.inner, inner = batch % p.inner;
-  const auto a = MakeOperandTile<T, kTile, kRowMajorA>(p.a, outer, inner, first_row, p.rows);
-  const auto b = MakeOperandTile<T, kTile, !kRowMajorB>(p.b, outer, inner / p.b_share, first_column, p.columns);
+  // Where in the result. All counts of blocks fit in 32 bits.
+  const unsigned tiles = p.row_tiles * p.column_tiles;
+  const unsigned tile = blockIdx.x % tiles, split = blockIdx.x / tiles % p.splits,
+                 batch = blockIdx.x / tiles / p.splits;
+  const unsigned group = tile / (kTileGroup * p.column_tiles) * kTileGroup;
+  const unsigned in_group = tile - group * p.column_tiles, group_rows = min(p.row_tiles - group, kTileGroup);
+  const unsigned tile_row = group + in_group % group_rows, tile_column = in_group / group_rows;
+  const unsigned outer = batch / p.inner, inner = batch % p.inner;
+  const auto a = MakeOperandTile<T, kTile, kRowMajorA>(p.a, outer, inner, int64_t{tile_row} * kTile, p.rows);
+  const auto b =
+      MakeOperandTile<T, kTile, !kRowMajorB>(p.b, outer, inner / p.b_share, int64_t{tile_column} * kTile, p.columns);
   const int64_t begin = split * p.split_depth, end = min(begin + p.split_depth, p.depth);
   const int slices = static_cast<int>((end - begin + kSlice<T> - 1) / kSlice<T>);
 
@@ -158,19 +164,9 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
     load(slice + kStages - 1);
     const T* tile_a = stage_of(slice);
     const T* tile_b = tile_a + TileA::kElements;
-#pragma unroll
+#pragma unroll kStepsUnrolled < T>
     for (int k = 0; k < kSlice<T>; k += kDepth<T>) {
-      FragmentA<T> fragment_a[kDown];
       FragmentB<T> fragment_b[kAcross];
-#pragma unroll
-      for (int i = 0; i < kDown; ++i) {
-        const int row = warp_row + 16 * i;
-        if constexpr (kRowMajorA) {
-          LoadA(fragment_a[i], tile_a + (row + RowOfA<T>()) * TileA::kStride + k + DepthOfA<T>());
-        } else {
-          LoadATransposed(fragment_a[i], tile_a + k * TileA::kStride + row, TileA::kStride);
-        }
-      }
 #pragma unroll
       for (int j = 0; j < kAcross; j += 2) {
         const int column = warp_column + 8 * j;
@@ -180,10 +176,21 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
           LoadB(fragment_b[j], fragment_b[j + 1], tile_b + column * TileB::kStride + k, TileB::kStride);
         }
       }
+      FragmentA<T> fragment_a[2];  // the next is loaded while one is multiplied
+      const auto load_a = [&](int i) {
+        const int row = warp_row + 16 * i;
+        if constexpr (kRowMajorA) {
+          LoadA(fragment_a[i % 2], tile_a + (row + RowOfA<T>()) * TileA::kStride + k + DepthOfA<T>());
+        } else {
+          LoadATransposed(fragment_a[i % 2], tile_a + k * TileA::kStride + row, TileA::kStride);
+        }
+      };
+      load_a(0);
 #pragma unroll
       for (int i = 0; i < kDown; ++i) {
+        if (i + 1 < kDown) load_a(i + 1);
 #pragma unroll
-        for (int j = 0; j < kAcross; ++j) Multiply(c[i][j], fragment_a[i], fragment_b[j]);
+        for (int j = 0; j < kAcross; ++j) Multiply(c[i][j], fragment_a[i % 2], fragment_b[j]);
       }
     }
   }
@@ -195,7 +202,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
   float* const staging = reinterpret_cast<float*>(SharedMemory()) + warp * 16 * kStride;
   const int lane = LaneId();
   const int64_t c_batch = split * p.c_split + outer * p.c_outer + inner * p.c_inner;
-  const int64_t column = first_column + warp_column + lane % kPerRow * 4;
+  const int64_t column = int64_t{tile_column} * kTile + warp_column + lane % kPerRow * 4;
   const int count = static_cast<int>(max(min(p.columns - column, int64_t{4}), int64_t{0}));
   const bool vectors = p.c_vectors && count == 4;
   float4 column_bias{};
@@ -216,7 +223,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
 #pragma unroll
     for (int pass = 0; pass < 16 / kRowsPerPass; ++pass) {
       const int line = pass * kRowsPerPass + lane / kPerRow;
-      const int64_t row = first_row + warp_row + 16 * i + line;
+      const int64_t row = int64_t{tile_row} * kTile + warp_row + 16 * i + line;
       if (row >= p.rows || count == 0) continue;
       const uint4 bits = Load16(staging + line * kStride + lane % kPerRow * 4);
       const float row_bias = p.row_bias == nullptr ? 0 : p.row_bias[row];
@@ -240,7 +247,7 @@ __global__ void AddSplitsKernel(const Arguments p, int64_t batches, const float*
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const int64_t column = i % p.columns, row = i / p.columns % p.rows, batch = i / p.columns / p.rows;
     float sum = 0;
-    for (int64_t split = 0; split < p.splits; ++split) sum += partial[split * size + i];
+    for (unsigned split = 0; split < p.splits; ++split) sum += partial[split * size + i];
     if (p.row_bias != nullptr) sum += p.row_bias[row];
     if (p.column_bias != nullptr) sum += p.column_bias[column];
     const int64_t target = batch / p.inner * p.c_outer + batch % p.inner * p.c_inner + row * p.c_stride + column;
@@ -290,22 +297,25 @@ Status BuiltIn(CudaContext& context, const Product& product) {
       tiles(kLarge) * most_splits >= context.multiprocessors() && product.rows > kSmall && product.columns > kSmall;
   const int tile = large ? kLarge : kSmall;
 
+  // Two blocks per multiprocessor, if C alone does not give them.
+  const int64_t wanted = std::clamp<int64_t>(2 * context.multiprocessors() / tiles(tile), 1, most_splits);
+  const int64_t split_depth = CeilDiv(slices, wanted) * kSlice<T>, splits = CeilDiv(product.depth, split_depth);
+  const int64_t blocks = tiles(tile) * splits;
+  if (blocks > std::numeric_limits<int>::max()) return Status(StatusCode::kShape, "a product of 2^31 tiles or more");
+  const bool split = splits > 1;
+
   Arguments p{};
   p.rows = product.rows;
   p.columns = product.columns;
   p.depth = product.depth;
-  p.inner = product.inner;
-  p.b_share = product.b_share;
-  p.row_tiles = CeilDiv(p.rows, tile);
-  p.column_tiles = CeilDiv(p.columns, tile);
+  p.inner = static_cast<unsigned>(product.inner);
+  p.b_share = static_cast<unsigned>(product.b_share);
+  p.row_tiles = static_cast<unsigned>(CeilDiv(p.rows, tile));
+  p.column_tiles = static_cast<unsigned>(CeilDiv(p.columns, tile));
+  p.splits = static_cast<unsigned>(splits);
+  p.split_depth = split_depth;
   p.a = MakeSide<T>(product.a, product.a.transposed ? p.rows : p.depth);
   p.b = MakeSide<T>(product.b, product.b.transposed ? p.depth : p.columns);
-
-  // Two blocks per multiprocessor, if C alone does not give them.
-  p.splits = std::clamp<int64_t>(2 * context.multiprocessors() / tiles(tile), 1, most_splits);
-  p.split_depth = CeilDiv(slices, p.splits) * kSlice<T>;
-  p.splits = CeilDiv(p.depth, p.split_depth);
-  const bool split = p.splits > 1;
 
   const Result& c = product.c;
   const bool c_float = c.dtype == DType::kF32;
@@ -324,13 +334,12 @@ Status BuiltIn(CudaContext& context, const Product& product) {
     p.c_inner = p.rows * p.columns;
     p.c_outer = p.inner * p.c_inner;
     p.c_split = batches * p.c_inner;
-    p.c = context.Take<float>(p.splits * p.c_split);
+    p.c = context.Take<float>(splits * p.c_split);
     p.c_float = true;
     p.c_vectors = p.columns % 4 == 0;
   }
 
   const Arguments& first = split ? p : final;
-  const int64_t blocks = tiles(tile) * p.splits;
   const Status status = large ? LaunchTiles<T, kLarge>(context, product, first, blocks)
                               : LaunchTiles<T, kSmall>(context, product, first, blocks);
   if (!split || !status.ok()) return status;
