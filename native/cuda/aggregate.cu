@@ -1,32 +1,35 @@
 // Parameter-efficient attention aggregation: the mean over groups of simulated heads (arXiv 2507.07694, section on
 // PEAA).
+#include <type_traits>
+
 #include "cuda/elementwise.cuh"
 #include "cuda/operations.h"
 
 namespace sas::cuda {
 namespace {
 
-// A thread has kCount features of the short tensor, [tokens, width], and the same features of every group of the long
-// one, [tokens, groups, width].
+// A warp per token: `input` is [tokens, groups, width], `output` [tokens, width]; backward the other way round.
 template <int kCount, class T>
 __global__ void __launch_bounds__(kElementThreads)
     AggregateKernel(int64_t tokens, int64_t groups, int64_t width, const T* input, T* output) {
   const float share = 1.0f / static_cast<float>(groups);
-  for (int64_t i = FirstItem() * kCount; i < tokens * width; i += ItemStride() * kCount) {
-    const int64_t token = i / width;
-    const T* source = input + token * (groups - 1) * width + i;
-    float sum[kCount];
-    LoadElements(source, sum);
+  for (int64_t token = FirstItem() / 32; token < tokens; token += ItemStride() / 32) {
+    const T* source = input + token * groups * width;
+#pragma unroll 2
+    for (int64_t column = LaneId() * kCount; column < width; column += 32 * kCount) {
+      float sum[kCount];
+      LoadElements(source + column, sum);
 #pragma unroll 4
-    for (int64_t group = 1; group < groups; ++group) {
-      float x[kCount];
-      LoadElements(source + group * width, x);
+      for (int64_t group = 1; group < groups; ++group) {
+        float x[kCount];
+        LoadElements(source + group * width + column, x);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) sum[k] += x[k];
+        for (int k = 0; k < kCount; ++k) sum[k] += x[k];
+      }
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) sum[k] *= share;
+      StoreElements(output + token * width + column, sum);
     }
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) sum[k] *= share;
-    StoreElements(output + i, sum);
   }
 }
 
@@ -34,15 +37,17 @@ template <int kCount, class T>
 __global__ void __launch_bounds__(kElementThreads)
     AggregateBackwardKernel(int64_t tokens, int64_t groups, int64_t width, const T* input, T* output) {
   const float share = 1.0f / static_cast<float>(groups);
-  for (int64_t i = FirstItem() * kCount; i < tokens * width; i += ItemStride() * kCount) {
-    const int64_t token = i / width;
-    T* target = output + token * (groups - 1) * width + i;
-    float x[kCount];
-    LoadElements(input + i, x);
+  for (int64_t token = FirstItem() / 32; token < tokens; token += ItemStride() / 32) {
+    T* target = output + token * groups * width;
+#pragma unroll 2
+    for (int64_t column = LaneId() * kCount; column < width; column += 32 * kCount) {
+      float x[kCount];
+      LoadElements(input + token * width + column, x);
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) x[k] *= share;
+      for (int k = 0; k < kCount; ++k) x[k] *= share;
 #pragma unroll 4
-    for (int64_t group = 0; group < groups; ++group) StoreElements(target + group * width, x);
+      for (int64_t group = 0; group < groups; ++group) StoreElements(target + group * width + column, x);
+    }
   }
 }
 
@@ -53,7 +58,7 @@ Status Run(CudaContext& context, const AggregateParams& p) {
   auto* output = static_cast<T*>(p.output);
   const auto launch = [&]<int kCount>(std::integral_constant<int, kCount>) {
     return context.Launch(kBackward ? AggregateBackwardKernel<kCount, T> : AggregateKernel<kCount, T>,
-                          ElementGrid(context, p.tokens * width / kCount), p.tokens, groups, width, input, output);
+                          ElementGrid(context, p.tokens * 32), p.tokens, groups, width, input, output);
   };
   return Vectorizable<kVector<T>>(width, input, output) ? launch(std::integral_constant<int, kVector<T>>{})
                                                         : launch(std::integral_constant<int, 1>{});

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
+#include <type_traits>
 
 #include "cuda/context.h"
 #include "cuda/mma.cuh"
@@ -35,35 +35,49 @@ bool Vectorizable(int64_t width, const T*... rows) {
          (... && (reinterpret_cast<uintptr_t>(rows) % std::min<size_t>(kCount * sizeof(T), 16) == 0));
 }
 
-template <class T>
-__device__ __forceinline__ void Unpack(uint32_t word, float* x) {
-  if constexpr (sizeof(T) == 4) {
-    x[0] = BitsToFloat(word);
+// As they come from memory, in fewer registers than as f32.
+template <int kCount, class T>
+struct Words {
+  static constexpr int kWords = static_cast<int>(CeilDiv(kCount * sizeof(T), 4));
+  uint32_t word[kWords];
+};
+
+template <int kCount, class T>
+__device__ __forceinline__ void LoadWords(const T* at, Words<kCount, T>& words) {
+  constexpr int kWords = Words<kCount, T>::kWords;
+  static_assert(kCount == 1 || kWords == 2 || kWords == 4);
+  if constexpr (kCount == 1) {
+    if constexpr (sizeof(T) == 4) {
+      words.word[0] = FloatBits(*at);
+    } else {
+      words.word[0] = at->bits;
+    }
+  } else if constexpr (kWords == 2) {
+    const uint2 loaded = Load8(at);
+    words = {loaded.x, loaded.y};
   } else {
-    x[0] = Widen(T{static_cast<uint16_t>(word)});
-    x[1] = Widen(T{static_cast<uint16_t>(word >> 16)});
+    const uint4 loaded = Load16(at);
+    words = {loaded.x, loaded.y, loaded.z, loaded.w};
+  }
+}
+
+template <int kCount, class T>
+__device__ __forceinline__ void Unpack(const Words<kCount, T>& words, float (&x)[kCount]) {
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) {
+    if constexpr (sizeof(T) == 4) {
+      x[k] = BitsToFloat(words.word[k]);
+    } else {
+      x[k] = Widen(T{static_cast<uint16_t>(words.word[k / 2] >> k % 2 * 16)});
+    }
   }
 }
 
 template <int kCount, class T>
 __device__ __forceinline__ void LoadElements(const T* at, float (&x)[kCount]) {
-  constexpr int kWords = static_cast<int>(kCount * sizeof(T) / 4), kPerWord = static_cast<int>(4 / sizeof(T));
-  if constexpr (kCount == 1) {
-    x[0] = Widen(*at);
-  } else {
-    static_assert(kWords == 2 || kWords == 4);
-    if constexpr (kWords == 2) {
-      const uint2 words = Load8(at);
-      Unpack<T>(words.x, x);
-      Unpack<T>(words.y, x + kPerWord);
-    } else {
-      const uint4 words = Load16(at);
-      Unpack<T>(words.x, x);
-      Unpack<T>(words.y, x + kPerWord);
-      Unpack<T>(words.z, x + 2 * kPerWord);
-      Unpack<T>(words.w, x + 3 * kPerWord);
-    }
-  }
+  Words<kCount, T> words;
+  LoadWords(at, words);
+  Unpack(words, x);
 }
 
 template <class T>
@@ -91,52 +105,60 @@ __device__ __forceinline__ void StoreElements(T* at, const float (&x)[kCount]) {
   }
 }
 
-// ---- maps: output[i] = function(inputs[i] ...) in f32
-
-template <class Function, int kInputs, int kCount, size_t... kInput>
-__device__ __forceinline__ float Apply(const Function& function, const float (&x)[kInputs][kCount], int k,
-                                       std::index_sequence<kInput...>) {
-  return function(x[kInput][k]...);
-}
+// ---- maps: output[i] = function(a[i]) or function(a[i], b[i]) in f32
 
 // Two vectors per thread and step, so that their loads are in flight together.
-template <int kCount, class Function, class To, class... From>
+template <int kCount, class Function, class To, class A, class B>
 __global__ void __launch_bounds__(kElementThreads, 4)
-    MapKernel(int64_t size, Function function, To* output, const From*... inputs) {
-  constexpr int kSteps = 2, kInputs = sizeof...(From);
-  constexpr auto kSequence = std::make_index_sequence<kInputs>();
+    MapKernel(int64_t size, Function function, To* output, const A* a, const B* b) {
+  constexpr bool kBinary = std::is_invocable_v<Function, float, float>;
+  constexpr int kSteps = 2;
   const int64_t vectors = size / kCount;
+#pragma unroll 1
   for (int64_t first = FirstItem(); first < vectors; first += kSteps * ItemStride()) {
-    float x[kSteps][kInputs][kCount];
+    Words<kCount, A> a_words[kSteps] = {};
+    Words<kCount, B> b_words[kSteps] = {};
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       const int64_t vector = first + step * ItemStride();
-      int input = 0;
-      if (vector < vectors) (LoadElements(inputs + vector * kCount, x[step][input++]), ...);
+      if (vector >= vectors) continue;
+      LoadWords(a + vector * kCount, a_words[step]);
+      if constexpr (kBinary) LoadWords(b + vector * kCount, b_words[step]);
     }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       const int64_t vector = first + step * ItemStride();
-      float result[kCount];
+      if (vector >= vectors) continue;
+      float x[kCount], y[kCount];
+      Unpack(a_words[step], x);
+      if constexpr (kBinary) Unpack(b_words[step], y);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) result[k] = Apply(function, x[step], k, kSequence);
-      if (vector < vectors) StoreElements(output + vector * kCount, result);
+      for (int k = 0; k < kCount; ++k) {
+        if constexpr (kBinary) {
+          x[k] = function(x[k], y[k]);
+        } else {
+          x[k] = function(x[k]);
+        }
+      }
+      StoreElements(output + vector * kCount, x);
     }
   }
   if (const int64_t rest = vectors * kCount + FirstItem(); rest < size) {
-    Narrow(function(Widen(inputs[rest])...), output + rest);
+    if constexpr (kBinary) {
+      Narrow(function(Widen(a[rest]), Widen(b[rest])), output + rest);
+    } else {
+      Narrow(function(Widen(a[rest])), output + rest);
+    }
   }
 }
 
-template <class Function, class To, class... From>
-Status Map(CudaContext& context, int64_t size, Function function, To* output, const From*... inputs) {
-  constexpr int kCount = std::min({kVector<To>, kVector<From>...});
-  if (Vectorizable<kCount>(0, output, inputs...)) {
-    return context.Launch(MapKernel<kCount, Function, To, From...>, ElementGrid(context, CeilDiv(size, kCount)), size,
-                          function, output, inputs...);
-  }
-  return context.Launch(MapKernel<1, Function, To, From...>, ElementGrid(context, size), size, function, output,
-                        inputs...);
+template <class Function, class To, class A, class B = A>
+Status Map(CudaContext& context, int64_t size, Function function, To* output, const A* a, const B* b = nullptr) {
+  constexpr int kCount = std::min({kVector<To>, kVector<A>, kVector<B>});
+  const bool vectorizable = Vectorizable<kCount>(0, output, a, b);
+  return context.Launch(vectorizable ? MapKernel<kCount, Function, To, A, B> : MapKernel<1, Function, To, A, B>,
+                        ElementGrid(context, vectorizable ? CeilDiv(size, kCount) : size), size, function, output, a,
+                        b);
 }
 
 // ---- reductions; every thread gets the result

@@ -7,24 +7,24 @@
 namespace sas::cuda {
 namespace {
 
+// A warp per row.
 template <int kCount, class T>
 __global__ void __launch_bounds__(kElementThreads) EmbeddingKernel(EmbeddingParams p) {
-  T* output = static_cast<T*>(p.output);
-  const int64_t size = p.batch * p.length * p.width;
-  for (int64_t i = FirstItem() * kCount; i < size; i += ItemStride() * kCount) {
-    const int64_t row = i / p.width, column = i - row * p.width;
+  for (int64_t row = FirstItem() / 32; row < p.batch * p.length; row += ItemStride() / 32) {
     const int32_t token = p.tokens[row];
-    float value[kCount], position[kCount] = {};
-    if (p.position_table != nullptr) LoadElements(p.position_table + row % p.length * p.width + column, position);
-    if (token >= 0 && token < p.vocabulary) {
-      LoadElements(p.token_table + token * p.width + column, value);
-    } else {
+    const bool valid = token >= 0 && token < p.vocabulary;
+    const float* token_row = p.token_table + (valid ? token : 0) * p.width;
+    const float* position_row = p.position_table == nullptr ? nullptr : p.position_table + row % p.length * p.width;
+    T* output = static_cast<T*>(p.output) + row * p.width;
+#pragma unroll 4
+    for (int64_t column = LaneId() * kCount; column < p.width; column += 32 * kCount) {
+      float value[kCount], position[kCount] = {};
+      LoadElements(token_row + column, value);
+      if (position_row != nullptr) LoadElements(position_row + column, position);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) value[k] = NAN;
+      for (int k = 0; k < kCount; ++k) value[k] = valid ? value[k] + position[k] : NAN;
+      StoreElements(output + column, value);
     }
-#pragma unroll
-    for (int k = 0; k < kCount; ++k) value[k] += position[k];
-    StoreElements(output + i, value);
   }
 }
 
@@ -73,54 +73,62 @@ __device__ __forceinline__ void AddPlaces(const T* grad_output, int64_t width, c
   }
 }
 
+// The running warp's first column, of kCount: blockIdx.y counts slices of 32 * kCount columns.
+template <int kCount>
+__device__ __forceinline__ int64_t FirstColumn() {
+  return (int64_t{blockIdx.y} * 32 + LaneId()) * kCount;
+}
+
 // stretches [size / kStretch, width] = sums over the places of each, where they have one token. A warp per stretch and
-// 32 * kCount columns.
+// slice.
 template <int kCount, class T>
 __global__ void __launch_bounds__(kElementThreads)
     StretchesKernel(int64_t size, int64_t width, const T* grad_output, const uint32_t* keys, const uint32_t* places,
                     float* stretches) {
-  const int64_t slices = CeilDiv(width, 32 * kCount), count = size / kStretch;
-  for (int64_t item = FirstItem() / 32; item < count * slices; item += ItemStride() / 32) {
-    const int64_t stretch = item / slices, begin = stretch * kStretch;
-    const int64_t column = (item % slices * 32 + LaneId()) * kCount;
-    if (keys[begin] != keys[begin + kStretch - 1] || column >= width) continue;
+  const int64_t column = FirstColumn<kCount>();
+  if (column >= width) return;
+  for (int64_t stretch = FirstItem() / 32; stretch < size / kStretch; stretch += ItemStride() / 32) {
+    const int64_t begin = stretch * kStretch;
+    if (keys[begin] != keys[begin + kStretch - 1]) continue;
     float sum[kCount] = {};
     AddPlaces(grad_output, width, places, begin, begin + kStretch, column, sum);
     StoreElements(stretches + stretch * width + column, sum);
   }
 }
 
-// A warp per row of the table and 32 * kCount columns.
+// A warp per row of the table and slice.
 template <int kCount, class T>
 __global__ void __launch_bounds__(kElementThreads)
     TableGradientKernel(int64_t size, int64_t vocabulary, int64_t width, const T* grad_output, const uint32_t* first,
                         const uint32_t* places, const float* stretches, float* grad_token_table) {
-  const int64_t slices = CeilDiv(width, 32 * kCount);
+  const int64_t column = FirstColumn<kCount>();
+  if (column >= width) return;
   const bool valid = first[vocabulary] == size;  // no key after those of the vocabulary
-  for (int64_t item = FirstItem() / 32; item < vocabulary * slices; item += ItemStride() / 32) {
-    const int64_t row = item / slices, column = (item % slices * 32 + LaneId()) * kCount;
-    if (column >= width) continue;
+  for (int64_t row = FirstItem() / 32; row < vocabulary; row += ItemStride() / 32) {
     const int64_t begin = first[row], end = first[row + 1];
-    // Whole stretches between the two ends.
-    const int64_t from = min(CeilDiv(begin, kStretch), end / kStretch), to = end / kStretch;
+    // Whole stretches from `from` to before `to`, and the places around them.
+    const int64_t to = end / kStretch, from = min(CeilDiv(begin, kStretch), to);
+    const bool split = from < to;
     float sum[kCount] = {}, ends[kCount] = {};
-    if (from < to) {
-#pragma unroll 4
-      for (int64_t stretch = from; stretch < to; ++stretch) {
-        float x[kCount];
-        LoadElements(stretches + stretch * width + column, x);
+    for (int64_t stretch = from; stretch < to; ++stretch) {
+      float x[kCount];
+      LoadElements(stretches + stretch * width + column, x);
 #pragma unroll
-        for (int k = 0; k < kCount; ++k) sum[k] += x[k];
-      }
-      AddPlaces(grad_output, width, places, begin, from * kStretch, column, ends);
-      AddPlaces(grad_output, width, places, to * kStretch, end, column, ends);
-    } else {
-      AddPlaces(grad_output, width, places, begin, end, column, ends);
+      for (int k = 0; k < kCount; ++k) sum[k] += x[k];
     }
+    AddPlaces(grad_output, width, places, begin, split ? from * kStretch : end, column, ends);
+    if (split) AddPlaces(grad_output, width, places, to * kStretch, end, column, ends);
 #pragma unroll
     for (int k = 0; k < kCount; ++k) sum[k] = valid ? sum[k] + ends[k] : NAN;
     StoreElements(grad_token_table + row * width + column, sum);
   }
+}
+
+// Warps for `rows` rows of `slices` slices.
+Grid SliceGrid(const CudaContext& context, int64_t rows, int64_t slices) {
+  Grid grid = ElementGrid(context, rows * 32);
+  grid.blocks.y = static_cast<unsigned>(slices);
+  return grid;
 }
 
 template <int kCount, class T>
@@ -136,10 +144,10 @@ Status TableGradient(CudaContext& context, const EmbeddingBackwardParams& p) {
   SAS_TRY(context.Launch(FirstKernel, ElementGrid(context, p.vocabulary + 1), size, p.vocabulary, sort.keys, first));
   const int64_t slices = CeilDiv(p.width, 32 * kCount);
   auto* stretches = context.Take<float>(size / kStretch * p.width);
-  SAS_TRY(context.Launch(StretchesKernel<kCount, T>, ElementGrid(context, size / kStretch * slices * 32), size, p.width,
+  SAS_TRY(context.Launch(StretchesKernel<kCount, T>, SliceGrid(context, size / kStretch, slices), size, p.width,
                          grad_output, sort.keys, sort.values, stretches));
-  return context.Launch(TableGradientKernel<kCount, T>, ElementGrid(context, p.vocabulary * slices * 32), size,
-                        p.vocabulary, p.width, grad_output, first, sort.values, stretches, p.grad_token_table);
+  return context.Launch(TableGradientKernel<kCount, T>, SliceGrid(context, p.vocabulary, slices), size, p.vocabulary,
+                        p.width, grad_output, first, sort.values, stretches, p.grad_token_table);
 }
 
 }  // namespace
@@ -149,9 +157,8 @@ Status Embedding(CudaContext& context, const EmbeddingParams& p) {
     constexpr int kCount = 4;
     const bool vectorizable =
         Vectorizable<kCount>(p.width, p.token_table, p.position_table, static_cast<const T*>(p.output));
-    const int64_t size = p.batch * p.length * p.width;
     return context.Launch(vectorizable ? EmbeddingKernel<kCount, T> : EmbeddingKernel<1, T>,
-                          ElementGrid(context, vectorizable ? size / kCount : size), p);
+                          ElementGrid(context, p.batch * p.length * 32), p);
   });
 }
 

@@ -14,7 +14,6 @@ struct Layout {
   static constexpr int kWidth = 32 * kCount * kWarps * kHeld;  // at most
   // Of the backward kernel, which has two rows and their sums in registers.
   static constexpr int kBackwardWarps = kWarps == 1 ? 4 : kWarps;  // per block
-  static constexpr int kBackwardBlocks = kWarps == 1 ? 3 : 1;      // per multiprocessor
   using Group = RowGroup<kWarps>;
 
   // Calls body(step, column) for the thread's columns.
@@ -33,20 +32,25 @@ struct Layout {
   }
 };
 
+// Blocks of the backward kernel that a multiprocessor has room for.
+template <class Layout, class T>
+constexpr int kBackwardBlocks = Layout::kWarps > 1 ? 1
+                                : sizeof(T) == 2   ? 3
+                                                   : 2;
+
 // A thread's part of a row [width]: read once and held, or read where it is needed.
 template <class Layout, class T>
 class Row {
  public:
   __device__ __forceinline__ Row(const T* row, int width) : row_(row) {
     if constexpr (Layout::kHeld > 0) {
-      Layout::ForColumns(width, [&](int step, int column) { LoadElements(row_ + column, held_[step]); });
+      Layout::ForColumns(width, [&](int step, int column) { LoadWords(row_ + column, held_[step]); });
     }
   }
   // x = elements column .. column + kCount - 1.
   __device__ __forceinline__ void Get(int step, int column, float (&x)[Layout::kCount]) const {
     if constexpr (Layout::kHeld > 0) {
-#pragma unroll
-      for (int k = 0; k < Layout::kCount; ++k) x[k] = held_[step][k];
+      Unpack(held_[step], x);
     } else {
       LoadElements(row_ + column, x);
     }
@@ -54,7 +58,7 @@ class Row {
 
  private:
   const T* row_;
-  float held_[Layout::kHeld > 0 ? Layout::kHeld : 1][Layout::kCount];
+  Words<Layout::kCount, T> held_[Layout::kHeld > 0 ? Layout::kHeld : 1];
 };
 
 template <bool kCentred, class Layout, class T>
@@ -106,7 +110,7 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
 // gradX of every row, and unless kHeld = 0 the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight
 // and with kCentred gradBias. Each thread keeps the sums of its columns in registers from row to row.
 template <bool kCentred, class Layout, class T>
-__global__ void __launch_bounds__(32 * Layout::kBackwardWarps, Layout::kBackwardBlocks)
+__global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<Layout, T>))
     BackwardKernel(LayerNormBackwardParams p, float* partials) {
   using Group = typename Layout::Group;
   constexpr int kCount = Layout::kCount, kHeld = Layout::kHeld, kSums = kCentred ? 2 : 1;
@@ -199,7 +203,7 @@ template <class Body>
 Status DispatchLayout(int64_t width, bool vectorizable, const Body& body) {
   using Short = Layout<4, 1, 8>;
   using Long = Layout<4, 16, 4>;
-  using ShortScalar = Layout<1, 1, 32>;
+  using ShortScalar = Layout<1, 1, 8>;
   using Any = Layout<1, 16, 0>;
   if (width > INT32_MAX) return Status(StatusCode::kShape, "rows of up to 2147483647 elements are supported");
   if (vectorizable && width <= Short::kWidth) return body(Short{});
@@ -231,7 +235,7 @@ Status Backward(CudaContext& context, const LayerNormBackwardParams& p) {
       if constexpr (Layout::kHeld > 0) {
         constexpr int kWarps = Layout::kBackwardWarps;
         constexpr int64_t kRows = Layout::kWarps == 1 ? kWarps : 1;  // of a block at a time
-        partitions = std::min<int64_t>(CeilDiv(p.rows, kRows), Layout::kBackwardBlocks * context.multiprocessors());
+        partitions = std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors());
         partials = context.Take<float>(partitions * kSums * p.width);
         const size_t shared_bytes = kRows > 1 ? kSums * p.width * sizeof(float) : 2 * kWarps * sizeof(float);
         SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>,
