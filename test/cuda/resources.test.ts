@@ -15,7 +15,7 @@ describe('reading the compiler', () => {
       'FillKernel<bf16>',
     );
     expect(shortName(`${prefix}Product<float, 64, (sas::cuda::(anonymous namespace)::Kind)1>(float (*)(int))`)).toBe(
-      'Product<f32, 64, (Kind)1>',
+      'Product<f32, 64, 1>',
     );
     expect(shortName('sas::cuda::_GLOBAL__N__ab12_7_fill_cu_cd::PeakKernel(int, float*)')).toBe('PeakKernel');
   });
