@@ -18,7 +18,12 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'main', include: ['test/**/*.test.ts'], exclude: ['test/parity/**'] },
+        test: { name: 'main', include: ['test/**/*.test.ts'], exclude: ['test/parity/**', 'test/cuda/**'] },
+      },
+      {
+        // After the others, for minutes of nvcc on every core. Skips itself where nvcc is not installed.
+        extends: true,
+        test: { name: 'cuda', include: ['test/cuda/**/*.test.ts'], maxWorkers: 1, sequence: { groupOrder: 1 } },
       },
       // The parity suite runs once per instruction set. SAS_POISON fills fresh memory with NaN.
       ...instructionSets.map((isa) => ({

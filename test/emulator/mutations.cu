@@ -27,6 +27,7 @@ enum class Fault {
   kReadPastLastRow,
   kNoBoundsCheckOnStore,
   kWrongAccumulator,
+  kNoStart,
   kWrongFragment,
   kTransposedLoad,
   kUnalignedStride,
@@ -90,7 +91,10 @@ __global__ void __launch_bounds__(kProductThreads)
     CopyTile<kFault>(tile_a(step), a, rows, depth, row0, step * kStep);
     CopyTile<kFault>(tile_b(step), b, columns, depth, column0, step * kStep);
   };
-  Accumulator sums[kTile / 8] = {};
+  Accumulator sums[kTile / 8];
+  if (kFault != Fault::kNoStart) {
+    for (Accumulator& sum : sums) sum = {};
+  }
   copy(0);
   CopyAsyncCommit();
   for (int step = 0; step < steps; ++step) {
@@ -303,6 +307,7 @@ void RunAll() {
   SAS_PRODUCT(kReadPastLastRow, "off by one: a row too many is read")
   SAS_PRODUCT(kNoBoundsCheckOnStore, "no bounds check when rows are stored")
   SAS_PRODUCT(kWrongAccumulator, "accumulators 1 and 2 exchanged")
+  SAS_PRODUCT(kNoStart, "accumulators that do not start from zero")
   SAS_PRODUCT(kWrongFragment, "registers 1 and 2 of the A fragment exchanged")
   SAS_PRODUCT(kTransposedLoad, "ldmatrix.trans in place of ldmatrix")
   SAS_PRODUCT(kUnalignedStride, "rows in shared memory not aligned to 16 bytes")

@@ -92,7 +92,8 @@ inline void EmulatedMma(const char* name, float (&c)[4], const uint32_t (&a)[4],
   } operand{c, a, b};
   emulator::Exchange(name, &operand, [](const emulator::Operands& operands) {
     constexpr int kPacked = kK / 8;
-    float left[16][kK], right[kK][8], sums[16][8];
+    // Wholly written below: spared the pattern that fresh variables get.
+    __attribute__((uninitialized)) float left[16][kK], right[kK][8], sums[16][8];
     for (int lane = 0; lane < 32; ++lane) {
       const Operand& own = *static_cast<const Operand*>(operands[lane]);
       const int g = lane / 4, t = lane % 4;
