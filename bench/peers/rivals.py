@@ -15,6 +15,7 @@ import pathlib
 import statistics
 import sys
 import time
+import warnings
 
 try:
     import torch
@@ -97,8 +98,14 @@ def check_backend(backend, query_width, value_width):
     """Raises where the backend does not take these widths in bf16, forward and backward, or computes something else."""
     torch.manual_seed(0)
     query, key, value = heads(1, 256, (query_width, query_width, value_width), SIM_HEADS)
-    with sdpa_backend(backend):
-        output = attention(query, key, value)
+    with sdpa_backend(backend), warnings.catch_warnings(record=True) as reasons:
+        warnings.simplefilter("always")
+        try:
+            output = attention(query, key, value)
+        except RuntimeError as error:
+            # The error says only that there is no kernel; why not is in the warnings.
+            texts = [str(reason.message).split(" (Triggered")[0] for reason in reasons]
+            raise RuntimeError("; ".join([str(error), *texts])) from error
     exact = unfused_attention(*(x.detach().double() for x in (query, key, value)), True, 1 / math.sqrt(query_width))
     gradient = torch.randn_like(output)
     with sdpa_backend(backend):
@@ -161,24 +168,21 @@ class Report:
     def write(self):
         self.path.write_text(json.dumps(self.content, indent=1) + "\n")
 
-    def late(self, **what):
-        if time.monotonic() < self.deadline:
-            return False
+    def skipped(self, **what):
         self.content["notRun"].append(what)
         self.write()
-        return True
 
     def failed(self, error, **what):
         self.content["failures"].append({**what, "reason": reason_of(error)})
         print(f"not measured: {' '.join(str(value) for value in what.values())}: {reason_of(error)}", flush=True)
         self.write()
 
-    def row(self, case, contestant, length, flops_per_token, prepare, batch=None):
+    def row(self, case, contestant, length, flops_per_token, prepare):
         """Times `prepare(batch)`'s function at the largest batch that fits in memory."""
         what = {"case": case, "dtype": "bf16", "length": length, "contestant": contestant}
-        if self.late(**what):
-            return None
-        batch = batch or TOKENS // length
+        if time.monotonic() >= self.deadline:
+            return self.skipped(**what)
+        batch = max(1, TOKENS // length)
         while True:
             try:
                 seconds = self.times.measure(prepare(batch))
@@ -207,6 +211,8 @@ HEAD_EXPANSION = 2 * HEAD_DIM * KERNEL * (HEADS * SIM_HEADS + SIM_HEADS**2)
 FEATURE_EXPANSION = 2 * SIM_HEADS * (HEAD_DIM * SIM_HEAD_DIM + SIM_HEAD_DIM**2)
 OUTPUT_PROJECTION = 2 * (HEADS * HEAD_DIM) ** 2
 DENSE = 3 * HEAD_EXPANSION + 2 * FEATURE_EXPANSION + OUTPUT_PROJECTION
+CORE = attention_flops(SIM_HEADS, 512, SIM_HEAD_DIM, HEAD_DIM)
+SAS_FLOPS = (DENSE + CORE, 3 * DENSE + 3.5 * CORE)  # forward; forward and backward
 
 
 # What is measured
@@ -285,30 +291,29 @@ def measure_module(report, contestant, module, backend, forward_flops, total_flo
     return report.row("SasAttention forward + backward", contestant, length, total_flops, both)
 
 
-def measure_modules(report, supported, quick):
-    core = attention_flops(SIM_HEADS, 512, SIM_HEAD_DIM, HEAD_DIM)
-    flops = (DENSE + core, 3 * DENSE + 3.5 * core)
-    torch.manual_seed(0)
-    module = SasAttention(HEADS, HEAD_DIM, SIM_HEADS, SIM_HEAD_DIM, KERNEL).to("cuda", torch.bfloat16)
+def measure_eager(report, module, supported):
+    """Returns the backends that the module works with, fastest first."""
     taken = {}
     for backend in supported:
-        seconds = measure_module(report, f"PyTorch eager, {backend}", module, backend, *flops)
+        seconds = measure_module(report, f"PyTorch eager, {backend}", module, backend, *SAS_FLOPS)
         if seconds is not None:
             taken[backend] = seconds
     core = attention_flops(HEADS, 512, HEAD_DIM, HEAD_DIM)
-    mha_flops = (OUTPUT_PROJECTION + core, 3 * OUTPUT_PROJECTION + 3.5 * core)
+    flops = (OUTPUT_PROJECTION + core, 3 * OUTPUT_PROJECTION + 3.5 * core)
     mha = NaiveMha(HEADS, HEAD_DIM).to("cuda", torch.bfloat16)
-    measure_module(report, "PyTorch naive MHA (12 heads)", mha, None, *mha_flops)
-    # The fastest backend first: compiling takes most of the time there is.
-    for backend in sorted(taken, key=taken.get):
+    measure_module(report, f"PyTorch naive MHA ({HEADS} heads)", mha, None, *flops)
+    return sorted(taken, key=taken.get)
+
+
+def measure_compiled(report, module, backends, quick):
+    """Compiling takes most of the time there is."""
+    for backend in backends:
         contestant = f"PyTorch compiled, {backend}"
         if quick:
-            for case in ("SasAttention forward", "SasAttention forward + backward"):
-                report.content["notRun"].append({"case": case, "dtype": "bf16", "length": 512, "contestant": contestant})
-            report.write()
+            report.skipped(case="SasAttention", dtype="bf16", length=512, contestant=contestant)
         elif hasattr(torch, "compile"):
             torch.compiler.reset()
-            measure_module(report, contestant, torch.compile(module), backend, *flops)
+            measure_module(report, contestant, torch.compile(module), backend, *SAS_FLOPS)
 
 
 def main():
@@ -335,6 +340,7 @@ def main():
     times = Times(samples=5, min_seconds=0.02) if arguments.quick else Times(samples=9, min_seconds=0.03)
     report = Report(arguments.out, arguments.seconds, times)
     report.write()
+    torch.backends.cudnn.benchmark = True  # the fastest convolution for these shapes
     try:
         measure_bounds(report)
     except Exception as error:
@@ -349,15 +355,17 @@ def main():
             return False
 
     supported = [backend for backend in ("cuDNN", "efficient", "flash", "math") if accepts(backend, SIM_HEAD_DIM, HEAD_DIM)]
-    # Where widths must be equal: wider values or narrower keys than SAS has.
+    # FlashAttention wants equal widths: wider values, or narrower queries and keys, than SAS has.
     equal = [width for width in (SIM_HEAD_DIM, HEAD_DIM) if accepts("flash", width, width)]
-    core = [backend for backend in supported if backend != "math"]
+    module = SasAttention(HEADS, HEAD_DIM, SIM_HEADS, SIM_HEAD_DIM, KERNEL).to("cuda", torch.bfloat16)
+    backends = measure_eager(report, module, supported)
     for length in (512, 1024, 2048):
-        for backend in core:
-            measure_core(report, length, backend, SIM_HEAD_DIM, HEAD_DIM)
+        for backend in supported:
+            if backend != "math":
+                measure_core(report, length, backend, SIM_HEAD_DIM, HEAD_DIM)
         for width in equal:
             measure_core(report, length, "flash", width, width)
-    measure_modules(report, supported, arguments.quick)
+    measure_compiled(report, module, backends, arguments.quick)
 
     content = report.content
     counts = f"{len(content['rows'])} measured, {len(content['failures'])} not supported or failed, {len(content['notRun'])} not run"
