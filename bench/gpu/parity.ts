@@ -41,9 +41,9 @@ async function list(file: string, limits: Limits): Promise<Case[]> {
     if (message.kind === 'list') names = message.tests;
   });
   if (names.length === 0) {
-    return [
-      { file, index: -1, name: 'cannot be loaded', state: 'failed', message: `${ending.kind}: ${ending.detail}` },
-    ];
+    const unread: Case = { file, index: -1, name: 'cannot be loaded', state: 'not run' };
+    if (ending.kind !== 'out of time') fail(unread, `the process ${ending.kind}: ${ending.detail}`);
+    return [unread];
   }
   return names.map((name, index): Case => {
     const reason = SKIPPED[name];
@@ -133,7 +133,7 @@ async function main(): Promise<void> {
 
   // One part of every file, then the next of every file: whatever the budget, every op gets its share of it.
   const chosen = cases.filter(
-    (item) => item.state === 'not run' && `${item.file} > ${item.name}`.includes(values.only),
+    (item) => item.state === 'not run' && item.index >= 0 && `${item.file} > ${item.name}`.includes(values.only),
   );
   const parts = files.map((file) =>
     deal(
