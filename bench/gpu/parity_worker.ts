@@ -84,22 +84,21 @@ const runner: VitestRunner = {
 
 const reportWorst = () => report({ kind: 'worst', groups: worstChecks() } satisfies Message);
 
-/** What keeps a file from being run as a whole: it cannot be loaded, or a hook failed. */
-const faultOf = (result: { errors?: { message: string }[] } | undefined) =>
-  result?.errors?.map(({ message }) => message).join('\n');
+/** Ends this process; with exit code 1 where the file as a whole is at fault: it cannot be loaded, or a hook failed. */
+function leave(result: { errors?: { message: string }[] } | undefined): never {
+  for (const { message } of result?.errors ?? []) console.error(message);
+  process.exit(result?.errors?.length ? 1 : 0);
+}
 
 if (tests === undefined) {
   const [collected] = await collectTests([path], runner);
-  const fault = faultOf(collected?.result);
-  if (fault) throw new Error(fault);
+  if (collected?.result?.errors) leave(collected.result);
   await report({
     kind: 'list',
     tests: getTests(collected ?? []).map((test) => getTestName(test, ' > ')),
   } satisfies Message);
-} else {
-  const [ran] = await startTests([path], runner);
-  await reportWorst();
-  const fault = faultOf(ran?.result);
-  if (fault) throw new Error(fault);
+  leave(undefined);
 }
-process.exit(0);
+const [ran] = await startTests([path], runner);
+await reportWorst();
+leave(ran?.result);

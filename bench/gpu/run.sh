@@ -14,7 +14,7 @@ out=${1:-}
 mode=${2:-full}
 [ -n "$out" ] || fail 'usage: run.sh OUTDIR [quick|full]'
 case $mode in
-  quick) parity_seconds=42 bench_seconds=28 rivals_seconds=30 quick=(--quick) ;;
+  quick) parity_seconds=42 bench_seconds=28 rivals_seconds=28 quick=(--quick) ;;
   full) parity_seconds=190 bench_seconds=120 rivals_seconds=140 quick=() ;;
   *) fail "mode $mode: expected quick or full" ;;
 esac
@@ -24,7 +24,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 node=$work/node
 if [ -f "$here/node.gz" ]; then
-  gunzip -c <"$here/node.gz" >"$node"
+  gunzip -c <"$here/node.gz" >"$node" || fail "node.gz cannot be unpacked into $work (see above)"
 elif [ -f "$here/node.xz" ] && command -v xz >/dev/null; then
   xz -dc <"$here/node.xz" >"$node"
 elif [ -f "$here/node.xz" ]; then
@@ -59,7 +59,11 @@ step() {
 status=0
 echo "== $device"
 echo '== parity'
-step $parity_seconds "$node" "$here/js/run/parity.mjs" --out "$out/parity.json" --seconds $parity_seconds || status=1
+processes=6
+mode_of_device=$(nvidia-smi --query-gpu=compute_mode --format=csv,noheader 2>/dev/null | head -n 1) || true
+[ "$mode_of_device" != Exclusive_Process ] || processes=1
+step $parity_seconds "$node" "$here/js/run/parity.mjs" --out "$out/parity.json" --seconds $parity_seconds \
+  --processes $processes || status=1
 echo '== benchmark'
 step $bench_seconds "$node" "$here/js/run/gpu_bench.mjs" --out "$out/bench.json" --seconds $bench_seconds "${quick[@]}" ||
   status=1
@@ -71,5 +75,5 @@ if command -v "$python" >/dev/null; then
     "${quick[@]}" || why=$(tail -n 1 "$out/log.txt")
 fi
 echo
-"$node" "$here/js/run/summary.mjs" "$out" "$why" | tee "$out/summary.txt"
+"$node" "$here/js/run/summary.mjs" "$out" "${why#rivals: }" | tee "$out/summary.txt"
 exit $status

@@ -51,6 +51,7 @@ interface Line {
 }
 
 const OURS = 'fused';
+const MOST_FAILURES = 40; // shown; all are in parity.json
 const [, , folder = '.', whyNoRivals = 'no reason was given'] = process.argv;
 
 function read<Content>(name: string): Content | undefined {
@@ -169,7 +170,10 @@ function parityText(parity: Parity | undefined): string[] {
   return [
     `parity: ${passed} passed, ${failed} failed, ${skipped} skipped, ${notRun} not run`,
     ...(worst.length > 0 ? ['closest to its limit, by op and dtype:', columns(worst, 4)] : []),
-    ...parity.failures.map(({ file, name, message }) => `FAIL ${file} > ${name}: ${message.split('\n')[0]}`),
+    ...parity.failures
+      .slice(0, MOST_FAILURES)
+      .map(({ file, name, message }) => `FAIL ${file} > ${name}: ${message.split('\n')[0]}`),
+    ...(failed > MOST_FAILURES ? [`and ${failed - MOST_FAILURES} more failed (see parity.json)`] : []),
   ];
 }
 

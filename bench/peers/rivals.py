@@ -144,7 +144,8 @@ class Times:
 
 
 def reason_of(error):
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:240]} ... {text[-150:]}"
 
 
 class Report:

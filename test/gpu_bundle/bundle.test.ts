@@ -1,6 +1,6 @@
 // The folder that `npm run bundle:gpu` writes, on a machine without a GPU: it says so, and its parts run on the CPU.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -60,6 +60,24 @@ describe('the bundle for GPU machines', () => {
     expect(result.manifest.commit).toMatch(/^[0-9a-f]{40}$/);
     expect(result.worst.map(({ group }: { group: string }) => group)).toEqual(['clipGradNorm']);
   });
+
+  const python = process.env.SAS_PYTHON ?? 'python3';
+  const hasTorch = run(python, ['-c', 'import torch']).status === 0;
+  it.skipIf(!hasTorch)(
+    'holds a PyTorch module that computes what the fixtures say, and notices one that does not',
+    () => {
+      const check = () => run(python, ['-B', join(bundle, 'peers/rivals.py'), '--check-only']);
+      const right = check();
+      expect(right.status, right.lines.join('\n')).toBe(0);
+      const module = join(bundle, 'peers/sas_torch.py');
+      const source = readFileSync(module, 'utf8');
+      writeFileSync(module, source.replace('self.process(torch.relu(x))', 'self.process(x)'));
+      const wrong = check();
+      writeFileSync(module, source);
+      expect(wrong.lines.at(-1)).toMatch(/the PyTorch module is wrong, nothing is timed/);
+      expect(wrong.status).toBe(1);
+    },
+  );
 
   it('says that nothing was measured where nothing was', () => {
     const { stdout, lines } = runModule('summary', [folder, 'there is no python3']);
