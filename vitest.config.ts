@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
+import { emulatedAddon } from './test/helpers/native_build.js';
 
 /** The processor's feature flags; instruction sets that it lacks are left out below. */
 const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
@@ -24,6 +25,17 @@ export default defineConfig({
         // After the others, for minutes of nvcc on every core. Skips itself where nvcc is not installed.
         extends: true,
         test: { name: 'cuda', include: ['test/cuda/**/*.test.ts'], maxWorkers: 1, sequence: { groupOrder: 1 } },
+      },
+      // The CUDA kernels' own source on the emulated device; the seed of its scheduling is printed.
+      {
+        extends: true,
+        test: {
+          name: 'cuda-emulated',
+          include: ['test/parity/**/*.test.ts'],
+          globalSetup: 'test/helpers/emulated_device.ts',
+          env: { SAS_BINDING: emulatedAddon, SAS_DEVICE: 'cuda:0', SAS_POISON: '1' },
+          testTimeout: 600_000,
+        },
       },
       // The parity suite runs once per instruction set. SAS_POISON fills fresh memory with NaN.
       ...instructionSets.map((isa) => ({

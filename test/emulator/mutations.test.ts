@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { buildTarget } from '../helpers/native_build.js';
+import { buildEmulated } from '../helpers/native_build.js';
 
 const SEEDS = Array.from({ length: 16 }, (_, seed) => seed);
 
@@ -15,7 +15,7 @@ interface Trial {
 let trials: Trial[] = [];
 
 beforeAll(() => {
-  const build = buildTarget('emulated', 'sas_emulator_mutations', { SAS_ISAS: 'baseline' });
+  const build = buildEmulated('sas_emulator_mutations');
   const program = join(build, 'test/emulator/sas_emulator_mutations');
   trials = SEEDS.flatMap((seed) =>
     execFileSync(program, { encoding: 'utf8', env: { ...process.env, SAS_EMULATOR_SEED: String(seed) } })

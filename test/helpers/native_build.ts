@@ -18,3 +18,9 @@ export function buildTarget(folder: string, target: string, definitions: Record<
   run('cmake', ['--build', build, '--target', target, '--parallel', '2']);
   return build;
 }
+
+/** A target of test/emulator; the CPU backend beside it needs one instruction set only. */
+export const buildEmulated = (target: string): string => buildTarget('emulated', target, { SAS_ISAS: 'baseline' });
+
+/** The addon whose cuda:0 is the emulated device, once buildEmulated('sas_attention_emulated') has made it. */
+export const emulatedAddon = join(root, 'build/emulated/Release/sas_attention_emulated.node');
