@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <type_traits>
 
 #include "core/params.h"
@@ -257,14 +258,14 @@ Status DispatchColumns(int width, Body&& body) {
 }
 
 inline Status CheckSizes(const AttentionShape& s) {
-  constexpr int64_t kLongest = 1 << 30;
+  constexpr int64_t kLongest = 1 << 29;
   if (s.width > kWidest || s.value_width > kWidest) {
     return Status(StatusCode::kShape, "attention on CUDA supports head widths of up to " + std::to_string(kWidest) +
                                           ", got " + std::to_string(s.width) + " (q, k) and " +
                                           std::to_string(s.value_width) + " (v)");
   }
   if (s.queries > kLongest || s.keys > kLongest) {
-    return Status(StatusCode::kShape, "attention on CUDA supports lengths of up to 2^30");
+    return Status(StatusCode::kShape, "attention on CUDA supports lengths of up to 2^29");
   }
   return {};
 }

@@ -16,7 +16,7 @@ namespace {
 
 // Keys or queries per tile that streams past: as many as the registers beside the results can hold.
 template <class T, int kColumns>
-constexpr int kStreamed = std::is_same_v<T, float>&& kColumns > 64 ? 16 : 32;
+constexpr int kStreamed = kColumns > 64 && std::is_same_v<T, float> ? 16 : 32;
 
 // What the second kernel needs of a query, 16 bytes. The weight of a score is 2^(score - reference) * inverse_sum.
 struct QueryStatistics {
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kMostThreads)
     advance(next);
   };
 
-  Accumulator result_k[kKeys ? kColumns / 8 : 4], result_v[kValues ? kColumns / 8 : 4];
+  Accumulator result_k[kKeys ? kColumns / 8 : 1], result_v[kValues ? kColumns / 8 : 1];
   Clear(result_k);
   Clear(result_v);
   CopyRows(k_tile, HeadRows(in.k, batch, s.keys, s.kv_heads, kv_head, s.width), first, rows);
