@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kElementThreads)
   const float share = 1.0f / static_cast<float>(groups);
   for (int64_t token = FirstItem() / 32; token < tokens; token += ItemStride() / 32) {
     const T* source = input + token * groups * width;
-#pragma unroll 2
+#pragma unroll 1
     for (int64_t column = LaneId() * kCount; column < width; column += 32 * kCount) {
       float sum[kCount];
       LoadElements(source + column, sum);
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kElementThreads)
   const float share = 1.0f / static_cast<float>(groups);
   for (int64_t token = FirstItem() / 32; token < tokens; token += ItemStride() / 32) {
     T* target = output + token * groups * width;
-#pragma unroll 2
+#pragma unroll 1
     for (int64_t column = LaneId() * kCount; column < width; column += 32 * kCount) {
       float x[kCount];
       LoadElements(input + token * width + column, x);
