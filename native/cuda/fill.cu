@@ -7,7 +7,7 @@ namespace sas::cuda {
 namespace {
 
 template <class T>
-__global__ void FillKernel(int64_t size, T value, T* output) {
+__global__ void __launch_bounds__(kElementThreads) FillKernel(int64_t size, T value, T* output) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) output[i] = value;
 }
 

@@ -1,9 +1,9 @@
 // Warp-level tensor-core products for every element type: fragments, how they are loaded from shared memory, and the
 // multiply-add. One set of names, so that a kernel is written once:
 //   bf16, f16: one product per step of 16 along K.
-//   f32: each operand is split into two TF32 parts (x = high + low), three products per step of 8 along K. The tensor
-//        core truncates its sums, so every step starts from zero and is added to the accumulator in f32 (Ootomo and
-//        Yokota 2022): as accurate as f32 multiply-adds.
+//   f32: each operand is split into three bf16 parts, which together hold its 24 bits, and six products of parts per
+//        step of 8 along K give what f32 multiply-adds give. The tensor core truncates its sums, so every step starts
+//        from zero and is added to the accumulator in f32 (Ootomo and Yokota 2022). Infinities become NaN.
 //   Tf32: f32 storage, operands rounded to TF32, one product per step of 8.
 // In the layouts below g = lane / 4 and t = lane % 4.
 #pragma once
@@ -48,7 +48,7 @@ struct FragmentA {
 };
 template <>
 struct FragmentA<float> {
-  uint32_t high[4], low[4];
+  uint32_t parts[3][2];  // rows g and g + 8
 };
 // B [kDepth, 8]: columns of the result.
 template <class T>
@@ -57,14 +57,18 @@ struct FragmentB {
 };
 template <>
 struct FragmentB<float> {
-  uint32_t high[2], low[2];
+  uint32_t parts[3];
 };
 
 namespace fragment {
 
-__device__ __forceinline__ void Split(float value, uint32_t* high, uint32_t* low) {
-  *high = RoundToTf32(value);
-  *low = RoundToTf32(value - BitsToFloat(*high));
+// x = sum of the lower halves of the parts, y = sum of the upper halves.
+__device__ __forceinline__ void Split(float x, float y, uint32_t& part0, uint32_t& part1, uint32_t& part2) {
+  part0 = Pack<BFloat16>(x, y);
+  x -= BitsToFloat(part0 << 16);
+  y -= BitsToFloat(part0 & 0xffff0000u);
+  part1 = Pack<BFloat16>(x, y);
+  part2 = Pack<BFloat16>(x - BitsToFloat(part1 << 16), y - BitsToFloat(part1 & 0xffff0000u));
 }
 
 // Registers as loaded, into what Multiply takes.
@@ -73,15 +77,15 @@ __device__ __forceinline__ void Assign(Fragment& fragment, const uint32_t (&r)[k
 #pragma unroll
   for (int i = 0; i < kCount; ++i) fragment.r[i] = r[i];
 }
-template <int kCount>
-__device__ __forceinline__ void Assign(FragmentA<float>& fragment, const uint32_t (&r)[kCount]) {
+// Columns t and t + 4 share a register, in A and B alike: K may run in any order that both agree on.
+__device__ __forceinline__ void Assign(FragmentA<float>& fragment, const uint32_t (&r)[4]) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) Split(BitsToFloat(r[i]), &fragment.high[i], &fragment.low[i]);
+  for (int i = 0; i < 2; ++i) {
+    Split(BitsToFloat(r[i]), BitsToFloat(r[i + 2]), fragment.parts[0][i], fragment.parts[1][i], fragment.parts[2][i]);
+  }
 }
-template <int kCount>
-__device__ __forceinline__ void Assign(FragmentB<float>& fragment, const uint32_t (&r)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) Split(BitsToFloat(r[i]), &fragment.high[i], &fragment.low[i]);
+__device__ __forceinline__ void Assign(FragmentB<float>& fragment, const uint32_t (&r)[2]) {
+  Split(BitsToFloat(r[0]), BitsToFloat(r[1]), fragment.parts[0], fragment.parts[1], fragment.parts[2]);
 }
 template <int kCount>
 __device__ __forceinline__ void Assign(FragmentA<Tf32>& fragment, const uint32_t (&r)[kCount]) {
@@ -234,25 +238,32 @@ __device__ __forceinline__ void Multiply(Accumulator& c, const FragmentA<Float16
 __device__ __forceinline__ void Multiply(Accumulator& c, const FragmentA<Tf32>& a, const FragmentB<Tf32>& b) {
   MmaTf32(c.c, a.r, b.r);
 }
-__device__ __forceinline__ void Multiply(Accumulator& c, const FragmentA<float>& a, const FragmentB<float>& b) {
+namespace fragment {
+
+// The small terms first; those beyond 2^-24 are left out. With kMirrored the roles of the parts are exchanged.
+template <bool kMirrored>
+__device__ __forceinline__ void MultiplyParts(Accumulator& c, const FragmentA<float>& a, const FragmentB<float>& b) {
+  constexpr int kTerms[6][2] = {{1, 1}, {0, 2}, {2, 0}, {0, 1}, {1, 0}, {0, 0}};
   float sum[4] = {};
-  MmaTf32(sum, a.low, b.high);
-  MmaTf32(sum, a.high, b.low);
-  MmaTf32(sum, a.high, b.high);
+#pragma unroll
+  for (int term = 0; term < 6; ++term) {
+    MmaBF16(sum, a.parts[kTerms[term][kMirrored ? 1 : 0]], b.parts[kTerms[term][kMirrored ? 0 : 1]]);
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) c.c[i] += sum[i];
+}
+
+}  // namespace fragment
+
+__device__ __forceinline__ void Multiply(Accumulator& c, const FragmentA<float>& a, const FragmentB<float>& b) {
+  fragment::MultiplyParts<false>(c, a, b);
 }
 
 // Multiply, with sums that are bit for bit those of Multiply where a and b have changed sides.
 template <class T>
 __device__ __forceinline__ void MultiplyMirrored(Accumulator& c, const FragmentA<T>& a, const FragmentB<T>& b) {
   if constexpr (std::is_same_v<T, float>) {
-    float sum[4] = {};
-    MmaTf32(sum, a.high, b.low);
-    MmaTf32(sum, a.low, b.high);
-    MmaTf32(sum, a.high, b.high);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) c.c[i] += sum[i];
+    fragment::MultiplyParts<true>(c, a, b);
   } else {
     Multiply(c, a, b);
   }

@@ -119,10 +119,10 @@ class Steps {
     // Over tokens, then over features.
     float* sums = context_.Take<float>(s_.sim_heads * dim);
     float* transposed = context_.Take<float>(s_.sim_heads * dim);
-    SAS_TRY(ColumnSums(context_, grad_output, s_.tokens, s_.sim_heads * dim, sums));
+    SAS_TRY(ColumnSums(context_, s_.tokens, s_.sim_heads * dim, grad_output, sums));
     SAS_TRY(context_.Launch(SwapKernel<float>, ElementGrid(context_, s_.sim_heads * dim), s_.sim_heads, dim, int64_t{1},
                             sums, transposed));
-    return ColumnSums(context_, static_cast<const float*>(transposed), dim, s_.sim_heads, grad_bias);
+    return ColumnSums(context_, dim, s_.sim_heads, static_cast<const float*>(transposed), grad_bias);
   }
 
   // output [rows, columns] = x [rows, depth] weight^T + bias, or x weight.
@@ -148,7 +148,7 @@ class Steps {
                             .a = {grad_output, outputs, true},
                             .b = {x, inputs},
                             .c = {grad_weight, inputs, DType::kF32}}));
-    return ColumnSums(context_, grad_output, rows, outputs, grad_bias);
+    return ColumnSums(context_, rows, outputs, grad_output, grad_bias);
   }
 
   Status Join(int64_t size, const T* a, const T* b, const T* mask, T* out) const {

@@ -83,24 +83,28 @@ inline void LoadMatrix2Transposed(uint32_t (&r)[2], const void* row) { EmulatedL
 
 // ---- products
 
-// c [16, 8] += a [16, kK] b [kK, 8]. kK / 8 elements share a register.
-template <int kK, class Decode>
-inline void EmulatedMma(const char* name, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// c [16, 8] += a [16, kK] b [kK, 8], kPacked neighbours along K in one register: a in registers of rows g and g + 8 by
+// turns, every second one and every one of b 4 * kPacked further along K.
+template <int kK, int kPacked, class Decode>
+inline void EmulatedMma(const char* name, float* c, const uint32_t* a, const uint32_t* b) {
   struct Operand {
     float* c;
     const uint32_t *a, *b;
   } operand{c, a, b};
   emulator::Exchange(name, &operand, [](const emulator::Operands& operands) {
-    constexpr int kPacked = kK / 8;
+    constexpr int kRegisters = kK / (4 * kPacked);  // of b; a has twice as many
     // Wholly written below: spared the pattern that fresh variables get.
     __attribute__((uninitialized)) float left[16][kK], right[kK][8], sums[16][8];
     for (int lane = 0; lane < 32; ++lane) {
       const Operand& own = *static_cast<const Operand*>(operands[lane]);
       const int g = lane / 4, t = lane % 4;
-      for (int part = 0; part < kPacked; ++part) {
-        const int k = kPacked * t + part;
-        for (int i = 0; i < 4; ++i) left[g + i % 2 * 8][k + i / 2 * (kK / 2)] = Decode::At(own.a[i], part);
-        for (int i = 0; i < 2; ++i) right[k + i * (kK / 2)][g] = Decode::At(own.b[i], part);
+      for (int i = 0; i < kRegisters; ++i) {
+        for (int part = 0; part < kPacked; ++part) {
+          const int k = kPacked * (t + 4 * i) + part;
+          left[g][k] = Decode::At(own.a[2 * i], part);
+          left[g + 8][k] = Decode::At(own.a[2 * i + 1], part);
+          right[k][g] = Decode::At(own.b[i], part);
+        }
       }
       for (int i = 0; i < 4; ++i) sums[g + i / 2 * 8][2 * t + i % 2] = own.c[i];
     }
@@ -123,13 +127,16 @@ struct DecodeTf32 {
   static float At(uint32_t r, int) { return sas::BitsToFloat(r & 0xffffe000u); }  // the lowest bits are not read
 };
 inline void MmaBF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<16, DecodeBF16>("mma.bf16", c, a, b);
+  EmulatedMma<16, 2, DecodeBF16>("mma.m16n8k16.bf16", c, a, b);
+}
+inline void MmaBF16(float (&c)[4], const uint32_t (&a)[2], uint32_t b) {
+  EmulatedMma<8, 2, DecodeBF16>("mma.m16n8k8.bf16", c, a, &b);
 }
 inline void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<16, DecodeF16>("mma.f16", c, a, b);
+  EmulatedMma<16, 2, DecodeF16>("mma.m16n8k16.f16", c, a, b);
 }
 inline void MmaTf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  EmulatedMma<8, DecodeTf32>("mma.tf32", c, a, b);
+  EmulatedMma<8, 1, DecodeTf32>("mma.m16n8k8.tf32", c, a, b);
 }
 
 // ---- conversions
