@@ -101,14 +101,19 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
 
 }  // namespace
 
-Status PackWeights(CudaContext& context, DType dtype, const PackedMatrices& matrices, uint2** packed) {
+template <class T>
+Status PackWeights(CudaContext& context, const PackedMatrices& matrices, uint2** packed) {
   *packed = context.Take<uint2>(matrices.size);
   int64_t largest = 0;
   for (int i = 0; i < matrices.count; ++i) largest = std::max(largest, matrices.matrices[i].size());
   const Grid grid{dim3(static_cast<unsigned>(CeilDiv(largest, kPackThreads)), static_cast<unsigned>(matrices.count)),
                   kPackThreads};
-  return DispatchFloat(dtype, [&]<class T>(T*) { return context.Launch(PackKernel<T>, grid, matrices, *packed); });
+  return context.Launch(PackKernel<T>, grid, matrices, *packed);
 }
+template Status PackWeights<float>(CudaContext&, const PackedMatrices&, uint2**);
+template Status PackWeights<Tf32>(CudaContext&, const PackedMatrices&, uint2**);
+template Status PackWeights<BFloat16>(CudaContext&, const PackedMatrices&, uint2**);
+template Status PackWeights<Float16>(CudaContext&, const PackedMatrices&, uint2**);
 
 namespace {
 
@@ -169,7 +174,7 @@ Status Run(CudaContext& context, const ExpandParams& p) {
   const size_t bytes = static_cast<size_t>(layout(tokens, resident, &arguments));
 
   uint2* weights = nullptr;
-  SAS_TRY(PackWeights(context, p.dtype, packed, &weights));
+  SAS_TRY(PackWeights<T>(context, packed, &weights));
   arguments.tokens = s.tokens;
   arguments.packed = weights;
   arguments.packed_size = packed.size;

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "cuda/context.h"
 #include "cuda/elementwise.cuh"
@@ -70,8 +71,10 @@ struct PackedMatrices {
   }
 };
 
-// Rounds the weights to T and packs them; scratch memory of the operation.
-Status PackWeights(CudaContext& context, DType dtype, const PackedMatrices& matrices, uint2** packed);
+// Rounds the weights to T and packs them; scratch memory of the operation. Defined in expand.cu for every type of
+// products.
+template <class T>
+Status PackWeights(CudaContext& context, const PackedMatrices& matrices, uint2** packed);
 
 // What a kernel needs of a packed matrix.
 struct Weights {
@@ -344,20 +347,20 @@ __device__ __forceinline__ void LoadRows(const Tile& tile, const Source* source,
 }
 
 // Writes items [token, head][feature] of shared memory to [tokens, heads, dim] of device memory.
-template <class T>
+template <class T, class S>
 __device__ __forceinline__ void StoreItems(const T* items, int stride, int valid, int heads, int heads_padded, int dim,
-                                           T* target) {
+                                           S* target) {
   constexpr int kUnit = kVector<T>;
-  const bool vectorised = Vectorised(target, dim);
+  const bool vectorised = std::is_same_v<T, S> && Vectorised(target, dim);
   const int unit = vectorised ? kUnit : 1, chunks = dim / unit;
   for (int i = static_cast<int>(threadIdx.x); i < valid * heads * chunks; i += kThreads) {
     const int chunk = i % chunks, head = i / chunks % heads, token = i / chunks / heads;
     const T* from = items + (token * heads_padded + head) * stride + chunk * unit;
-    T* to = target + int64_t{i} * unit;
+    S* to = target + int64_t{i} * unit;
     if (vectorised) {
       Store16(to, Load16(from));
     } else {
-      *to = *from;
+      Narrow(Widen(*from), to);
     }
   }
 }

@@ -78,14 +78,7 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
     const int columns = min(kColumnTiles, gradient.column_tiles - first);
     const bool with_bias = first == 0 && gradient.bias != nullptr;
     float4* const own = slab + gradient.at + int64_t{unit} * kUnitTiles * 32 + lane;
-    Accumulator sum[kUnitTiles] = {};
-    if (!fresh) {
-#pragma unroll
-      for (int j = 0; j < kUnitTiles; ++j) {
-        const float4 value = own[j * 32];
-        sum[j] = {{value.x, value.y, value.z, value.w}};
-      }
-    }
+    Accumulator sum[kUnitTiles] = {};  // of this tile of tokens alone: a short sum rounds less
 #pragma unroll 2
     for (int step = 0; step < depth; step += kDepth<T>) {
       FragmentA<T> left;
@@ -102,7 +95,9 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
     }
 #pragma unroll
     for (int j = 0; j < kUnitTiles; ++j) {
-      own[j * 32] = make_float4(sum[j].c[0], sum[j].c[1], sum[j].c[2], sum[j].c[3]);
+      const float4 before = fresh ? make_float4(0, 0, 0, 0) : own[j * 32];
+      own[j * 32] =
+          make_float4(before.x + sum[j].c[0], before.y + sum[j].c[1], before.z + sum[j].c[2], before.w + sum[j].c[3]);
     }
   }
 }
@@ -147,9 +142,10 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
   }
 }
 
-template <class T, bool kFeatures>
+// Products in T, tensors in S.
+template <class T, class S, bool kFeatures>
 __global__ void __launch_bounds__(kThreads, 1)
-    ExpandBackwardKernel(const Arguments p, const void* grad_output, const T* x, T* grad_x) {
+    ExpandBackwardKernel(const Arguments p, const void* grad_output, const S* x, S* grad_x) {
   using Exact = std::conditional_t<std::is_same_v<T, Tf32>, float, T>;  // for what decides signs
   unsigned char* const shared = SharedMemory();
   const auto at = [&](int offset) { return reinterpret_cast<T*>(shared + offset); };
@@ -190,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (p.grad_f32) {
       load_gradient(static_cast<const float*>(grad_output));
     } else {
-      load_gradient(static_cast<const T*>(grad_output));
+      load_gradient(static_cast<const S*>(grad_output));
     }
     __syncthreads();
     FirstConvolution<true>(tile, exact(x_rows), weights, p.first, p.first_bias, exact(zeros), exact_c1);
@@ -376,7 +372,7 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
   return all;
 }
 
-template <class T>
+template <class T, class S>
 Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
@@ -436,7 +432,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const size_t bytes = static_cast<size_t>(layout(tokens, resident, &arguments));
 
   uint2* weights = nullptr;
-  SAS_TRY(PackWeights(context, p.dtype, packed, &weights));
+  SAS_TRY(PackWeights<T>(context, packed, &weights));
   const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
   arguments.tokens = s.tokens;
   arguments.packed = weights;
@@ -450,9 +446,9 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   Gradients& gradients = arguments.gradients;
   gradients.slabs = context.Take<float>(blocks * gradients.size * 4);
   const Grid grid{dim3(static_cast<unsigned>(blocks)), kThreads, bytes};
-  const auto kernel = s.features ? ExpandBackwardKernel<T, true> : ExpandBackwardKernel<T, false>;
+  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
   SAS_TRY(
-      context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const T*>(p.x), static_cast<T*>(p.grad_x)));
+      context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
 
   int64_t largest = std::max(gradients.first.size(), gradients.second.size());
   if (s.features) largest = std::max({largest, gradients.feature.size(), gradients.feature_residual.size()});
@@ -474,7 +470,15 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
 }  // namespace expand
 
 Status ExpandBackward(CudaContext& context, const ExpandBackwardParams& p) {
-  return expand::DispatchProducts(context, p.dtype, [&]<class T>(T*) { return expand::Run<T>(context, p); });
+  // Fewer heads than the columns of one tensor-core tile: f32 costs nothing that shows, and sums of so few terms would
+  // not average the rounding of 16-bit operands out.
+  const bool few_heads = p.shape.sim_heads < 8;
+  return expand::DispatchProducts(context, p.dtype, [&]<class T>(T*) {
+    if constexpr (sizeof(T) == 2) {
+      if (few_heads) return expand::Run<float, T>(context, p);
+    }
+    return expand::Run<T, T>(context, p);
+  });
 }
 
 }  // namespace sas::cuda
