@@ -46,7 +46,8 @@ const rows: Row[] = [
   [1, 64, 31, 2, 24, 4, 40, 5, true], // 33 fully masked rows
   [1, 5, 64, 2, 24, 4, 8, 3, false],
   [1, 33, 33, 2, 24, 6, 40, 5, true, { scale: 0.3 }],
-  [1, 128, 128, 4, 24, 12, 40, 5, true, { inputScale: 100 }],
+  // Saturated: few rows have an error at all (see attention.test.ts), so there are many rows.
+  [6, 128, 128, 4, 24, 12, 40, 5, true, { inputScale: 100 }],
 ];
 
 const cases = rows.map(
