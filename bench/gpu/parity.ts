@@ -13,7 +13,7 @@ import type { Assignment, Message, Worst } from './parity_worker.js';
 
 /** Not in the bundle, by name. */
 const SKIPPED: Readonly<Record<string, string>> = {
-  'repeatability > 1, 2, 3 and 4 threads give the same bits':
+  'repeatability > threads 1, 2, 3, 4 give the same bits':
     'starts child processes through tsx, which the bundle does not hold; it is about threads of the CPU',
 };
 

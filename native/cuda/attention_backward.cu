@@ -193,7 +193,6 @@ __global__ void __launch_bounds__(kMostThreads)
 
   const int first = tile * rows, warp_row = static_cast<int>(threadIdx.x) / 32 * kWarpRows;
   const int key = first + warp_row + AccumulatorRow();
-  const int first_queries[2] = {FirstQuery(s, key), FirstQuery(s, key + 8)};
   const int warp_first = FirstQuery(s, first + warp_row);                // the first query that sees a key of the warp
   const int warp_all = FirstQuery(s, first + warp_row + kWarpRows - 1);  // from here on they see all of them
   const float log2_scale = s.scale * kLog2E;
@@ -257,7 +256,7 @@ __global__ void __launch_bounds__(kMostThreads)
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            if (column + 8 * j + i % 2 < first_queries[i / 2]) weights[j].c[i] = 0;
+            if (column + 8 * j + i % 2 < FirstQuery(s, key + i / 2 * 8)) weights[j].c[i] = 0;
           }
         }
       }

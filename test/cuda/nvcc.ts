@@ -9,14 +9,14 @@ export const root = resolve(import.meta.dirname, '../..');
 export const TARGETS = ['sm_80', 'sm_90a', 'sm_120'] as const;
 export type Target = (typeof TARGETS)[number];
 
-/** As in CMakeLists.txt: machine code for the three, PTX for what is newer than the last. */
+/** As in CMakeLists.txt: machine code for the three, PTX of the first for all others. */
 const FLAGS = [
   '-std=c++20',
   `-I${join(root, 'native')}`,
   '-O3',
-  '-gencode=arch=compute_80,code=sm_80',
+  '-gencode=arch=compute_80,code=[compute_80,sm_80]',
   '-gencode=arch=compute_90a,code=sm_90a',
-  '-gencode=arch=compute_120,code=[compute_120,sm_120]',
+  '-gencode=arch=compute_120,code=sm_120',
   '-Xfatbin=-compress-all',
   '-Xptxas=-v',
 ];
