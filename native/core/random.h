@@ -52,8 +52,15 @@ SAS_HOST_DEVICE inline RandomValues RandomPair(Distribution distribution, uint64
   const double u = UnitInterval(bits.word[0], bits.word[1]), v = UnitInterval(bits.word[2], bits.word[3]);
   if (distribution == Distribution::kUniform) return {{2 * u - 1, 2 * v - 1}};
   const double radius = std::sqrt(-2 * std::log(1 - u));  // Box-Muller; 1 - u is never 0
+  double sine, cosine;
+#ifdef __CUDA_ARCH__
+  sincospi(2 * v, &sine, &cosine);  // without the reduction of large angles, which takes local memory
+#else
   const double angle = 2 * 3.14159265358979323846 * v;
-  return {{radius * std::cos(angle), radius * std::sin(angle)}};
+  sine = std::sin(angle);
+  cosine = std::cos(angle);
+#endif
+  return {{radius * cosine, radius * sine}};
 }
 
 }  // namespace sas

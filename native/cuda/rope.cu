@@ -11,7 +11,8 @@ struct Angles {
   float* sines;
 };
 
-// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
+// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step. Angles are
+// in units of pi: reducing them needs no local memory.
 constexpr int kPositions = 16;
 
 __global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, Angles angles) {
@@ -19,9 +20,10 @@ __global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, An
   for (int64_t item = FirstItem(); item < CeilDiv(p.length, kPositions) * pairs; item += ItemStride()) {
     const int64_t pair = item % pairs, begin = item / pairs * kPositions;
     const double step = pow(p.base, -2.0 * static_cast<double>(pair) / static_cast<double>(p.width));
+    const double half_turns = step / 3.14159265358979323846;
     double cosine, sine, step_cosine, step_sine;
-    sincos(static_cast<double>(p.offset + begin) * step, &sine, &cosine);
-    sincos(step, &step_sine, &step_cosine);
+    sincospi(static_cast<double>(p.offset + begin) * half_turns, &sine, &cosine);
+    sincospi(half_turns, &step_sine, &step_cosine);
     for (int64_t position = begin; position < min(begin + kPositions, p.length); ++position) {
       angles.cosines[position * pairs + pair] = static_cast<float>(cosine);
       angles.sines[position * pairs + pair] = static_cast<float>(p.inverse ? -sine : sine);

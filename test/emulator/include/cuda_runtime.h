@@ -92,6 +92,11 @@ inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask,
 using std::max;
 using std::min;
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline void sincospi(double x, double* sine, double* cosine) {
+  const double reduced = x - 2 * std::rint(x / 2);
+  *sine = std::sin(3.14159265358979323846 * reduced);
+  *cosine = std::cos(3.14159265358979323846 * reduced);
+}
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float normcdff(float x) {
   return static_cast<float>(0.5 * std::erfc(-static_cast<double>(x) * 0.70710678118654752));
