@@ -99,6 +99,7 @@ void Environment::Settle() {
 }
 
 void Environment::Shutdown() {
+  for (auto& [id, session] : sessions_) session->queue->Stop();
   for (auto& [id, session] : sessions_) session->queue.reset();
   pending_.clear();
   sessions_.clear();
