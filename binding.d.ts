@@ -61,6 +61,11 @@ export interface Binding {
   upload(device: DeviceHandle, source: HostArray): BufferHandle;
   /** The caller's own memory (CPU only); its ArrayBuffer is marked untransferable and kept alive while used. */
   wrap(device: DeviceHandle, source: HostArray): BufferHandle;
+  /**
+   * Fresh memory on another device holding what the work enqueued so far leaves in `source`, or its failure. Enqueued on
+   * both devices. Throws SAS_OUT_OF_MEMORY.
+   */
+  transfer(source: BufferHandle, device: DeviceHandle): BufferHandle;
   /** A second owner of the same memory. */
   share(buffer: BufferHandle): BufferHandle;
   /** Gives up ownership. Work already enqueued finishes on the memory. Idempotent. */

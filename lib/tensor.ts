@@ -136,18 +136,21 @@ export class Tensor {
     return make(binding.share(buffer), dims, this.dtype, this.device);
   }
 
-  /** This tensor in another float dtype, rounded to nearest even. Where nothing changes, a view of the same memory. */
+  /**
+   * This tensor in another float dtype, rounded to nearest even, or on another device, or both; where nothing changes, a view
+   * of the same memory. Returns at once: the copy is in order with the ops around it on both devices, and a failure of what it
+   * copies is the copy's failure too.
+   */
   to(target: TensorOptions): Tensor {
     const op = 'Tensor.to';
     const { dtype, device = this.device } = tensorOptions(op, target, this.dtype);
-    if (device !== this.device) {
-      throw new DeviceError(
-        `${op}: the tensor is on ${this.device.info.id}, expected ${device.info.id} ` +
-          '(to copy between devices: Tensor.from(await tensor.raw(), tensor.shape, { dtype: tensor.dtype, device }))',
-      );
-    }
     const buffer = bufferOf(op, 'this', this);
-    return scope(() => cast(op, make(binding.share(buffer), this.shape, this.dtype, this.device), dtype));
+    return scope(() => {
+      const view = make(binding.share(buffer), this.shape, this.dtype, this.device);
+      const widens = dtype === 'f32' && dtypes[this.dtype].bytes < dtypes[dtype].bytes;
+      // What crosses is the narrower of the two.
+      return widens ? cast(op, moved(op, view, device), dtype) : moved(op, cast(op, view, dtype), device);
+    });
   }
 
   /** Replaces the content, in order with the ops around it, by a copy of `data` taken before the call returns; types as in `from`. */
@@ -223,6 +226,18 @@ function upload(op: string, host: HostArray, shape: readonly number[], dtype: DT
     allocated(op, () => binding.upload(deviceHandle(device), host)),
     shape,
     dtype,
+    device,
+  );
+}
+
+/** The tensor itself if it is on that device, else a copy. */
+function moved(op: string, tensor: Tensor, device: Device): Tensor {
+  if (tensor.device === device) return tensor;
+  const source = bufferOf(op, 'this', tensor);
+  return make(
+    allocated(op, () => binding.transfer(source, deviceHandle(device))),
+    tensor.shape,
+    tensor.dtype,
     device,
   );
 }

@@ -8,7 +8,13 @@
 namespace sas::binding {
 
 Environment::Environment(Napi::Env env) : env_(env), backends_{cuda::GetBackend(), cpu::GetBackend()} {
-  const auto settle = [](napi_env, napi_value, void* context, void*) { static_cast<Environment*>(context)->Settle(); };
+  const auto settle = [](napi_env open, napi_value, void* context, void*) {
+    if (open == nullptr) return;  // a call left over after Shutdown
+    try {
+      static_cast<Environment*>(context)->Settle();
+    } catch (const Napi::Error&) {  // a worker being terminated runs no JavaScript; Shutdown drops what is pending
+    }
+  };
   const napi_status status = napi_create_threadsafe_function(
       env, nullptr, nullptr, Napi::String::New(env, "sas-attention"), 0, 1, nullptr, nullptr, this, settle, &wake_);
   if (status != napi_ok) throw Napi::Error::New(env, "sas-attention: cannot create a thread-safe function");
@@ -99,6 +105,7 @@ void Environment::Settle() {
 }
 
 void Environment::Shutdown() {
+  for (auto& [id, session] : sessions_) session->queue->Stop();
   for (auto& [id, session] : sessions_) session->queue.reset();
   pending_.clear();
   sessions_.clear();

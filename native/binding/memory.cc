@@ -2,6 +2,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <future>
+#include <memory>
+#include <vector>
 
 #include "binding/args.h"
 #include "core/convert.h"
@@ -225,6 +228,29 @@ Napi::Value Wrap(Info info) {
                     std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>())));
 }
 
+Napi::Value Transfer(Info info) {
+  Args args(info, "transfer");
+  const BufferHandle& handle = BufferOf(args, info[0]);
+  const auto session = SharedSession(args, info[1]);
+  const BufferRef source = handle.buffer;
+  const size_t bytes = source->bytes;
+  const BufferRef target = NewBuffer(info.Env(), *session, bytes, false);
+
+  // Host memory, taken when the source is there; `outcome` hands it from one executor thread to the other.
+  auto staged = std::make_shared<std::unique_ptr<char[]>>();
+  Task to_host{"Tensor.to", {source}, {}, [device = handle.session->device.get(), data = source->data, bytes, staged] {
+                 *staged = std::make_unique_for_overwrite<char[]>(bytes);
+                 return device->CopyToHost(staged->get(), data, bytes);
+               }};
+  Task to_device{"Tensor.to", {}, {target}, [device = session->device.get(), data = target->data, bytes, staged] {
+                   return device->CopyToDevice(data, staged->get(), bytes);
+                 }};
+  to_device.after = to_host.outcome.emplace().get_future();
+  handle.session->queue->Submit(std::move(to_host));
+  session->queue->Submit(std::move(to_device));
+  return MakeHandle(info.Env(), session, target);
+}
+
 Napi::Value Share(Info info) {
   const BufferHandle& handle = BufferOf(Args(info, "share"), info[0]);
   return MakeHandle(info.Env(), handle.session, handle.buffer, handle.wrapped);
@@ -326,6 +352,7 @@ void ExportMemory(Napi::Env env, Napi::Object exports) {
   add("allocate", Allocate);
   add("upload", Upload);
   add("wrap", Wrap);
+  add("transfer", Transfer);
   add("share", Share);
   add("release", ReleaseBuffer);
   add("write", Write);

@@ -3,16 +3,31 @@
 #include <new>
 
 namespace sas {
+namespace {
+
+Status OutcomeOf(std::future<Status>& after) {
+  try {
+    return after.get();
+  } catch (const std::future_error&) {  // broken promise: the task was dropped
+    return Status(StatusCode::kDevice, "the work it depends on was dropped at shutdown");
+  }
+}
+
+}  // namespace
 
 Queue::Queue() : executor_([this] { Execute(); }) {}
 
 Queue::~Queue() {
+  Stop();
+  executor_.join();
+}
+
+void Queue::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_one();
-  executor_.join();
 }
 
 void Queue::Submit(Task task, bool brief) {
@@ -63,15 +78,15 @@ void Queue::Execute() {
       wake_.wait(lock);
     }
   }
+  tasks_.clear();  // now, so that tasks of other queues do not wait for these
 }
 
 void Queue::Run(Task& task) {
   Status status;
+  if (task.after.valid()) status = OutcomeOf(task.after);
   for (const BufferRef& buffer : task.reads) {
-    if (!buffer->failure.ok()) {
-      status = buffer->failure;
-      break;
-    }
+    if (!status.ok()) break;
+    status = buffer->failure;
   }
   if (status.ok()) {
     try {
@@ -83,6 +98,7 @@ void Queue::Run(Task& task) {
     if (!status.ok() && failure_.ok()) failure_ = status;
   }
   for (const BufferRef& buffer : task.writes) buffer->failure = status;
+  if (task.outcome) task.outcome->set_value(status);
 }
 
 }  // namespace sas

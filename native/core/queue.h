@@ -5,9 +5,11 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -22,14 +24,18 @@ struct Task {
   std::vector<BufferRef> reads;
   std::vector<BufferRef> writes;
   std::function<Status()> run;
+  // Between two queues: what becomes of one task, run or not, goes into its `outcome`, and a task of the other queue
+  // waits for that as its `after` and carries a failure on. A task waits only for one that the same thread submitted
+  // earlier, so the earliest task that is not done waits for none, and there is no deadlock.
+  std::future<Status> after = {};
+  std::optional<std::promise<Status>> outcome = {};
 };
 
 // Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
-// same failure on. Submit, Wait and the destructor belong to the environment's thread.
+// same failure on. Submit, Wait, Stop and the destructor belong to the environment's thread.
 class Queue {
  public:
   Queue();
-  // Finishes the task that runs, drops the others.
   ~Queue();
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
@@ -39,6 +45,10 @@ class Queue {
   // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs.
   // Never called if the queue is destroyed first.
   void Wait(Ticket ticket, std::function<void()> ready);
+
+  // Finishes the task that runs, drops the others, does not wait for it (the destructor does): where tasks wait for
+  // those of other queues, stop all queues before destroying one.
+  void Stop();
 
   Ticket submitted() const { return submitted_; }
   Ticket completed() const { return completed_.load(std::memory_order_acquire); }
