@@ -3,8 +3,15 @@
 #include <new>
 
 namespace sas {
+namespace {
 
-Queue::Queue() : executor_([this] { Execute(); }) {}
+Status Named(const char* task, const Status& status) {
+  return Status(status.code(), std::string(task) + ": " + status.message());
+}
+
+}  // namespace
+
+Queue::Queue(Device& device) : device_(device), executor_([this] { Execute(); }) {}
 
 Queue::~Queue() {
   {
@@ -65,24 +72,59 @@ void Queue::Execute() {
   }
 }
 
-void Queue::Run(Task& task) {
-  Status status;
-  for (const BufferRef& buffer : task.reads) {
-    if (!buffer->failure.ok()) {
-      status = buffer->failure;
-      break;
+void Queue::Settle() {
+  const std::vector<Status> verdicts = device_.TakeVerdicts();
+  if (verdicts.empty()) return;
+  for (size_t check = 0; check < verdicts.size(); ++check) {
+    if (verdicts[check].ok()) continue;
+    const Status status = Named(checks_[check], verdicts[check]);
+    verdicts_[period_].emplace_back(check, status);
+    if (failure_.ok()) failure_ = status;
+  }
+  checks_.clear();
+  ++period_;
+}
+
+Status Queue::FailureOf(const Buffer& buffer) const {
+  if (!buffer.failure.ok()) return buffer.failure;
+  if (const auto failed = verdicts_.find(buffer.doubts.period); failed != verdicts_.end()) {
+    for (const auto& [check, status] : failed->second) {
+      if (buffer.doubts.checks[check]) return status;
     }
+  }
+  return {};
+}
+
+// Makes sure that the next task can start a check: one that nobody has waited for in a long time waits here.
+Status Queue::MakeRoom() {
+  if (checks_.size() < Device::kMostChecks) return {};
+  const Status status = device_.Synchronize();
+  Settle();
+  return status;
+}
+
+void Queue::Run(Task& task) {
+  Status own = MakeRoom(), status;
+  Doubts doubts{period_, {}};
+  for (const BufferRef& buffer : task.reads) {
+    status = FailureOf(*buffer);
+    if (!status.ok()) break;
+    if (buffer->doubts.period == period_) doubts.checks |= buffer->doubts.checks;
   }
   if (status.ok()) {
     try {
-      status = task.run();
+      if (own.ok()) own = task.run();
     } catch (const std::bad_alloc&) {
-      status = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
+      own = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
     }
-    if (!status.ok()) status = Status(status.code(), std::string(task.name) + ": " + status.message());
-    if (!status.ok() && failure_.ok()) failure_ = status;
+    if (!own.ok()) status = Named(task.name, own);
+    if (failure_.ok()) failure_ = status;
+    for (; checks_.size() < device_.ChecksStarted(); checks_.push_back(task.name)) doubts.checks.set(checks_.size());
   }
-  for (const BufferRef& buffer : task.writes) buffer->failure = status;
+  for (const BufferRef& buffer : task.writes) {
+    buffer->failure = status;
+    buffer->doubts = doubts;
+  }
 }
 
 }  // namespace sas
