@@ -21,7 +21,8 @@ function checked(op: string, logits: Tensor, targets: Tensor, options: CrossEntr
 
 /**
  * The mean over targets of -log softmax(logits)[target]; 0 if none counts. logits [..., V], targets [...] i32 -> loss [] f32,
- * logSumExp [rows] f32. A target that is neither ignored nor in 0..V-1 is a failure on the device.
+ * logSumExp [rows] f32. A target that is neither ignored nor in 0..V-1 is a failure on the device: the next wait on the loss
+ * rejects.
  */
 export function crossEntropy(
   logits: Tensor,

@@ -1,7 +1,8 @@
 /**
  * The ops, each with its backward twin; nothing is recorded and nothing hidden. Every op checks its arguments (ShapeError,
  * DTypeError, ArgumentError, DeviceError, DisposedError; OutOfMemoryError for its outputs), enqueues, and returns at once.
- * A failure on the device rejects the next wait on a tensor that depends on it.
+ * A failure on the device rejects the next wait on a tensor that depends on it. A GPU that finds a token or target out of range
+ * tells at the next wait only: until then the op's outputs, and what is computed from them, hold NaN.
  */
 export { type AdamWOptions, type AdamWState, adamW } from './adamw.js';
 export { add, addBackward } from './add.js';

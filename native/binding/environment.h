@@ -22,7 +22,7 @@ namespace sas::binding {
 // An opened device with its memory and its queue.
 struct Session {
   Session(std::unique_ptr<Device> opened, size_t memory_limit)
-      : device(std::move(opened)), pool(*device, memory_limit), queue(std::make_unique<Queue>()) {}
+      : device(std::move(opened)), pool(*device, memory_limit), queue(std::make_unique<Queue>(*device)) {}
 
   std::unique_ptr<Device> device;
   BufferPool pool;

@@ -154,6 +154,7 @@ Napi::Value Synchronize(Info info) {
           session, session.queue->submitted(),
           [&queue = *session.queue, device = session.device.get()] {
             const Status device_status = device->Synchronize();
+            queue.Settle();
             const Status failure = queue.TakeFailure();
             return failure.ok() ? device_status : failure;
           },
@@ -277,16 +278,22 @@ void Widen(const void* source, float* target, size_t size) {
   for (size_t i = 0; i < size; ++i) target[i] = ToFloat(static_cast<const T*>(source)[i]);
 }
 
-// Device memory to host memory, widened to f32 if `widen`.
-Status CopyOut(Device& device, const Buffer& buffer, DType dtype, bool widen, void* target) {
-  if (!buffer.failure.ok()) return buffer.failure;
-  if (buffer.bytes == 0) return {};
-  if (!widen) return device.CopyToHost(target, buffer.data, buffer.bytes);
+// Device memory to host memory, with what that tells of the operations that wrote it.
+Status CopyToHost(Device& device, Queue& queue, const Buffer& buffer, void* target) {
+  const Status status = device.CopyToHost(target, buffer.data, buffer.bytes);
+  queue.Settle();
+  return status.ok() ? queue.FailureOf(buffer) : status;
+}
+
+// The same, widened to f32 if `widen`.
+Status CopyOut(Device& device, Queue& queue, const Buffer& buffer, DType dtype, bool widen, void* target) {
+  if (Status status = queue.FailureOf(buffer); !status.ok() || buffer.bytes == 0) return status;
+  if (!widen) return CopyToHost(device, queue, buffer, target);
   const void* source = buffer.data;
   std::vector<char> staged;
   if (!device.HostAccessible()) {
     staged.resize(buffer.bytes);
-    if (Status status = device.CopyToHost(staged.data(), buffer.data, buffer.bytes); !status.ok()) return status;
+    if (Status status = CopyToHost(device, queue, buffer, staged.data()); !status.ok()) return status;
     source = staged.data();
   }
   if (dtype == DType::kBF16) {
@@ -316,7 +323,7 @@ Napi::Value Read(Info info) {
   const BufferRef buffer = handle.buffer;
   if (buffer->last_write <= session.queue->completed() && target.bytes <= kCopyAtOnce && device.HostAccessible()) {
     const auto deferred = Napi::Promise::Deferred::New(info.Env());
-    const Status status = CopyOut(device, *buffer, dtype, widen, target.data);
+    const Status status = CopyOut(device, *session.queue, *buffer, dtype, widen, target.data);
     if (status.ok()) {
       deferred.Resolve(info.Env().Undefined());
     } else {
@@ -331,8 +338,8 @@ Napi::Value Read(Info info) {
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
   return environment.Await(
       session, buffer->last_write,
-      [&device, data = target.data, raw = buffer.get(), dtype, widen] {
-        return CopyOut(device, *raw, dtype, widen, data);
+      [&device, &queue = *session.queue, data = target.data, raw = buffer.get(), dtype, widen] {
+        return CopyOut(device, queue, *raw, dtype, widen, data);
       },
       [owner, array, env = info.Env()] { Release(env, *owner); });
 }

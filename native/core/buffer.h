@@ -1,7 +1,8 @@
 // Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's
-// thread, except Buffer::failure, which belongs to the queue.
+// thread, except Buffer::failure and doubts, which belong to the queue.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -14,6 +15,12 @@ namespace sas {
 // Numbers the tasks of one queue, from 1 on.
 using Ticket = uint64_t;
 
+// Checks that are not decided yet, of the period between two waits.
+struct Doubts {
+  uint64_t period = 0;
+  std::bitset<Device::kMostChecks> checks;
+};
+
 // Memory shared by one or more tensors (views). `owners` counts them; at zero the memory returns to the pool, although
 // tasks already queued may still use it: the next owner's tasks come later in the same queue.
 struct Buffer {
@@ -25,6 +32,7 @@ struct Buffer {
   Ticket last_write = 0;  // the last task that writes it
   Status failure;         // of the task that should have written it; written and read by the executor thread, and by
                           // others only once the queue has completed `last_write`
+  Doubts doubts;          // what else may turn out to have failed; as `failure`
 };
 
 struct MemoryUse {

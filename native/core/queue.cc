@@ -13,9 +13,13 @@ Status OutcomeOf(std::future<Status>& after) {
   }
 }
 
+Status Named(const char* task, const Status& status) {
+  return Status(status.code(), std::string(task) + ": " + status.message());
+}
+
 }  // namespace
 
-Queue::Queue() : executor_([this] { Execute(); }) {}
+Queue::Queue(Device& device) : device_(device), executor_([this] { Execute(); }) {}
 
 Queue::~Queue() {
   Stop();
@@ -81,24 +85,66 @@ void Queue::Execute() {
   tasks_.clear();  // now, so that tasks of other queues do not wait for these
 }
 
+void Queue::Settle() {
+  const std::vector<Status> verdicts = device_.TakeVerdicts();
+  if (verdicts.empty()) return;
+  for (size_t check = 0; check < verdicts.size(); ++check) {
+    if (verdicts[check].ok()) continue;
+    const Status status = Named(checks_[check], verdicts[check]);
+    verdicts_[period_].emplace_back(check, status);
+    if (failure_.ok()) failure_ = status;
+  }
+  checks_.clear();
+  ++period_;
+}
+
+Status Queue::FailureOf(const Buffer& buffer) const {
+  if (!buffer.failure.ok()) return buffer.failure;
+  if (const auto failed = verdicts_.find(buffer.doubts.period); failed != verdicts_.end()) {
+    for (const auto& [check, status] : failed->second) {
+      if (buffer.doubts.checks[check]) return status;
+    }
+  }
+  return {};
+}
+
+// Makes sure that the next task can start a check: one that nobody has waited for in a long time waits here.
+Status Queue::MakeRoom() {
+  if (checks_.size() < Device::kMostChecks) return {};
+  const Status status = device_.Synchronize();
+  Settle();
+  return status;
+}
+
 void Queue::Run(Task& task) {
-  Status status;
+  Status own = MakeRoom(), status;
   if (task.after.valid()) status = OutcomeOf(task.after);
+  Doubts doubts{period_, {}};
   for (const BufferRef& buffer : task.reads) {
     if (!status.ok()) break;
-    status = buffer->failure;
+    status = FailureOf(*buffer);
+    if (buffer->doubts.period == period_) doubts.checks |= buffer->doubts.checks;
   }
   if (status.ok()) {
     try {
-      status = task.run();
+      if (own.ok()) own = task.run();
     } catch (const std::bad_alloc&) {
-      status = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
+      own = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
     }
-    if (!status.ok()) status = Status(status.code(), std::string(task.name) + ": " + status.message());
-    if (!status.ok() && failure_.ok()) failure_ = status;
+    if (!own.ok()) status = Named(task.name, own);
+    if (failure_.ok()) failure_ = status;
+    for (; checks_.size() < device_.ChecksStarted(); checks_.push_back(task.name)) doubts.checks.set(checks_.size());
   }
-  for (const BufferRef& buffer : task.writes) buffer->failure = status;
-  if (task.outcome) task.outcome->set_value(status);
+  for (const BufferRef& buffer : task.writes) {
+    buffer->failure = status;
+    buffer->doubts = doubts;
+  }
+  if (!task.outcome) return;
+  Settle();  // such a task has waited for the device: what it read is in no doubt any more
+  for (const BufferRef& buffer : task.reads) {
+    if (status.ok()) status = FailureOf(*buffer);
+  }
+  task.outcome->set_value(status);
 }
 
 }  // namespace sas

@@ -32,10 +32,11 @@ struct Task {
 };
 
 // Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
-// same failure on. Submit, Wait, Stop and the destructor belong to the environment's thread.
+// same failure on. A task that the device has yet to check leaves a doubt on its outputs, which they hand on; the next
+// wait turns it into a failure or drops it. Submit, Wait, Stop and the destructor belong to the environment's thread.
 class Queue {
  public:
-  Queue();
+  explicit Queue(Device& device);
   ~Queue();
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
@@ -52,17 +53,29 @@ class Queue {
 
   Ticket submitted() const { return submitted_; }
   Ticket completed() const { return completed_.load(std::memory_order_acquire); }
+  // Takes the device's verdicts, after each CopyToHost or Synchronize. Executor thread.
+  void Settle();
+  // Why the content of `buffer` is not what it should be, as far as is known. As Buffer::failure.
+  Status FailureOf(const Buffer& buffer) const;
   // The first failure since the last call. Executor thread, or when all is completed.
   Status TakeFailure() { return std::exchange(failure_, Status()); }
 
  private:
   void Execute();
   void Run(Task& task);
+  Status MakeRoom();
 
+  Device& device_;
   Ticket submitted_ = 0;
   std::atomic<Ticket> completed_{0};
   std::atomic<int> waiting_{0};  // waiters that have not returned yet
   Status failure_;
+
+  // Of the executor thread, as Buffer::doubts.
+  uint64_t period_ = 1;              // counts waits that decided checks
+  std::vector<const char*> checks_;  // the tasks' names, of this period
+  // By period: the checks that failed. As many as operations ever failed, which are few.
+  std::map<uint64_t, std::vector<std::pair<size_t, Status>>> verdicts_;
 
   std::mutex mutex_;  // guards the next three
   std::condition_variable wake_;

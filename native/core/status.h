@@ -1,6 +1,7 @@
 // The result of native work: a code that JavaScript code can rely on, and a message for people.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -21,6 +22,10 @@ class [[nodiscard]] Status {
   StatusCode code_ = StatusCode::kOk;
   std::string message_;
 };
+
+// Values that index a table or classes and do not.
+Status TokenOutside(int32_t token, int64_t position, int64_t vocabulary);
+Status TargetOutside(int32_t target, int64_t position, int64_t classes);
 
 // The stable `code` property of the JavaScript error.
 inline const char* CodeName(StatusCode code) {

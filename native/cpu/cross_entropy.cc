@@ -1,6 +1,5 @@
 // loss = mean of log(sum(exp(logits))) - logits[target], over the rows whose target is not ignored.
 #include <cmath>
-#include <cstdio>
 
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
@@ -16,12 +15,7 @@ Status CountTargets(const Params& p, int64_t* counted) {
   for (int64_t row = 0; row < p.rows; ++row) {
     const int32_t target = p.targets[row];
     if (target == p.ignore_index) continue;
-    if (target < 0 || target >= p.classes) {
-      char message[128];
-      snprintf(message, sizeof message, "target %d at position %lld is outside the %lld classes", target,
-               static_cast<long long>(row), static_cast<long long>(p.classes));
-      return Status(StatusCode::kDevice, message);
-    }
+    if (target < 0 || target >= p.classes) return TargetOutside(target, row, p.classes);
     ++*counted;
   }
   return {};

@@ -1,6 +1,4 @@
 // output[b, t] = tokenTable[tokens[b, t]] + positionTable[t].
-#include <cstdio>
-
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
 
@@ -9,11 +7,7 @@ namespace {
 
 Status CheckTokens(const int32_t* tokens, int64_t count, int64_t vocabulary) {
   for (int64_t i = 0; i < count; ++i) {
-    if (tokens[i] >= 0 && tokens[i] < vocabulary) continue;
-    char message[128];
-    snprintf(message, sizeof message, "token %d at position %lld is outside the vocabulary of %lld", tokens[i],
-             static_cast<long long>(i), static_cast<long long>(vocabulary));
-    return Status(StatusCode::kDevice, message);
+    if (tokens[i] < 0 || tokens[i] >= vocabulary) return TokenOutside(tokens[i], i, vocabulary);
   }
   return {};
 }

@@ -31,14 +31,23 @@ Status CudaContext::Open(int ordinal) {
   uint64_t keep = ~uint64_t{0};
   SAS_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, ordinal));
   SAS_CUDA_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  constexpr size_t kRecordBytes = Device::kMostChecks * sizeof(CheckRecord);
+  void* memory = nullptr;
+  SAS_CUDA_TRY(cudaMallocAsync(&memory, kRecordBytes, stream_));
+  records_ = static_cast<CheckRecord*>(memory);
+  SAS_CUDA_TRY(cudaMallocHost(&memory, kRecordBytes));
+  host_records_ = static_cast<CheckRecord*>(memory);
+  SAS_TRY(ClearRecords(Device::kMostChecks));
   return blas_.Open(stream_, tf32_);
 }
 
 CudaContext::~CudaContext() {
   if (stream_ == nullptr) return;
   static_cast<void>(cudaSetDevice(ordinal_));
-  static_cast<void>(cudaStreamSynchronize(stream_));
   End();
+  if (records_ != nullptr) static_cast<void>(cudaFreeAsync(records_, stream_));
+  static_cast<void>(cudaStreamSynchronize(stream_));
+  if (host_records_ != nullptr) static_cast<void>(cudaFreeHost(host_records_));
   for (const Staging& staging : staging_) {
     if (staging.done != nullptr) static_cast<void>(cudaEventDestroy(staging.done));
     if (staging.memory != nullptr) static_cast<void>(cudaFreeHost(staging.memory));
@@ -64,6 +73,41 @@ void CudaContext::End() {
   for (void* data : scratch_) static_cast<void>(cudaFreeAsync(data, stream_));
   scratch_.clear();
   scratch_bytes_ = 0;
+}
+
+CheckRecord* CudaContext::StartCheck(Describe describe, int64_t limit) {
+  checks_.push_back({describe, limit});
+  return records_ + checks_.size() - 1;
+}
+
+Status CudaContext::ClearRecords(size_t count) {
+  static_assert(kNothingOutside == ~CheckRecord{0});  // all bits set
+  SAS_CUDA_TRY(cudaMemsetAsync(records_, 0xff, count * sizeof(CheckRecord), stream_));
+  return {};
+}
+
+// The records come with whatever the host waits for next.
+Status CudaContext::FetchRecords() {
+  if (checks_.empty()) return {};
+  SAS_CUDA_TRY(
+      cudaMemcpyAsync(host_records_, records_, checks_.size() * sizeof(CheckRecord), cudaMemcpyDeviceToHost, stream_));
+  return {};
+}
+
+// After the wait. Ends all checks.
+Status CudaContext::Judge() {
+  bool failed = false;
+  for (size_t i = 0; i < checks_.size(); ++i) {
+    const CheckRecord record = host_records_[i];
+    verdicts_.push_back(record == kNothingOutside
+                            ? Status()
+                            : checks_[i].describe(static_cast<int32_t>(static_cast<uint32_t>(record)),
+                                                  static_cast<int64_t>(record >> 32), checks_[i].limit));
+    failed = failed || !verdicts_.back().ok();
+  }
+  const size_t count = checks_.size();
+  checks_.clear();
+  return failed ? ClearRecords(count) : Status();
 }
 
 Status CudaContext::PrepareStaging() {
@@ -98,8 +142,10 @@ Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes)
 }
 
 Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
+  if (bytes == 0) return {};
   SAS_TRY(Begin());
   SAS_TRY(PrepareStaging());
+  SAS_TRY(FetchRecords());
   const size_t chunks = static_cast<size_t>(CeilDiv(static_cast<int64_t>(bytes), kStagingBytes));
   for (size_t chunk = 0; chunk <= chunks; ++chunk) {
     if (chunk < chunks) {  // one half fills while the other is emptied
@@ -117,13 +163,14 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
       std::memcpy(static_cast<unsigned char*>(target) + at, staging.memory, std::min(kStagingBytes, bytes - at));
     }
   }
-  return {};
+  return Judge();
 }
 
 Status CudaContext::Synchronize() {
   SAS_TRY(Begin());
+  SAS_TRY(FetchRecords());
   SAS_CUDA_TRY(cudaStreamSynchronize(stream_));
-  return {};
+  return Judge();
 }
 
 }  // namespace sas::cuda

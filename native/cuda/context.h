@@ -7,6 +7,7 @@
 #include <atomic>
 #include <new>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "core/device.h"
@@ -29,6 +30,10 @@ struct Grid {
   unsigned threads;
   size_t shared_bytes = 0;  // dynamic shared memory per block
 };
+
+// A value outside of its limits: position << 32 | value; of several, the one at the lowest position.
+using CheckRecord = unsigned long long;
+constexpr CheckRecord kNothingOutside = ~0ull;
 
 class CudaContext : public Context {
  public:
@@ -68,6 +73,13 @@ class CudaContext : public Context {
     return ToStatus(cudaLaunchKernelEx(&config, kernel, std::forward<Parameters>(arguments)...), "kernel launch");
   }
 
+  // Starts the running operation's check (see Device): `describe` makes a failure of the value that a kernel records
+  // (RecordOutside) and `limit`. At most one per operation.
+  using Describe = Status (*)(int32_t value, int64_t position, int64_t limit);
+  CheckRecord* StartCheck(Describe describe, int64_t limit);
+  size_t checks_started() const { return checks_.size(); }
+  std::vector<Status> TakeVerdicts() { return std::exchange(verdicts_, {}); }
+
   Status CopyToDevice(void* target, const void* source, size_t bytes);
   Status CopyToHost(void* target, const void* source, size_t bytes);
   Status Synchronize();
@@ -87,6 +99,9 @@ class CudaContext : public Context {
 
   void* TakeBytes(size_t bytes);
   Status PrepareStaging();
+  Status ClearRecords(size_t count);
+  Status FetchRecords();
+  Status Judge();
 
   int ordinal_ = 0;
   int multiprocessors_ = 0;
@@ -103,6 +118,15 @@ class CudaContext : public Context {
     cudaEvent_t done = nullptr;
   };
   std::array<Staging, 2> staging_;
+
+  struct Check {
+    Describe describe;
+    int64_t limit;
+  };
+  std::vector<Check> checks_;            // since the last wait
+  std::vector<Status> verdicts_;         // of those before
+  CheckRecord* records_ = nullptr;       // on the device, one per check
+  CheckRecord* host_records_ = nullptr;  // pinned, copied at a wait
 };
 
 __host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,5 +1,5 @@
 // loss = mean of log(sum(exp(logits))) - logits[target], over the rows whose target is not ignored. A target outside of
-// the classes gives NaN: the loss, its row of the gradient.
+// the classes is recorded and gives NaN: the loss, its row of the gradient.
 #include "cuda/elementwise.cuh"
 #include "cuda/operations.h"
 
@@ -54,7 +54,7 @@ __device__ __forceinline__ float Shift(float most) { return most == -INFINITY ? 
 // to the largest logit that it has seen. An ignored target counts with the others.
 template <class T, int kWarps>
 __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
-    CrossEntropyKernel(CrossEntropyParams p, float* losses) {
+    CrossEntropyKernel(CrossEntropyParams p, float* losses, CheckRecord* outside_record) {
   using Group = RowGroup<kWarps>;
   float* shared = reinterpret_cast<float*>(SharedMemory());
   const int classes = static_cast<int>(p.classes);
@@ -88,6 +88,7 @@ __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
       const float log_sum = own == most ? log1pf(others) : logf(target_part + others);
       p.log_sum_exp[row] = most + log_sum;
       losses[row] = ignored ? 0.0f : outside ? NAN : (most - own) + log_sum;
+      if (!ignored && outside) RecordOutside(outside_record, row, target);
     }
   }
 }
@@ -120,7 +121,8 @@ __global__ void __launch_bounds__(kMeanThreads) RowScaleKernel(CrossEntropyBackw
 // row's second reading comes from the L2 cache: few rows are on their way at a time.
 template <class T, int kWarps>
 __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
-    CrossEntropyBackwardKernel(CrossEntropyBackwardParams p, bool vectorizable, const float* row_scale) {
+    CrossEntropyBackwardKernel(CrossEntropyBackwardParams p, bool vectorizable, const float* row_scale,
+                               CheckRecord* outside_record) {
   using Group = RowGroup<kWarps>;
   float* shared = reinterpret_cast<float*>(SharedMemory());
   const int classes = static_cast<int>(p.classes);
@@ -129,7 +131,9 @@ __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
     T* grad_logits = static_cast<T*>(p.grad_logits) + row * p.classes;
     const int target = p.targets[row];
     if (target == p.ignore_index || target < 0 || target >= classes) {
-      const float nothing = target == p.ignore_index ? 0.0f : NAN;
+      const bool ignored = target == p.ignore_index;
+      const float nothing = ignored ? 0.0f : NAN;
+      if (!ignored && Group::Rank() == 0) RecordOutside(outside_record, row, target);
       ForElements<kWarps>(logits, classes, vectorizable, [&]<int kCount>(int i) {
         float x[kCount];
 #pragma unroll
@@ -168,10 +172,11 @@ Status CheckClasses(int64_t classes) {
 Status CrossEntropy(CudaContext& context, const CrossEntropyParams& p) {
   SAS_TRY(CheckClasses(p.classes));
   auto* losses = context.Take<float>(p.rows);
+  CheckRecord* outside = context.StartCheck(TargetOutside, p.classes);
   SAS_TRY(DispatchFloat(p.dtype, [&]<class T>(T*) {
     return p.classes <= kShortRow
-               ? context.Launch(CrossEntropyKernel<T, 1>, RowGrid<1>(p.rows), p, losses)
-               : context.Launch(CrossEntropyKernel<T, kLongWarps>, RowGrid<kLongWarps>(p.rows), p, losses);
+               ? context.Launch(CrossEntropyKernel<T, 1>, RowGrid<1>(p.rows), p, losses, outside)
+               : context.Launch(CrossEntropyKernel<T, kLongWarps>, RowGrid<kLongWarps>(p.rows), p, losses, outside);
   }));
   return context.Launch(MeanKernel, Grid{dim3(1), kMeanThreads, kMeanThreads / 32 * sizeof(double)}, p, losses);
 }
@@ -179,16 +184,17 @@ Status CrossEntropy(CudaContext& context, const CrossEntropyParams& p) {
 Status CrossEntropyBackward(CudaContext& context, const CrossEntropyBackwardParams& p) {
   SAS_TRY(CheckClasses(p.classes));
   auto* row_scale = context.Take<float>(1);
+  CheckRecord* outside = context.StartCheck(TargetOutside, p.classes);
   SAS_TRY(
       context.Launch(RowScaleKernel, Grid{dim3(1), kMeanThreads, kMeanThreads / 32 * sizeof(double)}, p, row_scale));
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     // Both rows begin at the same place within 16 bytes.
     const bool vectorizable =
         (reinterpret_cast<uintptr_t>(p.logits) - reinterpret_cast<uintptr_t>(p.grad_logits)) % 16 == 0;
-    return p.classes <= kShortRow
-               ? context.Launch(CrossEntropyBackwardKernel<T, 1>, RowGrid<1>(p.rows), p, vectorizable, row_scale)
-               : context.Launch(CrossEntropyBackwardKernel<T, kLongWarps>, RowGrid<kLongWarps>(p.rows), p, vectorizable,
-                                row_scale);
+    return p.classes <= kShortRow ? context.Launch(CrossEntropyBackwardKernel<T, 1>, RowGrid<1>(p.rows), p,
+                                                   vectorizable, row_scale, outside)
+                                  : context.Launch(CrossEntropyBackwardKernel<T, kLongWarps>,
+                                                   RowGrid<kLongWarps>(p.rows), p, vectorizable, row_scale, outside);
   });
 }
 

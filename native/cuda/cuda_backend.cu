@@ -117,6 +117,8 @@ class CudaDevice : public Device {
     return context_.CopyToHost(target, source, bytes);
   }
   Status Synchronize() override { return context_.Synchronize(); }
+  size_t ChecksStarted() const override { return context_.checks_started(); }
+  std::vector<Status> TakeVerdicts() override { return context_.TakeVerdicts(); }
   Status Poison(void* target, size_t bytes) override {
     SAS_TRY(context_.Begin());
     SAS_CUDA_TRY(cudaMemsetAsync(target, 0xff, bytes, context_.stream()));

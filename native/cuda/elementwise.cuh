@@ -26,6 +26,13 @@ inline Grid ElementGrid(const CudaContext& context, int64_t items) {
 __device__ __forceinline__ int64_t FirstItem() { return int64_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int64_t ItemStride() { return int64_t{gridDim.x} * blockDim.x; }
 
+// ---- checks
+
+// Positions from 2^32 - 2 on are recorded as that.
+__device__ __forceinline__ void RecordOutside(CheckRecord* record, int64_t position, int32_t value) {
+  atomicMin(record, static_cast<CheckRecord>(min(position, int64_t{0xfffffffe})) << 32 | static_cast<uint32_t>(value));
+}
+
 // ---- vector accesses: kCount neighbouring elements as f32, `at` aligned to all of them
 
 // Whether rows of `width` elements can be read kCount at a time.

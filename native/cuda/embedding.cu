@@ -1,5 +1,5 @@
-// output[b, t] = tokenTable[tokens[b, t]] + positionTable[t]. A token outside of the vocabulary gives NaN: its row of
-// the output, the whole gradient of the table.
+// output[b, t] = tokenTable[tokens[b, t]] + positionTable[t]. A token outside of the vocabulary is recorded and
+// gives NaN: its row of the output, the whole gradient of the table.
 #include "cuda/column_sums.cuh"
 #include "cuda/operations.h"
 #include "cuda/sort.cuh"
@@ -9,10 +9,11 @@ namespace {
 
 // A warp per row.
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads) EmbeddingKernel(EmbeddingParams p) {
+__global__ void __launch_bounds__(kElementThreads) EmbeddingKernel(EmbeddingParams p, CheckRecord* outside) {
   for (int64_t row = FirstItem() / 32; row < p.batch * p.length; row += ItemStride() / 32) {
     const int32_t token = p.tokens[row];
     const bool valid = token >= 0 && token < p.vocabulary;
+    if (!valid && LaneId() == 0) RecordOutside(outside, row, token);
     const float* token_row = p.token_table + (valid ? token : 0) * p.width;
     const float* position_row = p.position_table == nullptr ? nullptr : p.position_table + row % p.length * p.width;
     T* output = static_cast<T*>(p.output) + row * p.width;
@@ -34,11 +35,13 @@ __global__ void __launch_bounds__(kElementThreads) EmbeddingKernel(EmbeddingPara
 constexpr int kStretch = 64;
 
 // Tokens as keys to sort: those outside of the vocabulary come last.
-__global__ void __launch_bounds__(kElementThreads)
-    KeysKernel(int64_t size, int64_t vocabulary, const int32_t* tokens, uint32_t* keys, uint32_t* places) {
+__global__ void __launch_bounds__(kElementThreads) KeysKernel(int64_t size, int64_t vocabulary, const int32_t* tokens,
+                                                              uint32_t* keys, uint32_t* places, CheckRecord* outside) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const int32_t token = tokens[i];
-    keys[i] = token >= 0 && token < vocabulary ? static_cast<uint32_t>(token) : static_cast<uint32_t>(vocabulary);
+    const bool valid = token >= 0 && token < vocabulary;
+    if (!valid) RecordOutside(outside, i, token);
+    keys[i] = static_cast<uint32_t>(valid ? token : vocabulary);
     places[i] = static_cast<uint32_t>(i);
   }
 }
@@ -137,7 +140,8 @@ Status TableGradient(CudaContext& context, const EmbeddingBackwardParams& p) {
   const auto* grad_output = static_cast<const T*>(p.grad_output);
   SortBuffers sort{context.Take<uint32_t>(size), context.Take<uint32_t>(size), context.Take<uint32_t>(size),
                    context.Take<uint32_t>(size)};
-  SAS_TRY(context.Launch(KeysKernel, ElementGrid(context, size), size, p.vocabulary, p.tokens, sort.keys, sort.values));
+  SAS_TRY(context.Launch(KeysKernel, ElementGrid(context, size), size, p.vocabulary, p.tokens, sort.keys, sort.values,
+                         context.StartCheck(TokenOutside, p.vocabulary)));
   SAS_TRY(SortPairs(context, size, static_cast<uint32_t>(p.vocabulary), sort));
 
   auto* first = context.Take<uint32_t>(p.vocabulary + 1);
@@ -158,7 +162,8 @@ Status Embedding(CudaContext& context, const EmbeddingParams& p) {
     const bool vectorizable =
         Vectorizable<kCount>(p.width, p.token_table, p.position_table, static_cast<const T*>(p.output));
     return context.Launch(vectorizable ? EmbeddingKernel<kCount, T> : EmbeddingKernel<1, T>,
-                          ElementGrid(context, p.batch * p.length * 32), p);
+                          ElementGrid(context, p.batch * p.length * 32), p,
+                          context.StartCheck(TokenOutside, p.vocabulary));
   });
 }
 

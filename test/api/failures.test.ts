@@ -84,6 +84,21 @@ describe('work that fails on the device', () => {
     await expect(getDevice().synchronize()).rejects.toThrow(/^embedding: /);
   });
 
+  test('among many that nobody has waited for, exactly what depends on it fails', async () => {
+    const table = f32(4, 2);
+    const outputs = Array.from({ length: 600 }, (_, i) =>
+      ops.embedding(Tensor.from([i % 250 === 249 ? -i : 0], [1, 1], { dtype: 'i32' }), table),
+    );
+    const sums = outputs.slice(1).map((output, i) => ops.add(output, outputs[i] as Tensor));
+    const results = await Promise.allSettled(sums.map((sum) => sum.data()));
+    const failed = results.flatMap((result, i) =>
+      result.status === 'rejected' ? [`${i + 1} ${result.reason.message}`] : [],
+    );
+    const problem = (i: number) => `embedding: token -${i} at position 0 is outside the vocabulary of 4`;
+    expect(failed).toEqual([249, 499].flatMap((i) => [`${i} ${problem(i)}`, `${i + 1} ${problem(i)}`]));
+    await expect(getDevice().synchronize()).rejects.toThrow(problem(249));
+  });
+
   test('writing new content heals a tensor', async () => {
     const wrong = ops.embedding(Tensor.from([9], [1, 1], { dtype: 'i32' }), f32(4, 2));
     await expect(wrong.data()).rejects.toThrow(/^embedding: /);

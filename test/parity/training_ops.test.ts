@@ -3,6 +3,7 @@ import { ops, type Tensor } from '../../lib/index.js';
 import { expectClose, limit, summary } from '../helpers/compare.js';
 import {
   activation,
+  device,
   floatTypes,
   integerTensor,
   judge,
@@ -200,6 +201,27 @@ describe.each(floatTypes)('embedding %s', (dtype) => {
     const results = { outputs: { output }, gradients };
     await check('embedding', `V=${vocabulary}`, dtype, results, truth, { activations: ['output'] });
   });
+
+  it.each([24, 7])('a token outside of the vocabulary rejects the wait, width %d', async (width) => {
+    const tokens = new Int32Array(700).fill(1);
+    const table = activation([5, width], 1, 'f32').tensor;
+    const run = (ids: Tensor) => {
+      const output = ops.embedding(ids, table, undefined, { dtype });
+      return { output, ...ops.embeddingBackward(output, ids, { vocabulary: 5 }) };
+    };
+    const sound = run(integerTensor(tokens, [2, 350]));
+    const gradOutput = sound.output;
+    tokens.set([5, 2 ** 31 - 1, -1], 603); // the first is reported
+    const ids = integerTensor(tokens, [2, 350]);
+    const { output } = run(ids);
+    const { gradTokenTable } = ops.embeddingBackward(gradOutput, ids, { vocabulary: 5 });
+    const problem = 'token 5 at position 603 is outside the vocabulary of 5';
+    await valuesOf(sound.gradTokenTable);
+    await expect(valuesOf(output)).rejects.toThrow(`embedding: ${problem}`);
+    await expect(valuesOf(gradTokenTable)).rejects.toThrow(`embeddingBackward: ${problem}`);
+    await expect(device.synchronize()).rejects.toThrow(`embedding: ${problem}`);
+    expect(await valuesOf(run(integerTensor(tokens.fill(1), [2, 350])).output)).toEqual(await valuesOf(sound.output));
+  });
 });
 
 describe.each(floatTypes)('rope %s', (dtype) => {
@@ -253,6 +275,24 @@ describe.each(floatTypes)('crossEntropy %s', (dtype) => {
     };
     const results = { outputs: { loss, logSumExp }, gradients: { logits: gradLogits } };
     await check('crossEntropy', `V=${vocabulary}`, dtype, results, truth, { activations: ['logits'] });
+  });
+
+  it.each([40, 1100])('a target outside of %d classes rejects the wait', async (vocabulary) => {
+    const logits = activation([2, 35, vocabulary], 1, dtype).tensor;
+    const gradLoss = pair(Float32Array.of(1), [], 'f32').tensor;
+    const targets = new Int32Array(70).fill(1);
+    const sound = integerTensor(targets, [2, 35]);
+    const { loss, logSumExp } = ops.crossEntropy(logits, sound);
+    targets.set([-100, -2, vocabulary], 50); // -100 is ignored
+    const wrong = integerTensor(targets, [2, 35]);
+    const failed = ops.crossEntropy(logits, wrong).loss;
+    const gradient = ops.crossEntropyBackward(gradLoss, { logits, targets: wrong, logSumExp });
+    const problem = `target -2 at position 51 is outside the ${vocabulary} classes`;
+    await valuesOf(loss);
+    await expect(valuesOf(failed)).rejects.toThrow(`crossEntropy: ${problem}`);
+    await expect(valuesOf(gradient)).rejects.toThrow(`crossEntropyBackward: ${problem}`);
+    await expect(device.synchronize()).rejects.toThrow(`crossEntropy: ${problem}`);
+    expect(await valuesOf(ops.crossEntropy(logits, sound).loss)).toEqual(await valuesOf(loss));
   });
 });
 

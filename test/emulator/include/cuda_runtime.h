@@ -89,6 +89,13 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) { return ::sas::emul
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
 
+// Nothing comes between: blocks run one after another, fibers change at collectives only.
+inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
+  const unsigned long long old = *address;
+  *address = std::min(old, value);
+  return old;
+}
+
 using std::max;
 using std::min;
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
