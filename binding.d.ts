@@ -155,6 +155,24 @@ export interface Binding {
     output: BufferHandle,
     logSumExp: BufferHandle,
   ): void;
+  /** As attention, then the mean over `groups` groups of heads: output [batch, queries, heads / groups, valueWidth]. */
+  attentionMean(
+    dtype: DTypeCode,
+    batch: number,
+    queries: number,
+    keys: number,
+    heads: number,
+    kvHeads: number,
+    width: number,
+    valueWidth: number,
+    causal: boolean,
+    scale: number,
+    groups: number,
+    q: BufferHandle,
+    k: BufferHandle,
+    v: BufferHandle,
+    output: BufferHandle,
+  ): void;
   /** `gradDtype`, of gradQ, gradK and gradV, is `dtype` or f32. */
   attentionBackward(
     dtype: DTypeCode,

@@ -5,7 +5,7 @@ import { type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js';
 import type { HostArray } from './host_array.js';
 import { aggregate, aggregateBackward } from './ops/aggregate.js';
-import { attention, attentionBackward } from './ops/attention.js';
+import { attention, attentionBackward, attentionMean } from './ops/attention.js';
 import { type ExpandWeights, expand, expandBackward } from './ops/expand.js';
 import { linear, linearBackward } from './ops/linear.js';
 import { forget, scope, track } from './scope.js';
@@ -140,7 +140,8 @@ export class SasAttention {
 
   /**
    * q [B, Tq, H, D], k and v [B, Tk, H, D] of `config.dtype` -> output [B, Tq, H*D], and what `backward` needs. With `save:
-   * false` (inference) everything but the output is freed and `saved` is null.
+   * false` (inference) everything but the output is freed and `saved` is null; the mean over groups is then fused into
+   * attention where the device can, and rounds less.
    */
   forward(q: Tensor, k: Tensor, v: Tensor, options?: { save?: true }): { output: Tensor; saved: SasSaved };
   forward(q: Tensor, k: Tensor, v: Tensor, options: { save: false }): { output: Tensor; saved: null };
@@ -163,10 +164,15 @@ export class SasAttention {
       const expandedQ = expand(q, this.#weights('q'));
       const expandedK = expand(k, this.#weights('k'));
       const expandedV = expand(v, this.#weights('v'));
+      const project = (aggregated: Tensor): Tensor =>
+        linear(aggregated, this.#parameter('output_dense.weight'), this.#parameter('output_dense.bias'));
+      if (!save) {
+        const aggregated = attentionMean(expandedQ, expandedK, expandedV, { heads: H, causal, scale });
+        return { output: project(aggregated), saved: null };
+      }
       const { output: heads, logSumExp } = attention(expandedQ, expandedK, expandedV, { causal, scale });
       const aggregated = aggregate(heads, H);
-      const output = linear(aggregated, this.#parameter('output_dense.weight'), this.#parameter('output_dense.bias'));
-      if (!save) return { output, saved: null };
+      const output = project(aggregated);
       const [viewQ, viewK, viewV] = [q, k, v].map((x) => x.reshape(x.shape)) as [Tensor, Tensor, Tensor];
       const inputs = { q: viewQ, k: viewK, v: viewV };
       return {

@@ -20,6 +20,11 @@ export interface AttentionBackwardOptions extends AttentionOptions {
   gradDtype?: DType;
 }
 
+export interface AttentionMeanOptions extends AttentionOptions {
+  /** H, the number of heads after the mean; the number of heads of q is a multiple of it. */
+  heads: number;
+}
+
 /** What `attention` returns. */
 export interface AttentionResult {
   /** [B, Tq, Hq, Dv], the dtype of q. */
@@ -35,15 +40,14 @@ export interface AttentionSaved extends AttentionResult {
   v: Tensor;
 }
 
-/** The sizes and settings that both directions pass to the binding first. */
+/** The sizes and settings that all of them pass to the binding first. */
 function checked(
   op: string,
-  naive: boolean,
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  options?: AttentionBackwardOptions,
-  extra: readonly 'gradDtype'[] = [],
+  options?: AttentionBackwardOptions & Partial<AttentionMeanOptions>,
+  extra: readonly ('gradDtype' | 'heads')[] = [],
 ) {
   const [B, Tq, Hq, D] = check.shape(op, 'q', q, ['B', 'Tq', 'Hq', 'Dqk']);
   // Any Tk is right: naming the one that came lets the size that is wrong stand out.
@@ -58,10 +62,10 @@ function checked(
   check.boolean(op, 'causal', causal);
   check.finite(op, 'scale', scale);
   return {
-    outputShape: [B, Tq, Hq, Dv],
-    logSumExpShape: [B, Hq, Tq],
+    outputShape: [B, Tq, Hq, Dv] as const,
+    logSumExpShape: [B, Hq, Tq] as const,
     gradDtype,
-    sizes: [codeOf(q.dtype), B, Tq, Tk, Hq, Hkv, D, Dv, causal, scale, naive] as const,
+    sizes: [codeOf(q.dtype), B, Tq, Tk, Hq, Hkv, D, Dv, causal, scale] as const,
   };
 }
 
@@ -75,9 +79,9 @@ export function runAttention(
   options?: AttentionOptions,
 ): AttentionResult {
   const { device, buffers } = operands(op, { q, k, v });
-  const { sizes, outputShape, logSumExpShape } = checked(op, naive, q, k, v, options);
+  const { sizes, outputShape, logSumExpShape } = checked(op, q, k, v, options);
   return produce(op, device, { output: [outputShape, q.dtype], logSumExp: [logSumExpShape, 'f32'] }, (to) =>
-    binding.attention(...sizes, buffers.q, buffers.k, buffers.v, to.output, to.logSumExp),
+    binding.attention(...sizes, naive, buffers.q, buffers.k, buffers.v, to.output, to.logSumExp),
   );
 }
 
@@ -92,7 +96,7 @@ export function runAttentionBackward(
   const { q, k, v, output, logSumExp } = check.object(op, 'saved', saved);
   const { device, buffers } = operands(op, { q, k, v, output, logSumExp, gradOutput });
   const extra = naive ? [] : (['gradDtype'] as const);
-  const { sizes, outputShape, logSumExpShape, gradDtype } = checked(op, naive, q, k, v, options, extra);
+  const { sizes, outputShape, logSumExpShape, gradDtype } = checked(op, q, k, v, options, extra);
   if (gradDtype !== q.dtype && gradDtype !== 'f32') {
     throw new DTypeError(`${op}: gradDtype is ${String(gradDtype)}, expected ${q.dtype} (the dtype of q) or f32`);
   }
@@ -106,6 +110,7 @@ export function runAttentionBackward(
   return produce(op, device, outputs, (to) =>
     binding.attentionBackward(
       ...sizes,
+      naive,
       codeOf(gradDtype),
       buffers.gradOutput,
       buffers.q,
@@ -128,6 +133,24 @@ export function runAttentionBackward(
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): AttentionResult {
   return runAttention('attention', false, q, k, v, options);
+}
+
+/**
+ * `attention` and `aggregate` in one, for inference: M[b, t, h*D + d] = mean over g of output[b, t, g*H + h, d]
+ * (arXiv 2507.07694, PEAA). Where the device fuses the two, only the mean is rounded.
+ *
+ * q [B, Tq, r*H, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] of one dtype, heads H -> [B, Tq, H*Dv], same dtype.
+ */
+export function attentionMean(q: Tensor, k: Tensor, v: Tensor, options: AttentionMeanOptions): Tensor {
+  const op = 'attentionMean';
+  const { device, buffers } = operands(op, { q, k, v });
+  const { sizes, outputShape } = checked(op, q, k, v, options, ['heads']);
+  const [B, Tq, simHeads, Dv] = outputShape;
+  const H = check.integer(op, 'heads', options?.heads, { min: 1 });
+  check.multiple(op, 'the number of heads of q', simHeads, H, `heads is ${H}`);
+  return produce(op, device, { output: [[B, Tq, H * Dv], q.dtype] }, (to) =>
+    binding.attentionMean(...sizes, simHeads / H, buffers.q, buffers.k, buffers.v, to.output),
+  ).output;
 }
 
 /** The gradients of `attention`, shaped as q, k and v; `causal` and `scale` are those of the forward. */

@@ -8,11 +8,13 @@ export { type AdamWOptions, type AdamWState, adamW } from './adamw.js';
 export { add, addBackward } from './add.js';
 export { aggregate, aggregateBackward } from './aggregate.js';
 export {
+  type AttentionMeanOptions,
   type AttentionOptions,
   type AttentionResult,
   type AttentionSaved,
   attention,
   attentionBackward,
+  attentionMean,
 } from './attention.js';
 export { clipGradNorm } from './clip_grad_norm.js';
 export { type CrossEntropyOptions, crossEntropy, crossEntropyBackward } from './cross_entropy.js';

@@ -132,6 +132,20 @@ void Attention(Info info) {
   args.Submit(naive ? &Operations::NaiveAttention : &Operations::Attention, p);
 }
 
+void AttentionMean(Info info) {
+  Args args(info, "attentionMean");
+  AttentionMeanParams p;
+  p.dtype = args.Type();
+  const AttentionShape s = p.shape = ReadAttentionShape(args);
+  p.groups = args.Size();
+  if (p.groups == 0 || s.heads % p.groups != 0) args.Fail("heads is not a multiple of groups");
+  p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
+  p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
+  p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
+  p.output = args.Write(p.dtype, {s.batch, s.queries, s.heads / p.groups, s.value_width});
+  args.Submit(&Operations::AttentionMean, p);
+}
+
 void AttentionBackward(Info info) {
   Args args(info, "attentionBackward");
   AttentionBackwardParams p;
@@ -436,6 +450,7 @@ void ExportOps(Napi::Env env, Napi::Object exports) {
   add("expand", Expand);
   add("expandBackward", ExpandBackward);
   add("attention", Attention);
+  add("attentionMean", AttentionMean);
   add("attentionBackward", AttentionBackward);
   add("aggregate", Aggregate);
   add("aggregateBackward", AggregateBackward);

@@ -29,6 +29,7 @@ class Context {
   X(NaiveExpandBackward, ExpandBackwardParams)        \
   X(Attention, AttentionParams)                       \
   X(AttentionBackward, AttentionBackwardParams)       \
+  X(AttentionMean, AttentionMeanParams)               \
   X(NaiveAttention, AttentionParams)                  \
   X(NaiveAttentionBackward, AttentionBackwardParams)  \
   X(Aggregate, AggregateParams)                       \

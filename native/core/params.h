@@ -118,6 +118,17 @@ struct AttentionBackwardParams {
   void* grad_v;              // as v
 };
 
+// Attention and Aggregate in one: output head h is the mean over groups g of heads g * H + h, where H = Hq / groups.
+struct AttentionMeanParams {
+  DType dtype;
+  AttentionShape shape;
+  int64_t groups;  // divides Hq
+  const void* q;   // [B, Tq, Hq, width]
+  const void* k;   // [B, Tk, Hkv, width]
+  const void* v;   // [B, Tk, Hkv, value_width]
+  void* output;    // [B, Tq, H, value_width]
+};
+
 // Forward: output[t, h] = mean over groups g of input[t, g * heads + h]. Backward: each group gets input / groups.
 struct AggregateParams {
   DType dtype;

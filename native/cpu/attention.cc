@@ -169,4 +169,15 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
   });
 }
 
+Status AttentionMean(CpuContext& context, const AttentionMeanParams& p) {
+  const AttentionShape& s = p.shape;
+  const int64_t tokens = s.batch * s.queries, size = tokens * s.heads * s.value_width;
+  const int64_t item_bytes = static_cast<int64_t>(ItemSize(p.dtype));
+  float* outputs = context.scratch.Take(CeilDiv(size * item_bytes, 4));
+  float* log_sum_exp = context.scratch.Take(tokens * s.heads);
+  const Status status = Attention(context, {p.dtype, s, p.q, p.k, p.v, outputs, log_sum_exp});
+  if (!status.ok()) return status;
+  return Aggregate(context, {p.dtype, tokens, s.heads / p.groups, s.heads, s.value_width, outputs, p.output});
+}
+
 }  // namespace sas::cpu::SAS_ISA

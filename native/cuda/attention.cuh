@@ -71,7 +71,7 @@ __host__ __device__ constexpr int RowStride(int width) {
   return (width + kChunk - 1) / kChunk * kChunk + kVector<T>;
 }
 template <class T>
-constexpr size_t RowBytes(int width) {
+__host__ __device__ constexpr size_t RowBytes(int width) {
   return static_cast<size_t>(RowStride<T>(width)) * sizeof(T);
 }
 

@@ -130,6 +130,58 @@ describe.each([
   });
 });
 
+describe('attentionMean', () => {
+  const mean = ops.attentionMean;
+  const six = () => f32(1, 3, 6, 4);
+  test.each<Refusal>([
+    [
+      'attentionMean: q is undefined, expected a Tensor',
+      ArgumentError,
+      () => mean(undefined as never, x(), x(), { heads: 2 }),
+    ],
+    [
+      'attentionMean: k has shape [1, 3, 6, 5], expected [1, 3, Hkv, 4] (q has width 4)',
+      ShapeError,
+      () => mean(six(), f32(1, 3, 6, 5), six(), { heads: 2 }),
+    ],
+    [
+      'attentionMean: v has dtype bf16, expected f32 (q has dtype f32)',
+      DTypeError,
+      () => mean(six(), six(), bf16(1, 3, 6, 4), { heads: 2 }),
+    ],
+    [
+      'attentionMean: the number of heads of q is 6, expected a multiple of 4 (heads is 4)',
+      ShapeError,
+      () => mean(six(), six(), six(), { heads: 4 }),
+    ],
+    [
+      'attentionMean: heads is 0, expected an integer at least 1',
+      ArgumentError,
+      () => mean(six(), six(), six(), { heads: 0 }),
+    ],
+    [
+      'attentionMean: heads is undefined, expected an integer at least 1',
+      ArgumentError,
+      () => mean(six(), six(), six(), undefined as never),
+    ],
+    [
+      'attentionMean: scale is NaN, expected a finite number',
+      ArgumentError,
+      () => mean(six(), six(), six(), { heads: 2, scale: Number.NaN }),
+    ],
+    [
+      "attentionMean: there is no option 'gradDtype'; known: causal, scale, heads",
+      ArgumentError,
+      () => mean(six(), six(), six(), { heads: 2, gradDtype: 'f32' } as never),
+    ],
+  ])('%s', (...refusal) => expectRefusal(refusal));
+
+  test('shape of the result', () => {
+    const output = mean(bf16(2, 5, 6, 8), bf16(2, 7, 3, 8), bf16(2, 7, 3, 4), { heads: 2 });
+    expect(output).toMatchObject({ shape: [2, 5, 8], dtype: 'bf16' });
+  });
+});
+
 describe.each([
   ['expand', ops.expand],
   ['naive.expand', ops.naive.expand],
