@@ -19,22 +19,22 @@ SAS_DECLARE_ISA(baseline)
 const std::vector<Isa>& Isas() {
   static const std::vector<Isa> isas = {
 #if defined(SAS_WITH_AVX512)
-      {"avx512",
-       [] {
-         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-       },
-       avx512::GetOperations, avx512::PeakFlops},
+    {"avx512",
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+     },
+     avx512::GetOperations, avx512::PeakFlops},
 #endif
 #if defined(SAS_WITH_AVX2)
-      {"avx2",
-       [] {
-         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                __builtin_cpu_supports("bmi2");
-       },
-       avx2::GetOperations, avx2::PeakFlops},
+    {"avx2",
+     [] {
+       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+              __builtin_cpu_supports("bmi2");
+     },
+     avx2::GetOperations, avx2::PeakFlops},
 #endif
-      {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
+    {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
   };
   return isas;
 }

@@ -11,8 +11,8 @@ struct Angles {
   float* sines;
 };
 
-// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step. Angles are
-// in units of pi: reducing them needs no local memory.
+// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
+// Angles are in units of pi: reducing them needs no local memory.
 constexpr int kPositions = 16;
 
 __global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, Angles angles) {
