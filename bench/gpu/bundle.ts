@@ -30,7 +30,7 @@ Builds the addon with the CUDA backend and writes a folder for any x86-64 Linux 
 no network, Node or npm:  run.sh OUTDIR [quick|full]
 
   --out DIR               where the folder is written (replaced if there), default build/gpu-bundle
-  --architectures LIST    what nvcc compiles for, as CMAKE_CUDA_ARCHITECTURES, default 80-real;90a-real;120
+  --architectures LIST    what nvcc compiles for, as CMAKE_CUDA_ARCHITECTURES, default 80;90a-real;120-real
   --skip-build            take the addon that build/cuda holds
   --binding FILE          take this addon
   --without-node          leave Node out; run.sh then takes the node on PATH
