@@ -242,7 +242,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
 
 // C = partial sums [splits, batches, rows, columns] over splits, first to last, + bias.
 template <class C>
-__global__ void AddSplitsKernel(const Arguments p, int64_t batches, const float* partial) {
+__global__ void __launch_bounds__(kElementThreads)
+    AddSplitsKernel(const Arguments p, int64_t batches, const float* partial) {
   const int64_t size = batches * p.rows * p.columns;
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const int64_t column = i % p.columns, row = i / p.columns % p.rows, batch = i / p.columns / p.rows;
@@ -256,7 +257,7 @@ __global__ void AddSplitsKernel(const Arguments p, int64_t batches, const float*
 }
 
 template <class T>
-__global__ void RoundKernel(int64_t size, const float* input, T* output) {
+__global__ void __launch_bounds__(kElementThreads) RoundKernel(int64_t size, const float* input, T* output) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) Narrow(input[i], output + i);
 }
 

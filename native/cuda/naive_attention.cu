@@ -38,7 +38,8 @@ __device__ __forceinline__ int64_t VisibleKeys(const AttentionShape& s, int64_t 
 // weights [rows, keys]: scores in, softmax(scale * scores) out, 0 where masked and in rows that see no key. A warp per
 // row.
 template <class T>
-__global__ void SoftmaxKernel(AttentionShape s, int64_t rows, T* weights, float* log_sum_exp) {
+__global__ void __launch_bounds__(kElementThreads)
+    SoftmaxKernel(AttentionShape s, int64_t rows, T* weights, float* log_sum_exp) {
   const int lane = LaneId();
   for (int64_t row = FirstItem() / 32; row < rows; row += ItemStride() / 32) {
     T* values = weights + row * s.keys;
@@ -61,7 +62,8 @@ __global__ void SoftmaxKernel(AttentionShape s, int64_t rows, T* weights, float*
 
 // grads [rows, keys]: gradients of the weights in, of the unscaled scores out.
 template <class T>
-__global__ void SoftmaxBackwardKernel(AttentionShape s, int64_t rows, const T* weights, T* grads) {
+__global__ void __launch_bounds__(kElementThreads)
+    SoftmaxBackwardKernel(AttentionShape s, int64_t rows, const T* weights, T* grads) {
   for (int64_t row = FirstItem() / 32; row < rows; row += ItemStride() / 32) {
     const T* weight = weights + row * s.keys;
     T* grad = grads + row * s.keys;
@@ -76,7 +78,8 @@ __global__ void SoftmaxBackwardKernel(AttentionShape s, int64_t rows, const T* w
 
 // output [tokens, Hkv, width] = sum over the query heads of each group of input [tokens, Hkv, group, width].
 template <class T>
-__global__ void SumGroupsKernel(int64_t size, int64_t group, int64_t width, const T* input, T* output) {
+__global__ void __launch_bounds__(kElementThreads)
+    SumGroupsKernel(int64_t size, int64_t group, int64_t width, const T* input, T* output) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const T* first = input + i / width * group * width + i % width;
     float sum = 0;

@@ -10,8 +10,8 @@ namespace {
 
 // unfolded [inputs * k, tokens, D] of x [tokens, inputs, D], which passes through ReLU first if asked.
 template <class T>
-__global__ void UnfoldKernel(int64_t tokens, int64_t inputs, int64_t dim, int64_t taps, bool relu, const T* x,
-                             T* unfolded) {
+__global__ void __launch_bounds__(kElementThreads)
+    UnfoldKernel(int64_t tokens, int64_t inputs, int64_t dim, int64_t taps, bool relu, const T* x, T* unfolded) {
   const int64_t size = inputs * taps * tokens * dim;
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const int64_t d = i % dim, token = i / dim % tokens, line = i / dim / tokens;
@@ -24,7 +24,8 @@ __global__ void UnfoldKernel(int64_t tokens, int64_t inputs, int64_t dim, int64_
 
 // swapped [b, a, width] of x [a, b, width].
 template <class T>
-__global__ void SwapKernel(int64_t a, int64_t b, int64_t width, const T* x, T* swapped) {
+__global__ void __launch_bounds__(kElementThreads)
+    SwapKernel(int64_t a, int64_t b, int64_t width, const T* x, T* swapped) {
   for (int64_t i = FirstItem(); i < a * b * width; i += ItemStride()) {
     swapped[i] = x[(i / width % a * b + i / width / a) * width + i % width];
   }
@@ -33,7 +34,8 @@ __global__ void SwapKernel(int64_t a, int64_t b, int64_t width, const T* x, T* s
 // The kernel that takes gradients from outputs back to inputs: flipped [inputs, outputs, k] of weight [outputs, inputs,
 // k].
 template <class T>
-__global__ void FlipKernel(int64_t outputs, int64_t inputs, int64_t taps, const T* weight, T* flipped) {
+__global__ void __launch_bounds__(kElementThreads)
+    FlipKernel(int64_t outputs, int64_t inputs, int64_t taps, const T* weight, T* flipped) {
   for (int64_t i = FirstItem(); i < outputs * inputs * taps; i += ItemStride()) {
     const int64_t tap = i % taps, output = i / taps % outputs, input = i / taps / outputs;
     flipped[i] = weight[(output * inputs + input) * taps + taps - 1 - tap];
@@ -42,20 +44,21 @@ __global__ void FlipKernel(int64_t outputs, int64_t inputs, int64_t taps, const 
 
 // A parameter rounded to T, as T or as f32.
 template <class T, class To>
-__global__ void RoundParameterKernel(int64_t size, const float* input, To* output) {
+__global__ void __launch_bounds__(kElementThreads) RoundParameterKernel(int64_t size, const float* input, To* output) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) Narrow(Widen(Narrowed<T>(input[i])), output + i);
 }
 
 // out = a + (mask > 0 ? b : 0); without a mask out = a + b.
 template <class T>
-__global__ void JoinKernel(int64_t size, const T* a, const T* b, const T* mask, T* out) {
+__global__ void __launch_bounds__(kElementThreads)
+    JoinKernel(int64_t size, const T* a, const T* b, const T* mask, T* out) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     Narrow(Widen(a[i]) + (mask == nullptr || Widen(mask[i]) > 0 ? Widen(b[i]) : 0.0f), out + i);
   }
 }
 
 template <class T>
-__global__ void ReluKernel(int64_t size, const T* a, T* out) {
+__global__ void __launch_bounds__(kElementThreads) ReluKernel(int64_t size, const T* a, T* out) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) out[i] = Widen(a[i]) < 0 ? T{} : a[i];
 }
 

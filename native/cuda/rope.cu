@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, An
   const int64_t pairs = p.width / 2;
   for (int64_t item = FirstItem(); item < CeilDiv(p.length, kPositions) * pairs; item += ItemStride()) {
     const int64_t pair = item % pairs, begin = item / pairs * kPositions;
-    const double step = pow(p.base, -2.0 * static_cast<double>(pair) / static_cast<double>(p.width));
+    const double step = exp2(-2.0 * static_cast<double>(pair) / static_cast<double>(p.width) * log2(p.base));
     const double half_turns = step / 3.14159265358979323846;
     double cosine, sine, step_cosine, step_sine;
     sincospi(static_cast<double>(p.offset + begin) * half_turns, &sine, &cosine);
