@@ -2,8 +2,6 @@
 // block per multiprocessor keeps the packed weights in shared memory and takes tiles of tokens; nothing between X and
 // the output touches device memory. Per token and tensor 2 D k (H H' + H' H') + 2 H' (D D' + D' D') FLOP over (H D + H'
 // D') elements: at the reference size 2.2 MFLOP and 8.4 KB in bf16.
-#include <string>
-
 #include "cuda/expand.cuh"
 #include "cuda/operations.h"
 
@@ -37,15 +35,9 @@ __global__ void __launch_bounds__(kPackThreads) PackKernel(PackedMatrices all, u
   }
 }
 
-struct Arguments {
-  Tile tile;
-  int64_t tokens;
-  const uint2* packed;
-  int64_t packed_size;
-  bool resident;  // the weights lie in shared memory
-  Weights first, second, feature, feature_residual;
-  const float *first_bias, *second_bias, *feature_bias, *feature_residual_bias;
-  int zeros_at, weights_at, x_at, c1_at, y_at, z1_at;  // bytes in shared memory
+struct Arguments : TileArguments {
+  Weights feature_residual;  // W4
+  const float* feature_residual_bias;
 };
 
 template <class T, bool kFeatures>
@@ -122,7 +114,7 @@ Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
   PackedMatrices packed;
-  AddForwardWeights<T>(s, p.weights, false, &packed, &arguments.first, &arguments.second, &arguments.feature);
+  AddForwardWeights<T>(s, p.weights, false, &packed, &arguments);
   if (s.features) {
     PackedMatrix matrix{};
     matrix.source = p.weights.feature_residual_weight;  // [e][f]
@@ -130,15 +122,16 @@ Status Run(CudaContext& context, const ExpandParams& p) {
     matrix.column_stride = s.sim_head_dim;
     matrix.inner_stride = 1;
     arguments.feature_residual = Weights(packed.Add<T>(matrix, 1));
+    arguments.feature_residual_bias = p.weights.feature_residual_bias;
   }
 
-  const auto layout = [&](int tokens, bool resident, Arguments* a) {
+  const auto layout = [&](Arguments* a, int tokens) {
     const Tile tile = MakeTile<T>(s, tokens);
     const int64_t item = sizeof(T);
     SharedLayout shared;
     a->tile = tile;
     a->zeros_at = shared.Take(16);
-    a->weights_at = resident ? shared.Take(packed.size * static_cast<int64_t>(sizeof(uint2))) : 0;
+    a->weights_at = a->resident ? shared.Take(packed.bytes()) : 0;
     a->y_at = shared.Take(int64_t{tile.all_items} * tile.narrow_stride * item);
     a->z1_at = a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
     a->c1_at = shared.Take(int64_t{tile.all_rows} * tile.sim_heads_padded * item);
@@ -147,44 +140,14 @@ Status Run(CudaContext& context, const ExpandParams& p) {
   };
   const auto phases = [&](int tokens, auto&& visit) {
     const Tile tile = MakeTile<T>(s, tokens);
-    visit(Phase{tile.rows, arguments.first.column_tiles, arguments.first.depth});
-    visit(Phase{tile.rows, arguments.second.column_tiles, arguments.second.depth});
+    for (const Weights& w : {arguments.first, arguments.second}) visit(Phase{tile.rows, w.column_tiles, w.depth});
     if (!s.features) return;
-    visit(Phase{tile.items, arguments.feature.column_tiles, arguments.feature.depth});
-    visit(Phase{tile.items, arguments.feature_residual.column_tiles, arguments.feature_residual.depth});
+    for (const Weights& w : {arguments.feature, arguments.feature_residual}) {
+      visit(Phase{tile.items, w.column_tiles, w.depth});
+    }
   };
-  const auto choose = [&](bool resident) {
-    Arguments trial;
-    return ChooseTokens<T>(
-        static_cast<int64_t>(context.shared_limit()), CeilDiv(s.tokens, context.multiprocessors()),
-        [&](int tokens) { return layout(tokens, resident, &trial); }, phases);
-  };
-  bool resident = true;
-  int tokens = choose(true);
-  if (tokens == 0) {
-    resident = false;  // the weights stay in device memory and the caches
-    tokens = choose(false);
-  }
-  if (tokens == 0) {
-    Arguments trial;
-    return Status(StatusCode::kShape, "one token needs " + std::to_string(layout(1, false, &trial)) +
-                                          " bytes of shared memory, this GPU has " +
-                                          std::to_string(context.shared_limit()));
-  }
-  const size_t bytes = static_cast<size_t>(layout(tokens, resident, &arguments));
-
-  uint2* weights = nullptr;
-  SAS_TRY(PackWeights<T>(context, packed, &weights));
-  arguments.tokens = s.tokens;
-  arguments.packed = weights;
-  arguments.packed_size = packed.size;
-  arguments.resident = resident;
-  arguments.first_bias = p.weights.head_bias;
-  arguments.second_bias = p.weights.head_residual_bias;
-  arguments.feature_bias = p.weights.feature_bias;
-  arguments.feature_residual_bias = p.weights.feature_residual_bias;
-  const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
-  const Grid grid{dim3(static_cast<unsigned>(blocks)), kThreads, bytes};
+  Grid grid;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, &arguments, &grid));
   const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
   return context.Launch(kernel, grid, arguments, static_cast<const T*>(p.x), static_cast<T*>(p.output));
 }

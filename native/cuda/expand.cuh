@@ -11,6 +11,7 @@
 #pragma once
 
 #include <algorithm>
+#include <string>
 #include <type_traits>
 
 #include "cuda/context.h"
@@ -58,6 +59,7 @@ struct PackedMatrices {
   int count = 0;
   int64_t size = 0;  // in uint2
 
+  int64_t bytes() const { return size * static_cast<int64_t>(sizeof(uint2)); }
   // Adds a matrix; `taps` = 1 for a plain one.
   template <class T>
   PackedMatrix Add(PackedMatrix matrix, int taps) {
@@ -135,6 +137,18 @@ Tile MakeTile(const ExpandShape& s, int tokens) {
   tile.wide_stride = PaddedStride<T>(tile.width_padded);
   return tile;
 }
+
+// What both kernels take.
+struct TileArguments {
+  Tile tile;
+  int64_t tokens;
+  const uint2* packed;
+  int64_t packed_size;
+  bool resident;                   // the packed weights lie in shared memory
+  Weights first, second, feature;  // W1, W2, W3
+  const float *first_bias, *second_bias, *feature_bias;
+  int zeros_at, weights_at, x_at, c1_at, y_at, z1_at;  // bytes in shared memory
+};
 
 // Hands out shared memory, 16-byte aligned.
 class SharedLayout {
@@ -308,7 +322,7 @@ __device__ __forceinline__ void ZeroFill(T* data, int elements) {
 
 // Whether every run of `width` elements of Source from `data` on can be moved in units of 16 bytes.
 template <class Source>
-__device__ __forceinline__ bool Vectorised(const Source* data, int width) {
+__host__ __device__ __forceinline__ bool Vectorised(const Source* data, int width) {
   return width % kVector<Source> == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0;
 }
 
@@ -448,12 +462,15 @@ Weights AddWeights(PackedMatrices* packed, PackedMatrix matrix, int taps, bool r
   return weights;
 }
 
-// The forward weights W1, W2, W3.
+// The forward weights W1, W2, W3 and their biases.
 template <class T>
 void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remainders, PackedMatrices* packed,
-                       Weights* first, Weights* second, Weights* feature) {
+                       TileArguments* arguments) {
   const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
   const int taps = static_cast<int>(s.kernel_size);
+  arguments->first_bias = w.head_bias;
+  arguments->second_bias = w.head_residual_bias;
+  arguments->feature_bias = w.feature_bias;
   PackedMatrix matrix{};
   matrix.source = w.head_weight;  // [o][h][t]
   matrix.columns = sim_heads;
@@ -461,11 +478,11 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remain
   matrix.inner = heads;
   matrix.inner_stride = taps;
   matrix.tap_stride = 1;
-  *first = AddWeights<T>(packed, matrix, taps, remainders);
+  arguments->first = AddWeights<T>(packed, matrix, taps, remainders);
   matrix.source = w.head_residual_weight;  // [o][p][t]
   matrix.column_stride = s.sim_heads * taps;
   matrix.inner = sim_heads;
-  *second = AddWeights<T>(packed, matrix, taps, remainders);
+  arguments->second = AddWeights<T>(packed, matrix, taps, remainders);
   if (!s.features) return;
   PackedMatrix plain{};
   plain.source = w.feature_weight;  // [e][d]
@@ -473,7 +490,37 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remain
   plain.column_stride = s.head_dim;
   plain.inner = static_cast<int>(s.head_dim);
   plain.inner_stride = 1;
-  *feature = AddWeights<T>(packed, plain, 1, remainders);
+  arguments->feature = AddWeights<T>(packed, plain, 1, remainders);
+}
+
+// Chooses the tile, lays the block's shared memory out and packs the weights. `layout(arguments, tokens)` gives tiles
+// of so many tokens their places and returns the bytes; `phases(tokens, visit)` as for ChooseTokens.
+template <class T, class Arguments, class Layout, class Phases>
+Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices& packed, const Layout& layout,
+               const Phases& phases, Arguments* arguments, Grid* grid) {
+  const auto limit = static_cast<int64_t>(context.shared_limit());
+  const auto bytes = [&](int tokens) {
+    Arguments trial = *arguments;
+    return layout(&trial, tokens);
+  };
+  int tokens = 0;
+  for (const bool resident : {true, false}) {  // else the weights stay in device memory and the caches
+    arguments->resident = resident;
+    tokens = ChooseTokens<T>(limit, CeilDiv(s.tokens, context.multiprocessors()), bytes, phases);
+    if (tokens > 0) break;
+  }
+  if (tokens == 0) {
+    return Status(StatusCode::kShape, "one token needs " + std::to_string(bytes(1)) +
+                                          " bytes of shared memory, this GPU has " + std::to_string(limit));
+  }
+  uint2* weights = nullptr;
+  SAS_TRY(PackWeights<T>(context, packed, &weights));
+  arguments->tokens = s.tokens;
+  arguments->packed = weights;
+  arguments->packed_size = packed.size;
+  const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
+  *grid = {dim3(static_cast<unsigned>(blocks)), kThreads, static_cast<size_t>(layout(arguments, tokens))};
+  return {};
 }
 
 // Calls `body` with a null pointer of the type that products are done in.

@@ -6,7 +6,6 @@
 //   dX  = W1^T * dC1                     dW1 = dC1^T X            db1 = sum dC1
 // Gradients of weights accumulate in a slab of device memory per block, each element always by the same thread, and a
 // second kernel adds the slabs in order of blocks: the result does not depend on timing.
-#include <string>
 #include <type_traits>
 
 #include "cuda/expand.cuh"
@@ -41,19 +40,11 @@ struct Gradients {
   float* slabs;
 };
 
-struct Arguments {
-  Tile tile;
-  int64_t tokens;
-  const uint2* packed;
-  int64_t packed_size;
-  bool resident;                                                 // the weights lie in shared memory
+struct Arguments : TileArguments {
   bool grad_f32;                                                 // grad_output is f32, else T
-  Weights first, second, feature;                                // forward
   Weights first_back, second_back, feature_back, residual_back;  // transposed
-  const float *first_bias, *second_bias, *feature_bias;
   Gradients gradients;
-  // Bytes in shared memory; dY lies where dZ lay.
-  int zeros_at, weights_at, x_at, c1_at, c1_remainder_at, y_at, y_remainder_at, z1_at, dz_at;
+  int c1_remainder_at, y_remainder_at, dz_at;  // bytes in shared memory; dY lies where dZ lay
 };
 
 // gradient [rows, columns] += a^T b over `depth` rows (a multiple of 16), a[r * a_stride + row], b[r * b_stride +
@@ -102,6 +93,14 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
   }
 }
 
+// Threads stand side by side over the features of dZ, each taking one unit of kVector<G> or 1: how many slices of the
+// items they form.
+template <class G>
+__host__ __device__ __forceinline__ int BiasSlices(const G* source, int width) {
+  const int chunks = Vectorised(source, width) ? width / kVector<G> : width;
+  return kThreads / (chunks < kThreads ? chunks : kThreads);
+}
+
 // Loads dZ [tokens, H', width] into items, zeros in the padding, and adds its column sums, in f32 before any rounding,
 // to the block's share of db4: that of the key's expansion vanishes (softmax ignores what all keys share) only if the
 // sum is not taken of rounded terms.
@@ -110,7 +109,7 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
                                              bool fresh) {
   const bool vectorised = Vectorised(source, tile.width);
   const int unit = vectorised ? kVector<G> : 1, chunks = tile.width / unit;
-  const int lanes = min(chunks, kThreads), slices = kThreads / lanes;
+  const int lanes = min(chunks, kThreads), slices = BiasSlices(source, tile.width);
   const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
   if (slice >= slices) return;
   for (int chunk = thread % lanes; chunk < chunks; chunk += lanes) {
@@ -301,7 +300,7 @@ __global__ void __launch_bounds__(kReduceThreads)
       sum += reinterpret_cast<const float*>(slab)[i % slices * width + column];
     }
   }
-  for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kFullWarp, sum, offset);
+  sum = WarpSum(sum);
   if (column < width && lane == 0) bias[column] = sum;
 }
 
@@ -377,17 +376,17 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
   PackedMatrices packed;
-  AddForwardWeights<T>(s, p.weights, true, &packed, &arguments.first, &arguments.second, &arguments.feature);
+  AddForwardWeights<T>(s, p.weights, true, &packed, &arguments);
   AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
 
-  const auto layout = [&](int tokens, bool resident, Arguments* a) {
+  const auto layout = [&](Arguments* a, int tokens) {
     const Tile tile = MakeTile<T>(s, tokens);
     const int64_t item = sizeof(T), rows = int64_t{tile.all_rows} * tile.sim_heads_padded * item;
     const int64_t wide = int64_t{tile.all_items} * tile.wide_stride * item;
     SharedLayout shared;
     a->tile = tile;
     a->zeros_at = shared.Take(16);
-    a->weights_at = resident ? shared.Take(packed.size * static_cast<int64_t>(sizeof(uint2))) : 0;
+    a->weights_at = a->resident ? shared.Take(packed.bytes()) : 0;
     a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
     const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
     a->c1_at = shared.Take(rows);
@@ -411,41 +410,13 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
       visit(Phase{tile.items, w.column_tiles, w.depth});
     }
   };
-  const auto choose = [&](bool resident) {
-    Arguments trial;
-    return ChooseTokens<T>(
-        static_cast<int64_t>(context.shared_limit()), CeilDiv(s.tokens, context.multiprocessors()),
-        [&](int tokens) { return layout(tokens, resident, &trial); }, phases);
-  };
-  bool resident = true;
-  int tokens = choose(true);
-  if (tokens == 0) {
-    resident = false;  // the weights stay in device memory and the caches
-    tokens = choose(false);
-  }
-  if (tokens == 0) {
-    Arguments trial;
-    return Status(StatusCode::kShape, "one token needs " + std::to_string(layout(1, false, &trial)) +
-                                          " bytes of shared memory, this GPU has " +
-                                          std::to_string(context.shared_limit()));
-  }
-  const size_t bytes = static_cast<size_t>(layout(tokens, resident, &arguments));
-
-  uint2* weights = nullptr;
-  SAS_TRY(PackWeights<T>(context, packed, &weights));
-  const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
-  arguments.tokens = s.tokens;
-  arguments.packed = weights;
-  arguments.packed_size = packed.size;
-  arguments.resident = resident;
+  Grid grid;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, &arguments, &grid));
   arguments.grad_f32 = p.grad_dtype == DType::kF32;
-  arguments.first_bias = p.weights.head_bias;
-  arguments.second_bias = p.weights.head_residual_bias;
-  arguments.feature_bias = p.weights.feature_bias;
   arguments.gradients = MakeGradients(p);
   Gradients& gradients = arguments.gradients;
-  gradients.slabs = context.Take<float>(blocks * gradients.size * 4);
-  const Grid grid{dim3(static_cast<unsigned>(blocks)), kThreads, bytes};
+  const int blocks = static_cast<int>(grid.blocks.x);
+  gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
   const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
   SAS_TRY(
       context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
@@ -454,15 +425,13 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   if (s.features) largest = std::max({largest, gradients.feature.size(), gradients.feature_residual.size()});
   const Grid reduce{dim3(static_cast<unsigned>(CeilDiv(largest, kReduceThreads)), s.features ? 4u : 2u),
                     kReduceThreads};
-  SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, static_cast<int>(blocks), s.features));
+  SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, blocks, s.features));
   if (!s.features) return {};
   const int width = static_cast<int>(s.sim_head_dim);
-  // As in LoadGradient.
-  const int unit = 16 / static_cast<int>(ItemSize(p.grad_dtype));
-  const bool vectorised = width % unit == 0 && reinterpret_cast<uintptr_t>(p.grad_output) % 16 == 0;
-  const int slices = kThreads / std::min(vectorised ? width / unit : width, kThreads);
+  const int slices = arguments.grad_f32 ? BiasSlices(static_cast<const float*>(p.grad_output), width)
+                                        : BiasSlices(static_cast<const S*>(p.grad_output), width);
   const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
-  return context.Launch(ReduceBiasKernel, bias_grid, gradients, static_cast<int>(blocks), slices, width,
+  return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
                         p.gradients.feature_residual_bias);
 }
 

@@ -18,17 +18,6 @@ __device__ __forceinline__ float Rounded(float value) {
   return Widen(Narrowed<T>(value));
 }
 
-__device__ __forceinline__ float SumOfLanes(float value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kFullWarp, value, step);
-  return value;
-}
-__device__ __forceinline__ float MaxOfLanes(float value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(kFullWarp, value, step));
-  return value;
-}
-
 // Keys that the query of row `row` of [batches, Hq, Tq] sees.
 __device__ __forceinline__ int64_t VisibleKeys(const AttentionShape& s, int64_t row) {
   const int64_t query = row % s.queries;
@@ -50,9 +39,9 @@ __global__ void __launch_bounds__(kElementThreads)
       values[j] = scaled;
       largest = fmaxf(largest, Widen(scaled));
     }
-    largest = MaxOfLanes(largest);
+    largest = WarpMax(largest);
     for (int64_t j = lane; j < visible; j += 32) sum += expf(Widen(values[j]) - largest);
-    sum = SumOfLanes(sum);
+    sum = WarpSum(sum);
     for (int64_t j = lane; j < s.keys; j += 32) {
       Narrow(j < visible ? expf(Widen(values[j]) - largest) / sum : 0.0f, values + j);
     }
@@ -69,7 +58,7 @@ __global__ void __launch_bounds__(kElementThreads)
     T* grad = grads + row * s.keys;
     float shared = 0;
     for (int64_t j = LaneId(); j < s.keys; j += 32) shared += Widen(weight[j]) * Widen(grad[j]);
-    shared = SumOfLanes(shared);
+    shared = WarpSum(shared);
     for (int64_t j = LaneId(); j < s.keys; j += 32) {
       Narrow(Rounded<T>(Widen(weight[j]) * (Widen(grad[j]) - shared)) * s.scale, grad + j);
     }

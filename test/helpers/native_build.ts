@@ -19,8 +19,12 @@ export function buildTarget(folder: string, target: string, definitions: Record<
   return build;
 }
 
+/** CMakeLists.txt reads it from the environment too; such a build has a folder of its own. */
+export const sanitizers = process.env.SAS_SANITIZE;
+const emulatedFolder = sanitizers === undefined ? 'emulated' : 'emulated-sanitized';
+
 /** A target of test/emulator; the CPU backend beside it needs one instruction set only. */
-export const buildEmulated = (target: string): string => buildTarget('emulated', target, { SAS_ISAS: 'baseline' });
+export const buildEmulated = (target: string): string => buildTarget(emulatedFolder, target, { SAS_ISAS: 'baseline' });
 
 /** The addon whose cuda:0 is the emulated device, once buildEmulated('sas_attention_emulated') has made it. */
-export const emulatedAddon = join(root, 'build/emulated/Release/sas_attention_emulated.node');
+export const emulatedAddon = join(root, 'build', emulatedFolder, 'Release/sas_attention_emulated.node');
