@@ -18,25 +18,28 @@ constexpr int64_t kManyHeads = 32;
 // On the diagonal, queries go in smaller groups, each with just the keys it sees.
 constexpr int64_t kDiagonalGroup = 2 * kTileRows;
 
+// Operands of products (q, keys, weights, values) are f32 or pairs of bf16; the rest is f32.
 struct Tile {
-  int64_t width, value_row;
-  const float* q;       // [queries, width], times scale * log2(e)
-  const float* keys;    // [width, kKeyBlock]: a block of k, transposed
-  const float* values;  // [kKeyBlock, value_row]
-  float* scores;        // [queries, kKeyBlock]
-  float* output;        // [queries, value_row], not yet divided by `sum`
-  float* max;           // [queries]
-  float* sum;           // [queries, kLanes]: lanes are added up at the end
+  int64_t depth, value_row;  // floats per row of q, and of output
+  float log2_scale;          // >= 0; of what q times keys gives
+  const float* q;            // [queries, depth]
+  const float* keys;         // [depth, kKeyBlock]: a block of k, transposed
+  const float* values;       // [kKeyBlock, value_row]
+  float* scores;             // [queries, kKeyBlock]; then the weights
+  float* output;             // [queries, value_row], not yet divided by `sum`
+  float* max;                // [queries], of the scaled scores
+  float* sum;                // [queries, kLanes]: lanes are added up at the end
 };
 
 // Takes one block of keys into queries [first, last), of which query r sees the first visible(r) keys of the block.
-template <class Visible>
+template <bool kPairs, class Visible>
 void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Visible& visible) {
   Product p{};
   p.rows = last - first;
   p.columns = keys;
-  p.depth = t.width;
-  SetRowsA(p, t.q + first * t.width, t.width);
+  p.depth = t.depth;
+  p.pairs = kPairs;
+  SetRowsA(p, t.q + first * t.depth, t.depth);
   SetRowsB(p, t.keys, kKeyBlock);
   SetC(p, t.scores + first * kKeyBlock, kKeyBlock);
   Multiply(p);
@@ -53,7 +56,7 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
       for (int64_t j = visible(r + i); j < padded; ++j) scores[j] = kMinusInfinity;
       for (int64_t j = 0; j < padded; j += kLanes) rows[i] = VecMax(rows[i], Load(scores + j));
     }
-    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows));
+    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows) * t.log2_scale);
     StorePartial(t.max + r, max, count);
     // What was summed so far shrinks where the maximum moved. A row that has seen no key yet keeps max = -inf; measured
     // from 0 its weights come out 0 instead of NaN.
@@ -71,16 +74,17 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
       }
       Vec sum = Load(sums);
       for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec weight = Exp2NonPositive(Load(scores + j) - references[i]);
+        const Vec weight = Exp2NonPositive(Load(scores + j) * t.log2_scale - references[i]);
         Store(scores + j, weight);
         sum += weight;
       }
       Store(sums, sum);
+      if constexpr (kPairs) PackAlong<true>(scores, kKeyBlock, 1, keys, scores, kKeyBlock);
     }
   }
 
   p.columns = t.value_row;
-  p.depth = keys;
+  p.depth = Depth<kPairs>(keys);
   SetRowsA(p, t.scores + first * kKeyBlock, kKeyBlock);
   SetRowsB(p, t.values, t.value_row);
   SetC(p, t.output + first * t.value_row, t.value_row);
@@ -103,7 +107,12 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       q_floats + key_floats + value_floats + score_floats + output_floats + max_floats + sum_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
 
+  // Scores grow with scale times products; a negative scale's sign goes to q, where it is exact.
+  const float sign = s.scale < 0 ? -1.0f : s.scale > 0 ? 1.0f : 0.0f;
+  const float log2_scale = sign == 0 ? 1.0f : sign * s.scale * kLog2E;
+
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    constexpr bool kPairs = kInPairs<T>;
     // The last tile of queries sees the most keys, so it goes first.
     context.pool.Run(tiles * s.batch * s.heads, [&](int64_t item, int thread) {
       const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * tile;
@@ -118,7 +127,8 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       float* keys = tile_q + q_floats;
       float* values = keys + key_floats;
       Tile t{};
-      t.width = s.width;
+      t.depth = Depth<kPairs>(s.width);
+      t.log2_scale = log2_scale;
       t.value_row = value_row;
       t.q = tile_q;
       t.keys = keys;
@@ -129,7 +139,10 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       t.sum = t.max + max_floats;
 
       CopyRows(q, s.heads * s.width, rows, s.width, tile_q, s.width, s.width);
-      for (int64_t i = 0; i < rows * s.width; ++i) tile_q[i] *= s.scale * kLog2E;
+      if (sign != 1) {
+        for (int64_t i = 0; i < rows * s.width; ++i) tile_q[i] *= sign;
+      }
+      if constexpr (kPairs) PackAlong<true>(tile_q, s.width, rows, s.width, tile_q, t.depth);
       for (int64_t r = 0; r < rows; ++r) t.max[r] = kMinusInfinity;
       for (int64_t i = 0; i < rows * kLanes; ++i) t.sum[i] = 0;
       for (int64_t i = 0; i < rows * value_row; ++i) t.output[i] = 0;
@@ -137,10 +150,10 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       const int64_t last_key = VisibleKeys(s, first_query + rows - 1);
       for (int64_t j = 0; j < last_key; j += kKeyBlock) {
         const int64_t block = Min(kKeyBlock, last_key - j);
-        TransposeRows(k + j * s.kv_heads * s.width, s.kv_heads * s.width, block, s.width, keys, kKeyBlock,
-                      RoundUp(block, kLanes));
-        CopyRows(v + j * s.kv_heads * s.value_width, s.kv_heads * s.value_width, block, s.value_width, values,
-                 value_row, value_row);
+        PackTransposed<kPairs>(k + j * s.kv_heads * s.width, s.kv_heads * s.width, block, s.width, keys, kKeyBlock,
+                               RoundUp(block, kLanes));
+        PackAcross<kPairs>(v + j * s.kv_heads * s.value_width, s.kv_heads * s.value_width, block, s.value_width, values,
+                           value_row, value_row);
         const auto visible = [&](int64_t r) {
           return Max<int64_t>(0, Min(VisibleKeys(s, first_query + r) - j, block));
         };
@@ -149,9 +162,9 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
         const int64_t all = Max(some, Min(rows, FirstQuery(s, j + block - 1) - first_query));
         for (int64_t r = some; r < all; r += kDiagonalGroup) {
           const int64_t group_end = Min(r + kDiagonalGroup, all);
-          AddKeys(t, r, group_end, visible(group_end - 1), visible);
+          AddKeys<kPairs>(t, r, group_end, visible(group_end - 1), visible);
         }
-        if (all < rows) AddKeys(t, all, rows, block, visible);
+        if (all < rows) AddKeys<kPairs>(t, all, rows, block, visible);
       }
 
       T* output = static_cast<T*>(p.output) + ((b * s.queries + first_query) * s.heads + h) * s.value_width;

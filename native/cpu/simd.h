@@ -228,6 +228,33 @@ SAS_INLINE Vec MaxRows(Vec (&rows)[kLanes]) {
   return CombineRows(rows, [](Vec a, Vec b) { return VecMax(a, b); });
 }
 
+// ---- pairs: two neighbours along the depth of a product, rounded to bf16, in the bits of one lane, the first one low
+
+#if defined(__AVX512BF16__)
+inline constexpr bool kHasPairs = true;
+// sum + a.first * b.first + a.second * b.second, lane by lane; subnormal bf16 count as 0.
+SAS_INLINE Vec AddPairProducts(Vec sum, Vec a, Vec b) {
+  return reinterpret_cast<Vec>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+}
+// Elements 0, 1, 2, ... of `first` and then `second`: lane i becomes elements 2 i and 2 i + 1.
+SAS_INLINE Vec PairNeighbours(Vec first, Vec second) {
+  return reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+}
+// Lane i becomes lane i of `first` and lane i of `second`.
+SAS_INLINE Vec PairLanes(Vec first, Vec second) {
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes)));
+  Halves index;
+  for (int i = 0; i < 2 * kLanes; ++i) index[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
+  return reinterpret_cast<Vec>(__builtin_shuffle(reinterpret_cast<Halves>(PairNeighbours(first, second)), index));
+}
+#else
+inline constexpr bool kHasPairs = false;
+Vec AddPairProducts(Vec sum, Vec a, Vec b);  // nobody calls these
+Vec PairNeighbours(Vec first, Vec second);
+Vec PairLanes(Vec first, Vec second);
+#endif
+
 // ---- functions
 
 SAS_INLINE Vec Sqrt(Vec value) {
