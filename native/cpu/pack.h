@@ -17,6 +17,20 @@ SAS_INLINE void PrefetchRow(const T* row, int64_t columns) {
 }
 inline constexpr int64_t kRowsAhead = 8;
 
+// Rows that will be read or (T not const) written later, asked for a few at a time while the processor computes.
+template <class T>
+struct RowsAhead {
+  const T* next;
+  int64_t stride, columns, rows;
+
+  SAS_INLINE void Ask(int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (; count > 0 && rows > 0; --count, --rows, next += stride) {
+      for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(next + c, !std::is_const_v<T>, 2);  // into L2
+    }
+  }
+};
+
 // target[r][c] = source[r][c], zero for columns <= c < padded.
 template <class T>
 void CopyRows(const T* source, int64_t source_stride, int64_t rows, int64_t columns, float* target,
@@ -77,25 +91,26 @@ constexpr int64_t Depth(int64_t depth) {
   return kPairs ? CeilDiv(depth, 2) : depth;
 }
 
-// The next floats along the depth, of which `count` elements are left.
+// The next floats along the depth, times `factor`; `count` elements are left.
 template <bool kPairs, class T>
-SAS_INLINE Vec LoadAlong(const T* source, int64_t count) {
-  const Vec first = LoadPartial(source, Min<int64_t>(count, kLanes));
+SAS_INLINE Vec LoadAlong(const T* source, int64_t count, float factor = 1) {
+  const Vec first = LoadPartial(source, Min<int64_t>(count, kLanes)) * factor;
   if constexpr (!kPairs) return first;
-  return PairNeighbours(first, LoadPartial(source + kLanes, Max<int64_t>(0, Min<int64_t>(count - kLanes, kLanes))));
+  const Vec second = LoadPartial(source + kLanes, Max<int64_t>(0, Min<int64_t>(count - kLanes, kLanes))) * factor;
+  return PairNeighbours(first, second);
 }
 
-// target[r][k] = source[r][k] for k along the depth. Pairs may take the place of their source.
+// target[r][k] = factor * source[r][k] for k along the depth. Pairs may take the place of their source.
 template <bool kPairs, class T>
 void PackAlong(const T* source, int64_t source_stride, int64_t rows, int64_t depth, float* target,
-               int64_t target_stride) {
+               int64_t target_stride, float factor = 1) {
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = source + r * source_stride;
     float* to = target + r * target_stride;
     if (r + kRowsAhead < rows) PrefetchRow(from + kRowsAhead * source_stride, depth);
     ForEachVector(Depth<kPairs>(depth), [&](int64_t k, int64_t count) {
       const int64_t element = kPairs ? 2 * k : k;
-      StorePartial(to + k, LoadAlong<kPairs>(from + element, depth - element), count);
+      StorePartial(to + k, LoadAlong<kPairs>(from + element, depth - element, factor), count);
     });
   }
 }

@@ -44,8 +44,21 @@ constexpr T Max(T a, T b) {
 
 SAS_INLINE Vec Broadcast(float value) { return value - Vec{}; }
 SAS_INLINE VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
-SAS_INLINE Vec VecMax(Vec a, Vec b) { return a > b ? a : b; }
-SAS_INLINE Vec VecMin(Vec a, Vec b) { return a < b ? a : b; }
+// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b for wide vectors).
+SAS_INLINE Vec VecMax(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+SAS_INLINE Vec VecMin(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a < b ? a : b;
+#endif
+}
 SAS_INLINE VecInt AsInt(Vec value) { return reinterpret_cast<VecInt>(value); }
 SAS_INLINE Vec AsFloat(VecInt value) { return reinterpret_cast<Vec>(value); }
 // 0, 1, 2, ...
