@@ -1,6 +1,6 @@
 """Computes and times a module of sas_torch.py on the CPU for another process, one JSON object per line:
 
-    (start)                                                             -> {"version", "threads"}
+    (start)                                                             -> {"version", "threads", "blas": files}
     {"do": "load", "module": "sas" or "mha", "config", "parameters",
      "inputs": {"q", "k", "v"}, "gradOutput", "backward"}               -> {}
     {"do": "results"}                                                   -> {"results": {name: data}}
@@ -11,6 +11,7 @@ A tensor is {"shape", "data"} with data as base64 of little-endian f32. A failur
 
 import base64
 import json
+import pathlib
 import sys
 import time
 
@@ -26,6 +27,14 @@ try:
 except ImportError as missing:
     answer(error=f"PyTorch cannot be imported ({missing})")
     sys.exit()
+
+
+def blas_files():
+    """The BLAS libraries in this process; none where PyTorch has its own built in, or where there is no /proc."""
+    maps = pathlib.Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.exists() else []
+    files = {line.split()[-1] for line in lines if "/" in line}
+    return sorted(file for file in files if any(name in pathlib.Path(file).name for name in ("blas", "blis", "mkl_rt")))
 
 
 def decoded(tensor):
@@ -69,7 +78,7 @@ class Work:
 
 def main():
     torch.set_num_threads(int(sys.argv[1]))
-    answer(version=torch.__version__, threads=torch.get_num_threads())
+    answer(version=torch.__version__, threads=torch.get_num_threads(), blas=blas_files())
     work = None
     for line in sys.stdin:
         request = json.loads(line)

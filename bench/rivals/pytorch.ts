@@ -1,5 +1,6 @@
 /** PyTorch on the CPU, in a Python process of its own that lives through all contests (peers/torch_server.py). */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
+import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { REFERENCE } from '../micro/cases.js';
@@ -11,6 +12,7 @@ interface Answer {
   readonly error?: string;
   readonly version?: string;
   readonly threads?: number;
+  readonly blas?: readonly string[];
   readonly results?: Record<string, string>;
   readonly seconds?: number;
 }
@@ -72,6 +74,10 @@ async function start(threads: number): Promise<{ server: Server; hello: Answer }
   throw new Error(`${reasons.join('; ')} (SAS_PYTHON names another Python)`);
 }
 
+/** Netlib's loops, which Linux distributions install where nothing asks for more: tens of times slower than any other BLAS. */
+export const isReferenceBlas = (files: readonly string[]): boolean =>
+  files.length > 0 && files.every((file) => /libc?blas\.so/.test(file) && !/openblas|blis|mkl|atlas/.test(file));
+
 const encoded = ({ shape, data }: HostTensor) => ({
   shape,
   data: Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('base64'),
@@ -108,8 +114,16 @@ export const pytorch: Rival = {
   name: 'PyTorch',
   async open(threads): Promise<OpenRival> {
     const { server, hello } = await start(threads);
+    const { version, blas = [] } = hello;
+    if (isReferenceBlas(blas)) {
+      server.close();
+      throw new Error(
+        `PyTorch ${version} multiplies by the reference BLAS (${blas}): no rival before OpenBLAS is installed`,
+      );
+    }
+    const library = blas.length > 0 ? blas.map((file) => basename(file)).join(' and ') : 'its own BLAS';
     return {
-      version: `PyTorch ${hello.version}, CPU, ${hello.threads} threads`,
+      version: `PyTorch ${version}, CPU, ${hello.threads} threads, ${library}`,
       side: (contest, work) => side(server, contest, work),
       close: () => server.close(),
     };
