@@ -47,11 +47,12 @@ function parse() {
 }
 
 /**
- * The pause is for threads that spin before they sleep: OpenBLAS's (PyTorch) do so for about 2^26 cycles, 20 to 30 ms,
- * onnxruntime's, OpenMP's and ours for less.
+ * The pause is for threads that spin before they sleep. On two busy cores, onnxruntime's threads were seen to do so for 70 ms and
+ * PyTorch's (OpenMP, OpenBLAS) for 100 ms after their last run, ours for less than 10 ms.
  */
-const FULL: Effort = { samples: 15, slowSamples: 11, minSeconds: 0.1, pause: 0.06 };
-const QUICK: Effort = { samples: 10, slowSamples: 4, minSeconds: 0.02, pause: 0.06 };
+const PAUSE = 0.2;
+const FULL: Effort = { samples: 15, slowSamples: 11, minSeconds: 0.1, pause: PAUSE };
+const QUICK: Effort = { samples: 10, slowSamples: 4, minSeconds: 0.02, pause: PAUSE };
 
 async function main(): Promise<void> {
   const options = parse();
