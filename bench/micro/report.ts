@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { DeviceInfo } from 'sas-attention';
 import { type Bar, barChart } from '../chart/bar_chart.js';
 import { renderSvg } from '../chart/render.js';
+import { textTable } from '../text_table.js';
 import type { Spread } from './timing.js';
 
 export interface Row {
@@ -50,13 +51,7 @@ export function table(rows: readonly Row[]): string {
       met,
     ];
   });
-  const widths = HEADER.map((title, c) => Math.max(title.length, ...lines.map((line) => (line[c] ?? '').length)));
-  const format = (cells: readonly string[]) =>
-    cells
-      .map((cell, c) => (c === 0 || c === 2 ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0)))
-      .join('  ')
-      .trimEnd();
-  return [format(HEADER), format(widths.map((width) => '-'.repeat(width))), ...lines.map(format)].join('\n');
+  return textTable(HEADER, lines, [0, 2]);
 }
 
 export function makeReport(device: DeviceInfo, peakGflops: number, rows: readonly Row[]): Report {
