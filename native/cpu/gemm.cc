@@ -1,5 +1,7 @@
 #include "cpu/gemm.h"
 
+#include <type_traits>
+
 #include "cpu/elementwise.h"
 #include "cpu/pack.h"
 
@@ -31,6 +33,11 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
   constexpr int64_t kThreadFloats = kRowBlock * (kDepthBlock + kColumnBlock);
   float* thread_blocks = context.scratch.Take(context.pool.threads() * kThreadFloats);
+  float* padded_bias = nullptr;  // readable in whole vectors
+  if (bias != nullptr) {
+    padded_bias = context.scratch.Take(RoundUp(columns, kLanes));
+    CopyRows(bias, columns, 1, columns, padded_bias, columns, RoundUp(columns, kLanes));
+  }
 
   return DispatchFloat(a.dtype, [&]<class A>(A*) {
     constexpr bool kPairs = kInPairs<A>;
@@ -50,7 +57,16 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
         const int64_t m = item / column_blocks * kRowBlock, n = item % column_blocks * kColumnBlock;
         const int64_t block_rows = Min(kRowBlock, rows - m), block_columns = Min(kColumnBlock, columns - n);
         float* packed_a = thread_blocks + thread * kThreadFloats;
+        C* output = static_cast<C*>(c) + m * columns + n;
+        // C itself where it is f32 and whole vectors may be written to it.
         float* block_c = packed_a + kRowBlock * kDepthBlock;
+        int64_t block_row = kColumnBlock;
+        if constexpr (std::is_same_v<C, float>) {
+          if (columns % kLanes == 0) {
+            block_c = output;
+            block_row = columns;
+          }
+        }
         for (int64_t k = 0; k < depth; k += kDepthBlock) {
           const int64_t slice = Min(kDepthBlock, depth - k);
           Product product{};
@@ -59,28 +75,27 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
           product.depth = Depth<kPairs>(slice);
           product.pairs = kPairs;
           const A* source = static_cast<const A*>(a.data) + m * a.row + k * a.column;
-          if (a.column == 1) {
-            PackAlong<kPairs>(source, a.row, block_rows, slice, packed_a, kDepthBlock);
-            SetRowsA(product, packed_a, kDepthBlock);
-          } else {
+          if (a.column != 1) {
             PackAcross<kPairs>(source, a.column, slice, block_rows, packed_a, kRowBlock, block_rows);
             SetColumnsA(product, packed_a, kRowBlock);
+          } else if constexpr (std::is_same_v<A, float>) {
+            SetRowsA(product, source, a.row);
+          } else {
+            PackAlong<kPairs>(source, a.row, block_rows, slice, packed_a, kDepthBlock);
+            SetRowsA(product, packed_a, kDepthBlock);
           }
           product.b = packed_b + n / kTileColumns * panel_floats + Depth<kPairs>(k) * kTileColumns;
           product.b_step = kTileColumns;
           product.b_panel = panel_floats;
-          SetC(product, block_c, kColumnBlock);
+          SetC(product, block_c, block_row);
           product.accumulate = k > 0;
+          if (k == 0 && padded_bias != nullptr) product.column_bias = padded_bias + n;
           Multiply(product);
         }
-        C* output = static_cast<C*>(c) + m * columns + n;
-        for (int64_t r = 0; r < block_rows; ++r) {
-          ForEachVector(block_columns, [&](int64_t i, int64_t count) {
-            Vec value = Load(block_c + r * kColumnBlock + i);
-            if (bias) value += LoadPartial(bias + n + i, count);
-            StorePartial(output + r * columns + i, value, count);
-          });
+        if constexpr (std::is_same_v<C, float>) {
+          if (block_c == output) return;
         }
+        StoreRows(block_c, block_row, block_rows, block_columns, output, columns);
       });
       return Status();
     });
