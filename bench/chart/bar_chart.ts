@@ -35,26 +35,47 @@ export interface BarChartOptions {
 
 const COLUMNS = 2;
 const WIDTH = 400;
-const BAR_HEIGHT = 14;
+const BAR_STEP = 16;
 const unique = (values: readonly string[]) => [...new Set(values)];
 const endOf = ({ value, high }: Bar) => Math.max(value, high ?? 0);
 
-function unit({ title, axis, bars, digits, ...panel }: Panel, colours: readonly string[], legend: boolean) {
+/** A line per bar, groups apart by an empty one and named at their first bar. */
+function layOut(bars: readonly Bar[]) {
+  const lines: { bar: Bar; line: number }[] = [];
+  const labels: Record<number, string> = {};
+  let line = 0;
+  for (const group of unique(bars.map((bar) => bar.group))) {
+    labels[line] = group;
+    for (const bar of bars) if (bar.group === group) lines.push({ bar, line: line++ });
+    line++;
+  }
+  return { lines, labels, count: line - 1 };
+}
+
+function unit({ title, axis, bars, digits, ...panel }: Panel, series: readonly string[]) {
+  const { lines, labels, count } = layOut(bars);
   const max = panel.max ?? Math.max(...bars.map((bar) => Math.max(endOf(bar), bar.target ?? 0))) * 1.15;
   // The number stands right of the bar and its whisker, and of the target's tick where that would cross it.
-  const values = bars.map((bar) => {
+  const values = lines.map(({ bar, line }) => {
     const end = endOf(bar);
-    const crossed = bar.target !== undefined && bar.target > end && bar.target < end + max * 0.1;
-    return { ...bar, text: bar.value.toFixed(digits), end: crossed ? bar.target : end };
+    const crossed = bar.target !== undefined && bar.target > end && bar.target < end + max * 0.12;
+    return { ...bar, line, text: bar.value.toFixed(digits), end: crossed ? bar.target : end };
   });
   const y = {
-    field: 'group',
-    type: 'nominal',
-    sort: null,
+    field: 'line',
+    type: 'ordinal',
     title: null,
-    axis: { ticks: false, domain: false, grid: false, labelPadding: 8, labelLimit: 260 },
+    scale: { domain: Array.from({ length: count }, (_, i) => i), paddingInner: 0.12, paddingOuter: 0.1 },
+    axis: {
+      ticks: false,
+      domain: false,
+      grid: false,
+      labelPadding: 8,
+      labelLimit: 0,
+      values: Object.keys(labels).map(Number),
+      labelExpr: `${JSON.stringify(labels)}[datum.value]`,
+    },
   };
-  const yOffset = { field: 'series', type: 'nominal', sort: unique(bars.map(({ series }) => series)) };
   const x = (field: string) => ({
     field,
     type: 'quantitative',
@@ -65,30 +86,30 @@ function unit({ title, axis, bars, digits, ...panel }: Panel, colours: readonly 
   const color = {
     field: 'series',
     type: 'nominal',
-    scale: { domain: colours, range: PALETTE.slice(0, colours.length) },
-    legend: legend ? { title: null, orient: 'top', symbolType: 'square' } : null,
+    scale: { domain: series, range: PALETTE.slice(0, series.length) },
+    legend: series.length > 1 ? { title: null, orient: 'top', symbolType: 'square' } : null,
   };
   const has = (field: string) => [{ filter: `isValid(datum.${field})` }];
   return {
     width: WIDTH,
-    height: { step: BAR_HEIGHT, for: 'offset' },
-    title: { text: title, fontSize: 13, offset: 6 },
+    height: { step: BAR_STEP },
+    title: { text: title, fontSize: 13, offset: 6, frame: 'group' },
     data: { values },
     layer: [
-      { mark: { type: 'bar', cornerRadiusEnd: 2 }, encoding: { y, yOffset, x: x('value'), color } },
+      { mark: { type: 'bar', cornerRadiusEnd: 2 }, encoding: { y, x: x('value'), color } },
       {
         transform: [...has('low'), ...has('high')],
         mark: { type: 'rule', color: '#1a1a1a', strokeOpacity: 0.65 },
-        encoding: { y, yOffset, x: x('low'), x2: { field: 'high' } },
+        encoding: { y, x: x('low'), x2: { field: 'high' } },
       },
       {
         transform: has('target'),
-        mark: { type: 'tick', color: '#000000', thickness: 2.5, height: { band: 1 } },
-        encoding: { y, yOffset, x: x('target') },
+        mark: { type: 'tick', color: '#000000', thickness: 2.5, size: BAR_STEP },
+        encoding: { y, x: x('target') },
       },
       {
         mark: { type: 'text', baseline: 'middle', align: 'left', dx: 6, fontSize: 11, color: '#262626' },
-        encoding: { y, yOffset, x: x('end'), text: { field: 'text', type: 'nominal' } },
+        encoding: { y, x: x('end'), text: { field: 'text', type: 'nominal' } },
       },
     ],
   };
@@ -102,6 +123,6 @@ export function barChart(panels: readonly Panel[], options: BarChartOptions): To
     title: { text: options.title, ...(options.subtitle && { subtitle: options.subtitle }) },
     spacing: 18,
     columns: COLUMNS,
-    concat: panels.map((panel) => unit(panel, series, series.length > 1)),
+    concat: panels.map((panel) => unit(panel, series)),
   } as TopLevelSpec;
 }

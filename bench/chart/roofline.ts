@@ -11,7 +11,7 @@ export interface RooflinePoint {
   /** FLOP per byte. */
   intensity: number;
   gflops: number;
-  /** The same work done in another way: a hollow point below, without a label. */
+  /** The same work done in another way: a point of another shape on the same vertical, without a label. */
   otherGflops?: number;
 }
 
@@ -20,14 +20,19 @@ export interface RooflineOptions {
   subtitle?: string | readonly string[];
   peakGflops: number;
   gigabytesPerSecond: number;
-  /** What the filled and the hollow points are. */
+  /** Names of the two shapes. */
   kinds: { point: string; other: string };
 }
 
-const [WIDTH, HEIGHT] = [900, 480];
+const [WIDTH, HEIGHT] = [1000, 480];
 const LABEL_HEIGHT = 19;
+const FONT_SIZE = 12;
 /** Between the outermost points and the columns of labels, in pixels. */
-const LABEL_GAP = 36;
+const LABEL_GAP = 44;
+const MARGIN = 10;
+
+/** Pixels of a text, a little too many. */
+const textWidth = (text: string) => 0.56 * FONT_SIZE * text.length;
 
 /** A logarithmic axis; pixels grow to the right or downwards. */
 class LogAxis {
@@ -53,16 +58,12 @@ class LogAxis {
   }
 }
 
-/** The pixels nearest to `wanted` (ascending) that are `gap` apart and within [low, high]. */
-function spreadOut(wanted: readonly number[], gap: number, low: number, high: number): number[] {
-  const places: number[] = [];
-  for (const pixel of wanted) places.push(Math.max(pixel, (places.at(-1) ?? low - gap) + gap));
-  let limit = high;
-  for (let i = places.length - 1; i >= 0 && (places[i] ?? 0) > limit; --i) {
-    places[i] = limit;
-    limit -= gap;
-  }
-  return places;
+/** An axis with `before` pixels in front of the lowest value and `after` pixels behind the highest. */
+function axisAround(values: readonly number[], before: number, after: number): LogAxis {
+  const low = Math.min(...values);
+  const high = Math.max(...values, 2 * low);
+  const perPixel = (high / low) ** (1 / (WIDTH - before - after));
+  return new LogAxis([low / perPixel ** before, high * perPixel ** after], 0, WIDTH);
 }
 
 interface Label extends RooflinePoint {
@@ -71,35 +72,40 @@ interface Label extends RooflinePoint {
   labelGflops: number;
 }
 
-/** Labels in one column at `column` pixels, in the order of their points from the top. */
-function columnOf(points: readonly RooflinePoint[], column: number, x: LogAxis, y: LogAxis): Label[] {
-  const sorted = [...points].sort((a, b) => b.gflops - a.gflops);
-  const wanted = sorted.map(({ gflops }) => y.pixel(gflops));
-  const centre = (Math.min(...wanted) + Math.max(...wanted)) / 2;
-  // A column that is taller than its points opens evenly to both sides.
-  const start = centre - (LABEL_HEIGHT * (sorted.length - 1)) / 2;
-  const even = sorted.map((_, i) => Math.min(wanted[i] ?? 0, start + LABEL_HEIGHT * i));
-  const top = y.pixel(y.domain[1]) + 60;
-  return spreadOut(even, LABEL_HEIGHT, top, HEIGHT - 10).map((pixel, i) => ({
-    ...(sorted[i] as RooflinePoint),
-    labelIntensity: x.value(column),
-    labelGflops: y.value(pixel),
-  }));
+/** Labels below each other at `column` pixels from `top`, in the order in which a ray from their middle meets the points. */
+function columnOf(points: readonly RooflinePoint[], column: number, top: number, x: LogAxis, y: LogAxis): Label[] {
+  const middle = top + (LABEL_HEIGHT * (points.length - 1)) / 2;
+  const steepness = ({ intensity, gflops }: RooflinePoint) =>
+    (y.pixel(gflops) - middle) / Math.abs(x.pixel(intensity) - column);
+  return [...points]
+    .sort((a, b) => steepness(a) - steepness(b))
+    .map((point, i) => ({
+      ...point,
+      labelIntensity: x.value(column),
+      labelGflops: y.value(top + LABEL_HEIGHT * i),
+    }));
 }
 
 export function roofline(points: readonly RooflinePoint[], options: RooflineOptions): TopLevelSpec {
   const { peakGflops, gigabytesPerSecond, kinds } = options;
   const ridge = peakGflops / gigabytesPerSecond;
-  const intensities = points.map(({ intensity }) => intensity);
-  const rates = points.flatMap(({ gflops, otherGflops }) => [gflops, otherGflops ?? gflops]);
-  const x = new LogAxis([Math.min(ridge, ...intensities) / 3, Math.max(ridge, ...intensities) * 6], 0, WIDTH);
-  const y = new LogAxis([Math.min(peakGflops / 6, ...rates) / 1.3, peakGflops * 1.35], HEIGHT, 0);
-
   const byIntensity = [...points].sort((a, b) => a.intensity - b.intensity);
   const half = Math.ceil(byIntensity.length / 2);
-  const outermost = { left: x.pixel(Math.min(...intensities)), right: x.pixel(Math.max(...intensities)) };
-  const left = columnOf(byIntensity.slice(0, half), outermost.left - LABEL_GAP, x, y);
-  const right = columnOf(byIntensity.slice(half), outermost.right + LABEL_GAP, x, y);
+  const [leftPoints, rightPoints] = [byIntensity.slice(0, half), byIntensity.slice(half)];
+  const widest = (some: readonly RooflinePoint[]) => Math.max(0, ...some.map(({ label }) => textWidth(label)));
+
+  const intensities = points.map(({ intensity }) => intensity);
+  const rates = points.flatMap(({ gflops, otherGflops }) => [gflops, otherGflops ?? gflops]);
+  const around = LABEL_GAP + MARGIN;
+  const x = axisAround(intensities, around + widest(leftPoints), around + widest(rightPoints));
+  const y = new LogAxis([Math.min(peakGflops / 6, ...rates) / 1.3, peakGflops * 1.35], HEIGHT, 0);
+
+  // The left column begins where the memory roof has passed by: a whole label lies right of it.
+  const roofAtMargin = Math.min(peakGflops, x.value(2 * MARGIN) * gigabytesPerSecond);
+  const leftTop = y.pixel(roofAtMargin) + LABEL_HEIGHT;
+  const rightTop = y.pixel(peakGflops) + 2 * LABEL_HEIGHT;
+  const left = columnOf(leftPoints, x.pixel(Math.min(...intensities)) - LABEL_GAP, leftTop, x, y);
+  const right = columnOf(rightPoints, x.pixel(Math.max(...intensities)) + LABEL_GAP, rightTop, x, y);
 
   const families = [...new Set(points.map(({ family }) => family))];
   const position = (xField: string, yField: string) => ({
@@ -133,7 +139,16 @@ export function roofline(points: readonly RooflinePoint[], options: RooflineOpti
   };
   const text = (labels: readonly Label[], align: 'left' | 'right') => ({
     data: { values: labels },
-    mark: { type: 'text', align, baseline: 'middle', dx: align === 'left' ? 5 : -5, fontSize: 12, color: '#262626' },
+    // Clipped: the room that texts are thought to take beyond the frame would widen the picture.
+    mark: {
+      type: 'text',
+      clip: true,
+      align,
+      baseline: 'middle',
+      dx: align === 'left' ? 5 : -5,
+      fontSize: FONT_SIZE,
+      color: '#262626',
+    },
     encoding: { ...atLabel, text: { field: 'label', type: 'nominal' } },
   });
 
@@ -146,14 +161,14 @@ export function roofline(points: readonly RooflinePoint[], options: RooflineOpti
     field: 'kind',
     type: 'nominal',
     scale: { domain: [kinds.point, kinds.other], range: ['circle', 'square'] },
-    legend: others.length > 0 ? { title: null, orient: 'top-left', offset: 14, symbolFillColor: '#404040' } : null,
+    legend: others.length > 0 ? { title: null, orient: 'bottom-right', offset: 14, symbolFillColor: '#404040' } : null,
   };
   const roof = [
-    { intensity: x.domain[0], gflops: x.domain[0] * gigabytesPerSecond },
+    { intensity: Math.min(x.domain[0], ridge), gflops: Math.min(x.domain[0] * gigabytesPerSecond, peakGflops) },
     { intensity: ridge, gflops: peakGflops },
     { intensity: x.domain[1], gflops: peakGflops },
   ];
-  const roofText = { type: 'text', fontSize: 12, fontWeight: 600, color: '#404040' };
+  const roofText = { type: 'text', clip: true, fontSize: FONT_SIZE, fontWeight: 600, color: '#404040' };
   const middle = Math.sqrt(Math.max(x.domain[0], y.domain[0] / gigabytesPerSecond) * ridge);
   const slope = (-180 / Math.PI) * Math.atan(y.pixelsPerDecade() / x.pixelsPerDecade());
 

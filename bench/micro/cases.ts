@@ -26,8 +26,11 @@ export interface Case {
   readonly check?: Check;
 }
 
-/** Largest relative errors that pass; for bf16, a few roundings of 2^-9. */
-const LIMITS = { f32: 1e-4, bf16: 2e-2 } as const;
+/**
+ * Largest relative errors that pass; for bf16, a few roundings of 2^-9. A gradient through ReLU is not continuous: one
+ * activation so near 0 that rounding turns its sign makes 3e-4 of gradX at T = 128.
+ */
+const LIMITS = { f32: 1e-4, throughRelu: 5e-3, bf16: 2e-2 } as const;
 
 const { heads: H, headDim: D, simHeads: S, simHeadDim: E, kernelSize: K } = REFERENCE;
 
@@ -104,7 +107,7 @@ export function expandCases(length: number): Case[] {
           op('fused', work.backward, backward(ops.expandBackward), enough ? backwardTarget : undefined),
           op('naive', work.backward, backward(ops.naive.expandBackward)),
         ],
-        check: twins(backward(ops.expandBackward), backward(ops.naive.expandBackward)),
+        check: twins(backward(ops.expandBackward), backward(ops.naive.expandBackward), LIMITS.throughRelu),
       },
     ];
   });
@@ -276,6 +279,7 @@ export function moduleCases(length: number): Case[] {
       check: twins(
         () => withoutBiases(fused()),
         () => withoutBiases(naive()),
+        LIMITS.throughRelu,
       ),
     },
   ];
@@ -303,7 +307,7 @@ export function bf16Cases(length: number): Case[] {
     work: (elementBytes: number) => Work,
     results: (type: 'f32' | 'bf16') => Results,
   ): Case => ({
-    name: `${name}, bf16 against f32`,
+    name: `${name}, bf16`,
     length,
     unit: 'ratio',
     contestants: [op('f32', work(4), () => results('f32')), op('bf16', work(2), () => results('bf16'), target)],
@@ -354,7 +358,7 @@ export function smallCases(size: number): Case[] {
     {
       name: `add of ${size} f32, call to data`,
       unit: 'microseconds',
-      contestants: [{ name: 'op and data()', work: { flops: size, bytes: 12 * size }, target: 15, run: runAndRead }],
+      contestants: [{ name: 'op, data()', work: { flops: size, bytes: 12 * size }, target: 15, run: runAndRead }],
       check: { actual: () => run(add), expected: sums, limit: LIMITS.f32 },
     },
   ];

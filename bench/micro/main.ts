@@ -95,7 +95,10 @@ function measureElsewhere(isa: string, { quick, lengths, filter }: Options): Pro
   });
 }
 
-const status = process.stdout.isTTY ? (text: string) => process.stdout.write(`\r${text.padEnd(78)}`) : () => {};
+/** One line of a terminal that is written over; '' clears it. */
+function status(text: string): void {
+  if (process.stdout.isTTY) process.stdout.write(`\r${text.padEnd(78)}${text === '' ? '\r' : ''}`);
+}
 
 function measureHere(options: Options, device: Device, lesser: boolean): Promise<IsaRun> {
   const timing = options.quick ? { samples: 5, minSeconds: 0.04 } : { samples: 11, minSeconds: 0.1 };
@@ -124,7 +127,6 @@ async function bench(options: Options, device: Device, base: string): Promise<vo
     runs.push(await measureElsewhere(isa, options));
   }
   status('');
-  status('\r');
 
   const report = makeReport(info, runs);
   for (const { isa, peakGflops, streamGigabytesPerSecond } of report.runs) {

@@ -3,7 +3,7 @@ import type { TopLevelSpec } from 'vega-lite';
 import { type Bar, barChart, type Panel } from '../chart/bar_chart.js';
 import { type RooflinePoint, roofline } from '../chart/roofline.js';
 import { type IsaRun, type Report, type Row, sameRow } from './report.js';
-import { unitOf } from './units.js';
+import { show, unitOf } from './units.js';
 
 const machine = ({ device, date }: Report, isas: string) =>
   `${device.name}, ${isas}, ${device.threads ?? 1} threads, ${date.slice(0, 10)}`;
@@ -18,27 +18,25 @@ const barOf = (row: Row, group: string, series: string): Bar => ({
 });
 
 /** A row and, below it, what lesser instruction sets make of the same. */
-const barsOf = (row: Row, lesser: readonly IsaRun[]): Bar[] => {
+function barsOf(row: Row, lesser: readonly IsaRun[]): Bar[] {
+  // What users call is 'fused', whatever it is compared with.
+  if (unitOf(row.unit).chart.groups === 'contestant') return [barOf(row, row.contestant, 'fused')];
   const group = `T = ${row.length}`;
   const others = lesser.flatMap(({ isa, rows }) => {
     const other = sameRow(row, rows);
     return other ? [barOf(other, group, `${other.contestant}, ${isa}`)] : [];
   });
   return [barOf(row, group, row.contestant), ...others];
-};
+}
 
-/** A case has a panel of its own, or its contestants with a target share one with other cases of the unit. */
+/** One panel per case. */
 function panelsOf([best, ...lesser]: readonly IsaRun[]): Panel[] {
-  const panels = new Map<string, Panel & { bars: Bar[] }>();
-  for (const row of best?.rows ?? []) {
-    const { chart, digits } = unitOf(row.unit);
-    if (chart.panel !== undefined && row.target === undefined) continue;
-    const title = chart.panel ?? row.case;
-    const panel = panels.get(title) ?? { title, axis: chart.axis, max: chart.max, digits, bars: [] };
-    panels.set(title, panel);
-    panel.bars.push(...(chart.panel === undefined ? barsOf(row, lesser) : [barOf(row, row.case, row.contestant)]));
-  }
-  return [...panels.values()];
+  const rows = best?.rows ?? [];
+  return [...new Set(rows.map((row) => row.case))].map((title): Panel => {
+    const own = rows.filter((row) => row.case === title);
+    const { chart, digits } = unitOf((own[0] as Row).unit);
+    return { title, axis: chart.axis, max: chart.max, digits, bars: own.flatMap((row) => barsOf(row, lesser)) };
+  });
 }
 
 export function bars(report: Report): TopLevelSpec {
@@ -52,18 +50,30 @@ export function bars(report: Report): TopLevelSpec {
   });
 }
 
+/** Without what is said in brackets. */
+const shortName = (row: Row) => row.case.replace(/ \(.*\)/, '');
+
+/** Natural logarithm of a ratio. */
+const SAME_INTENSITY = 0.5;
+
 /** Null where nothing has both a target and counted bytes. */
 export function rooflineOf(report: Report): TopLevelSpec | null {
   const [best] = report.runs;
   if (!best) return null;
+  const shown = new Map<string, number[]>();
   const points = best.rows.flatMap((row): RooflinePoint[] => {
     if (row.unit !== 'percent' || row.target === undefined || !row.bytes) return [];
     const naive = sameRow({ ...row, contestant: 'naive' }, best.rows);
+    const intensity = row.flops / row.bytes;
+    // Lengths that do not change a case's intensity would sit on each other.
+    const before = shown.get(row.case) ?? [];
+    if (before.some((other) => Math.abs(Math.log(intensity / other)) < SAME_INTENSITY)) return [];
+    shown.set(row.case, [...before, intensity]);
     return [
       {
-        label: `${row.case}, T = ${row.length}: ${row.value.median.toFixed(0)} %`,
+        label: `${shortName(row)}, T = ${row.length}: ${show(row.value.median, unitOf(row.unit))}`,
         family: row.case.split(' ')[0] ?? '',
-        intensity: row.flops / row.bytes,
+        intensity,
         gflops: row.gflops.median,
         ...(naive && { otherGflops: naive.gflops.median }),
       },

@@ -46,7 +46,7 @@ function step(name: string, config: TrainConfig, target?: number): Contestant {
 export function defaultStepCases(): Case[] {
   return [
     {
-      name: 'training step, the default model',
+      name: 'training step, default model',
       length: DEFAULT_CONFIG.seq,
       unit: 'percent',
       contestants: [step('fused', DEFAULT_CONFIG, 55)],
@@ -58,7 +58,7 @@ export function defaultStepCases(): Case[] {
 export function smallStepCases(): Case[] {
   return [
     {
-      name: `training step ${SMALL_CONFIG.width} wide against the default`,
+      name: `training step, ${SMALL_CONFIG.width} wide`,
       length: SMALL_CONFIG.seq,
       unit: 'ratio',
       contestants: [step('default step', DEFAULT_CONFIG), step('small step', SMALL_CONFIG, 0.5)],

@@ -23,8 +23,8 @@ export interface Unit {
     readonly axis: string;
     /** Upper end of the axis; without it, the data decides. */
     readonly max?: number;
-    /** The panel that all cases share; without it, each case has its own, by length, with all contestants. */
-    readonly panel?: string;
+    /** What names the groups of a case's bars. */
+    readonly groups: 'length' | 'contestant';
   };
 }
 
@@ -37,7 +37,7 @@ export const UNITS = {
     better: 'higher',
     value: (sample) => (100 * rate(sample)) / sample.peakFlops,
     lesserIsaMargin: 5,
-    chart: { axis: 'percent of the FMA peak', max: 100 },
+    chart: { axis: 'percent of the FMA peak', max: 100, groups: 'length' },
   },
   /** FLOP/s relative to the case's first contestant. */
   ratio: {
@@ -45,14 +45,14 @@ export const UNITS = {
     digits: 2,
     better: 'higher',
     value: (sample, first) => rate(sample) / rate(first),
-    chart: { axis: 'FLOP/s, times that of the other', panel: 'Relative speed' },
+    chart: { axis: 'relative FLOP/s', groups: 'contestant' },
   },
   microseconds: {
     symbol: ' us',
     digits: 1,
     better: 'lower',
     value: ({ seconds }) => 1e6 * seconds,
-    chart: { axis: 'microseconds (less is better)', panel: 'Latency' },
+    chart: { axis: 'microseconds (less is better)', groups: 'contestant' },
   },
 } as const satisfies Readonly<Record<string, Unit>>;
 
