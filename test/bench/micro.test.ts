@@ -130,7 +130,7 @@ describe('npm run bench', () => {
     expect(runs[1].rows[0].target).toBeCloseTo(runs[0].rows[0].value.median - 5);
     const again = bench('--draw', '--isa', 'baseline', '--out', folder);
     expect(again.stdout).toContain(join(folder, 'cpu-baseline-roofline.svg'));
-  }, 60_000);
+  });
 
   it.each([
     [['--lengths', '8,x'], 'bench: --lengths 8,x: expected positive integers separated by commas'],
