@@ -31,6 +31,8 @@ export interface Panel {
 export interface BarChartOptions {
   title: string;
   subtitle?: string | readonly string[];
+  /** Every series that there may be: its place decides its colour, also where others are absent. */
+  series: readonly string[];
 }
 
 const COLUMNS = 2;
@@ -52,7 +54,7 @@ function layOut(bars: readonly Bar[]) {
   return { lines, labels, count: line - 1 };
 }
 
-function unit({ title, axis, bars, digits, ...panel }: Panel, series: readonly string[]) {
+function unit({ title, axis, bars, digits, ...panel }: Panel, colours: ReadonlyMap<string, string>) {
   const { lines, labels, count } = layOut(bars);
   const max = panel.max ?? Math.max(...bars.map((bar) => Math.max(endOf(bar), bar.target ?? 0))) * 1.15;
   // The number stands right of the bar and its whisker, and of the target's tick where that would cross it.
@@ -86,8 +88,8 @@ function unit({ title, axis, bars, digits, ...panel }: Panel, series: readonly s
   const color = {
     field: 'series',
     type: 'nominal',
-    scale: { domain: series, range: PALETTE.slice(0, series.length) },
-    legend: series.length > 1 ? { title: null, orient: 'top', symbolType: 'square' } : null,
+    scale: { domain: [...colours.keys()], range: [...colours.values()] },
+    legend: colours.size > 1 ? { title: null, orient: 'top', symbolType: 'square' } : null,
   };
   const has = (field: string) => [{ filter: `isValid(datum.${field})` }];
   return {
@@ -115,14 +117,17 @@ function unit({ title, axis, bars, digits, ...panel }: Panel, series: readonly s
   };
 }
 
-/** Panels, groups and series keep the order in which they first appear. */
+/** Panels, groups and bars keep their order. */
 export function barChart(panels: readonly Panel[], options: BarChartOptions): TopLevelSpec {
-  const series = unique(panels.flatMap(({ bars }) => bars.map((bar) => bar.series)));
+  const present = new Set(panels.flatMap(({ bars }) => bars.map(({ series }) => series)));
+  const colourOf = (i: number) => PALETTE[i % PALETTE.length] ?? PALETTE[0];
+  const named = options.series.map((series, i): [string, string] => [series, colourOf(i)]);
+  const colours = new Map(named.filter(([series]) => present.has(series)));
   return {
     $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
     title: { text: options.title, ...(options.subtitle && { subtitle: options.subtitle }) },
     spacing: 18,
     columns: COLUMNS,
-    concat: panels.map((panel) => unit(panel, series)),
+    concat: panels.map((panel) => unit(panel, colours)),
   } as TopLevelSpec;
 }

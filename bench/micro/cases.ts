@@ -287,7 +287,7 @@ export function moduleCases(length: number): Case[] {
 
 /** Dot products of bf16 pairs are an extension of AVX-512 of its own. */
 function multipliesBf16(): boolean {
-  if (getDevice().info.isa !== 'avx512') return false;
+  if (!getDevice().info.isa?.startsWith('avx512')) return false;
   try {
     return readFileSync('/proc/cpuinfo', 'utf8').includes(' avx512_bf16');
   } catch {

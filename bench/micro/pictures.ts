@@ -17,6 +17,8 @@ const barOf = (row: Row, group: string, series: string): Bar => ({
   ...(row.target !== undefined && { target: row.target }),
 });
 
+const withIsa = (contestant: string, isa: string) => `${contestant}, ${isa}`;
+
 /** A row and, below it, what lesser instruction sets make of the same. */
 function barsOf(row: Row, lesser: readonly IsaRun[]): Bar[] {
   // What users call is 'fused', whatever it is compared with.
@@ -24,7 +26,7 @@ function barsOf(row: Row, lesser: readonly IsaRun[]): Bar[] {
   const group = `T = ${row.length}`;
   const others = lesser.flatMap(({ isa, rows }) => {
     const other = sameRow(row, rows);
-    return other ? [barOf(other, group, `${other.contestant}, ${isa}`)] : [];
+    return other ? [barOf(other, group, withIsa(other.contestant, isa))] : [];
   });
   return [barOf(row, group, row.contestant), ...others];
 }
@@ -47,6 +49,7 @@ export function bars(report: Report): TopLevelSpec {
       `${machine(report, report.runs.map(({ isa }) => isa).join(' and '))}; FMA peak in GFLOP/s: ${peaks}`,
       'bar: median; whisker: 10th to 90th percentile; black tick: target',
     ],
+    series: ['fused', 'naive', 'naive MHA', ...report.runs.slice(1).map(({ isa }) => withIsa('fused', isa))],
   });
 }
 
