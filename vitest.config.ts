@@ -5,6 +5,7 @@ import { emulatedAddon } from './test/helpers/native_build.js';
 /** The processor's feature flags; instruction sets that it lacks are left out below. */
 const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
 const instructionSets = [
+  ...(flags.includes(' avx512_bf16') ? ['avx512bf16'] : []),
   ...(flags.includes(' avx512bw') ? ['avx512'] : []),
   ...(flags.includes(' avx2') && flags.includes(' f16c') ? ['avx2'] : []),
   'baseline',

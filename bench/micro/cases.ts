@@ -1,11 +1,12 @@
 /** What is measured of the ops: the fused ones beside their unfused twins, at the paper's reference heads. */
-import { readFileSync } from 'node:fs';
 import { type DType, getDevice, ops, SasAttention, scope, Tensor } from 'sas-attention';
 import { type Check, type Results, read, run } from './check.js';
 import { linearBackwardOnHost, linearOnHost } from './host_linear.js';
 import type { Candidate } from './timing.js';
 import type { UnitName } from './units.js';
 import { attentionWork, expandWork, linearWork, REFERENCE, sasWork, sum, sumPasses, type Work } from './work.js';
+
+export { REFERENCE };
 
 export interface Contestant extends Candidate {
   /** Useful work of one run; bytes are left out where they say nothing. */
@@ -285,19 +286,9 @@ export function moduleCases(length: number): Case[] {
   ];
 }
 
-/** Dot products of bf16 pairs are an extension of AVX-512 of its own. */
-function multipliesBf16(): boolean {
-  if (!getDevice().info.isa?.startsWith('avx512')) return false;
-  try {
-    return readFileSync('/proc/cpuinfo', 'utf8').includes(' avx512_bf16');
-  } catch {
-    return false;
-  }
-}
-
 /** The same values stored in 32 and in 16 bits; parameters are f32 in both. */
 export function bf16Cases(length: number): Case[] {
-  const target = multipliesBf16() ? 1.4 : undefined;
+  const target = getDevice().info.isa === 'avx512bf16' ? 1.4 : undefined; // other instruction sets compute in f32
   const pair = (...shape: number[]) => {
     const bf16 = randn(shape, 'bf16');
     return { bf16, f32: bf16.to({ dtype: 'f32' }) };

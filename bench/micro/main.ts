@@ -21,8 +21,8 @@ sample, and what is missing to each target. A missed target is no failure; a wro
   --check          only the checks, no timing
   --lengths LIST   sequence lengths, default 128,512,1024,2048
   --filter TEXT    only cases whose name contains TEXT
-  --isa LIST       instruction sets, the best one first, default all but baseline; the others are measured where
-                   they are held to the first one, in processes of their own
+  --isa LIST       instruction sets, the best one first, default the processor's best one and avx2; the others are
+                   measured where they are held to the first one, in processes of their own
   --out DIR        where NAME.json, NAME.svg and NAME-roofline.svg go, default bench/results
   --name NAME      default cpu-avx512 or the like, from the device
   --draw           measure nothing: draw the pictures of DIR/NAME.json anew
@@ -68,11 +68,14 @@ function openDevice({ isa }: Options): Device {
   return getDevice();
 }
 
-/** Every processor with AVX-512 has AVX2 too; SAS_ISA narrows the choice. */
+/** Every processor with AVX-512 has AVX2 too. In f32, avx512bf16 is avx512. SAS_ISA narrows the choice. */
 function lesserIsas({ isa, quick }: Options, device: Device): string[] {
   if (isa !== undefined) return isa.split(',').slice(1);
   return device.info.isa?.startsWith('avx512') && !quick ? ['avx2'] : [];
 }
+
+/** Only the bf16 rows tell avx512bf16 from avx512: one name for both. */
+const nameOf = ({ info }: Device) => `${info.kind}-${info.isa?.replace(/bf16$/, '') ?? 'device'}`;
 
 /** Runs this program anew with that instruction set. */
 function measureElsewhere(isa: string, { quick, lengths, filter }: Options): Promise<IsaRun> {
@@ -161,7 +164,7 @@ async function main(): Promise<void> {
     return;
   }
   const device = openDevice(options);
-  const base = join(options.out, options.name ?? `${device.info.kind}-${device.info.isa ?? 'device'}`);
+  const base = join(options.out, options.name ?? nameOf(device));
   if (options.worker) {
     process.send?.(await measureHere(options, device, true));
   } else if (options.check) {

@@ -1,6 +1,7 @@
 /** What a run of the benchmark leaves: the rows, as a table and as JSON. */
 import { cpus } from 'node:os';
 import type { DeviceInfo } from 'sas-attention';
+import { textTable } from '../text_table.js';
 import type { Spread } from './timing.js';
 import { missedBy, show, type UnitName, unitOf } from './units.js';
 
@@ -130,14 +131,9 @@ export function table([best, ...lesser]: readonly IsaRun[]): string {
     const first = rows.find((r) => r.case === row.case && r.length === row.length) ?? row;
     return columns.map((column) => column.cell(row, first));
   });
-  const widths = columns.map(({ title }, c) => Math.max(title.length, ...lines.map((line) => line[c]?.length ?? 0)));
-  const format = (cells: readonly string[]) =>
-    cells
-      .map((cell, c) => (columns[c]?.align === 'left' ? cell.padEnd(widths[c] ?? 0) : cell.padStart(widths[c] ?? 0)))
-      .join('  ')
-      .trimEnd();
+  const left = columns.flatMap(({ align }, c) => (align === 'left' ? [c] : []));
   const titles = columns.map(({ title }) => title);
-  return [format(titles), format(widths.map((width) => '-'.repeat(width))), ...lines.map(format)].join('\n');
+  return textTable(titles, lines, left);
 }
 
 /** '14 of 17 targets met', over all instruction sets. */

@@ -4,6 +4,9 @@
 // neither the rounding of logSumExp (large scores) nor that of the output (16-bit storage) reaches the gradients, and
 // neither is read.
 //
+// With pairs of bf16 all products take them but gradScore^T q: rounded to bf16, gradients of scores no longer add up to
+// zero over the keys, and the part of gradK that all keys share would not vanish.
+//
 // An item of work owns a key/value head of one sequence, so that gradients of k and v need no atomics. When there are
 // too few heads to share, a head's queries are split into parts that depend on the shape alone, and the parts are
 // summed in order.
@@ -36,7 +39,9 @@ struct Buffers {
     values_transposed = take(padded_keys * s.value_width);
     keys = take(s.keys * width_row);
     q = take(kQueryBlock * width_row);
+    q_along = take(kQueryBlock * width_row);
     grad_output = take(kQueryBlock * value_row);
+    grad_output_along = take(kQueryBlock * value_row);
     grad_q = take(kQueryBlock * width_row);
     weights = take(kQueryBlock * strip_row);
     grad_scores = take(kQueryBlock * strip_row);
@@ -45,10 +50,11 @@ struct Buffers {
   int64_t floats = 0;
   int64_t keys_transposed,
       values_transposed;  // panels of kTileColumns keys: [keys / kTileColumns][width][kTileColumns]
-  int64_t keys, q, grad_output, grad_q, weights, grad_scores;
+  int64_t keys, q, q_along, grad_output, grad_output_along, grad_q, weights, grad_scores;
 };
 
 // One key/value head and one block of its queries, with the buffers they are in.
+template <bool kPairs>
 struct Block {
   const AttentionShape& s;
   const Buffers& at;
@@ -64,14 +70,15 @@ struct Block {
   // beyond).
   void Scores(const float* a, int64_t a_row, int64_t width, const float* transposed, float* strip) const {
     Product p{};
-    p.depth = width;
+    p.depth = Depth<kPairs>(width);
+    p.pairs = kPairs;
     p.b_step = kTileColumns;
-    p.b_panel = width * kTileColumns;
+    p.b_panel = p.depth * kTileColumns;
     const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
       p.rows = row_end - row;
       p.columns = end - begin;
       SetRowsA(p, a + row * a_row, a_row);
-      p.b = transposed + begin * width;
+      p.b = transposed + begin * p.depth;
       SetC(p, strip + row * at.strip_row + begin, at.strip_row);
       Multiply(p);
     };
@@ -122,14 +129,17 @@ struct Block {
     }
   }
 
-  // grad [keys, width] += strip^T b [rows, width].
+  // grad [keys, width] += strip^T b [rows, width]; `kRowPairs`: pairs of rows in both.
+  template <bool kRowPairs>
   void AddToKeys(const float* strip, const float* b, int64_t b_row, int64_t width, float* grad) const {
     Product p{};
     p.columns = width;
     p.accumulate = true;
-    const auto multiply = [&](int64_t row, int64_t begin, int64_t end) {
+    p.pairs = kRowPairs;
+    const auto multiply = [&](int64_t first_row, int64_t begin, int64_t end) {
+      const int64_t row = kRowPairs ? first_row / 2 : first_row;
       p.rows = end - begin;
-      p.depth = rows - row;
+      p.depth = Depth<kRowPairs>(rows) - row;
       SetColumnsA(p, strip + row * at.strip_row + begin, at.strip_row);
       SetRowsB(p, b + row * b_row, b_row);
       SetC(p, grad + begin * b_row, b_row);
@@ -140,16 +150,17 @@ struct Block {
     for (int64_t j = full; j < last; j += kDiagonalGroup) multiply(FirstRow(j), j, Min(j + kDiagonalGroup, last));
   }
 
-  // grad_q [rows, width] = strip keys.
+  // grad_q [rows, width] = strip keys, in pairs of keys.
   void GradQ(const float* strip, const float* keys, float* grad_q) const {
     Product p{};
     p.columns = s.width;
     const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
       p.rows = row_end - row;
-      p.depth = end - begin;
+      p.depth = Depth<kPairs>(end - begin);
+      p.pairs = kPairs;
       p.accumulate = begin > 0;
-      SetRowsA(p, strip + row * at.strip_row + begin, at.strip_row);
-      SetRowsB(p, keys + begin * at.width_row, at.width_row);
+      SetRowsA(p, strip + row * at.strip_row + Depth<kPairs>(begin), at.strip_row);
+      SetRowsB(p, keys + Depth<kPairs>(begin) * at.width_row, at.width_row);
       SetC(p, grad_q + row * at.width_row, at.width_row);
       Multiply(p);
     };
@@ -163,11 +174,12 @@ struct Block {
 };
 
 // Panels of kTileColumns keys, transposed.
-template <class T>
+template <bool kPairs, class T>
 void TransposePanels(const T* source, int64_t stride, int64_t keys, int64_t width, float* target) {
   for (int64_t j = 0; j < keys; j += kTileColumns) {
     const int64_t count = Min<int64_t>(kTileColumns, keys - j);
-    TransposeRows(source + j * stride, stride, count, width, target + j * width, kTileColumns, RoundUp(count, kLanes));
+    PackTransposed<kPairs>(source + j * stride, stride, count, width, target + j * Depth<kPairs>(width), kTileColumns,
+                           RoundUp(count, kLanes));
   }
 }
 
@@ -185,6 +197,7 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
   float* grad_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_floats);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    constexpr bool kPairs = kInPairs<T>;
     const auto store_grads = [&](int64_t b, int64_t kv_head, const float* grads) {
       const int64_t row = b * s.keys * s.kv_heads + kv_head;
       StoreRowsAs<T>(p.grad_dtype, grads, at.width_row, s.keys, s.width, p.grad_k, row * s.width, s.kv_heads * s.width);
@@ -198,29 +211,41 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
       float* grads = grad_parts + (parts > 1 ? item : thread) * grad_floats;
       memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
       float *q = buffers + at.q, *grad_output = buffers + at.grad_output, *grad_q = buffers + at.grad_q;
+      float* q_along = kPairs ? buffers + at.q_along : q;
+      float* grad_output_along = kPairs ? buffers + at.grad_output_along : grad_output;
       float *weights = buffers + at.weights, *grad_scores = buffers + at.grad_scores;
 
       const int64_t kv_row = b * s.keys * s.kv_heads + kv_head;
       const T* k = static_cast<const T*>(p.k) + kv_row * s.width;
       const T* v = static_cast<const T*>(p.v) + kv_row * s.value_width;
-      TransposePanels(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys_transposed);
-      TransposePanels(v, s.kv_heads * s.value_width, s.keys, s.value_width, buffers + at.values_transposed);
-      CopyRows(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys, at.width_row, at.width_row);
+      TransposePanels<kPairs>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys_transposed);
+      TransposePanels<kPairs>(v, s.kv_heads * s.value_width, s.keys, s.value_width, buffers + at.values_transposed);
+      PackAcross<kPairs>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys, at.width_row, at.width_row);
 
       const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
       for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
         for (int64_t i = first_block * kQueryBlock; i < Min(last_block * kQueryBlock, s.queries); i += kQueryBlock) {
-          const Block block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
+          const Block<kPairs> block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
           const int64_t row = (b * s.queries + i) * s.heads + h;
-          CopyRows(static_cast<const T*>(p.q) + row * s.width, s.heads * s.width, block.rows, s.width, q, at.width_row,
-                   at.width_row);
-          CopyRows(static_cast<const T*>(p.grad_output) + row * s.value_width, s.heads * s.value_width, block.rows,
-                   s.value_width, grad_output, at.value_row, at.value_row);
-          block.Scores(q, at.width_row, s.width, buffers + at.keys_transposed, weights);
-          block.Scores(grad_output, at.value_row, s.value_width, buffers + at.values_transposed, grad_scores);
+          const T* source_q = static_cast<const T*>(p.q) + row * s.width;
+          const T* source_grad = static_cast<const T*>(p.grad_output) + row * s.value_width;
+          const int64_t q_stride = s.heads * s.width, grad_stride = s.heads * s.value_width;
+          CopyRows(source_q, q_stride, block.rows, s.width, q, at.width_row, at.width_row);
+          PackAcross<kPairs>(source_grad, grad_stride, block.rows, s.value_width, grad_output, at.value_row,
+                             at.value_row);
+          if constexpr (kPairs) {
+            PackAlong<true>(source_q, q_stride, block.rows, s.width, q_along, at.width_row);
+            PackAlong<true>(source_grad, grad_stride, block.rows, s.value_width, grad_output_along, at.value_row);
+          }
+          block.Scores(q_along, at.width_row, s.width, buffers + at.keys_transposed, weights);
+          block.Scores(grad_output_along, at.value_row, s.value_width, buffers + at.values_transposed, grad_scores);
           block.Softmax(weights, grad_scores);
-          block.AddToKeys(weights, grad_output, at.value_row, s.value_width, block.grad_v);
-          block.AddToKeys(grad_scores, q, at.width_row, s.width, block.grad_k);
+          const int64_t seen = block.Visible(block.rows - 1), strip = at.strip_row;
+          if constexpr (kPairs)
+            PackAcross<true>(weights, strip, block.rows, seen, weights, strip, RoundUp(seen, kLanes));
+          block.template AddToKeys<kPairs>(weights, grad_output, at.value_row, s.value_width, block.grad_v);
+          block.template AddToKeys<false>(grad_scores, q, at.width_row, s.width, block.grad_k);
+          if constexpr (kPairs) PackAlong<true>(grad_scores, strip, block.rows, seen, grad_scores, strip);
           block.GradQ(grad_scores, buffers + at.keys, grad_q);
           StoreRowsAs<T>(p.grad_dtype, grad_q, at.width_row, block.rows, s.width, p.grad_q, row * s.width,
                          s.heads * s.width);

@@ -2,9 +2,10 @@
 
 #include <algorithm>
 
+#include "cpu/pages.h"
+
 namespace sas::cpu {
 namespace {
-constexpr std::align_val_t kAlignment{64};
 constexpr size_t kSmallestChunk = size_t{1} << 20;
 }  // namespace
 
@@ -33,13 +34,14 @@ void Scratch::Reset(bool poison) {
 }
 
 void Scratch::Grow(size_t capacity) {
-  char* data = static_cast<char*>(::operator new(capacity, kAlignment));
+  char* data = static_cast<char*>(AllocatePages(capacity));
+  if (data == nullptr) throw std::bad_alloc();
   chunks_.push_back({data, capacity});
   bytes_ += capacity;
 }
 
 void Scratch::FreeAll() {
-  for (const Chunk& chunk : chunks_) ::operator delete(chunk.data, kAlignment);
+  for (const Chunk& chunk : chunks_) FreePages(chunk.data, chunk.capacity);
   chunks_.clear();
   bytes_ = 0;
 }

@@ -10,6 +10,7 @@
 
 #include "cpu/context.h"
 #include "cpu/isa.h"
+#include "cpu/pages.h"
 
 namespace sas::cpu {
 namespace {
@@ -69,8 +70,8 @@ class CpuDevice : public Device {
   const Operations& operations() const override { return isa_.operations(); }
   Context& context() override { return context_; }
 
-  void* AllocateRaw(size_t bytes) override { return ::operator new (bytes, std::align_val_t{64}, std::nothrow); }
-  void FreeRaw(void* data, size_t) override { ::operator delete (data, std::align_val_t{64}); }
+  void* AllocateRaw(size_t bytes) override { return AllocatePages(bytes); }
+  void FreeRaw(void* data, size_t bytes) override { FreePages(data, bytes); }
   size_t ScratchBytes() const override { return context_.scratch.bytes(); }
 
   bool HostAccessible() const override { return true; }

@@ -10,14 +10,6 @@ namespace sas::cpu::SAS_ISA {
 Status Expand(CpuContext& context, const ExpandParams& p) {
   const ExpandLayout l(p.shape);
   const ExpandShape& s = l.s;
-  const ExpandForward forward(context, l, p.weights);
-  float *residual = nullptr, *residual_bias = nullptr;
-  if (s.features) {
-    residual =
-        PackTransposedWeight(context, p.weights.feature_residual_weight, s.sim_head_dim, s.sim_head_dim, l.sim_row);
-    residual_bias = PackBias(context, p.weights.feature_residual_bias, s.sim_head_dim);
-  }
-
   // Enough rows per block to fill register tiles; enough blocks per item to be worth the hand-over.
   const int64_t block = Min(Max<int64_t>(48 / s.sim_heads, 1), p.shape.tokens);
   const int64_t run = 8 * block;
@@ -28,6 +20,14 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
   ZeroRows(scratch, context.pool.threads() * thread_floats);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    constexpr bool kPairs = kInPairs<T>;
+    const ExpandForward<kPairs> forward(context, l, p.weights);
+    float *residual = nullptr, *residual_bias = nullptr;
+    if (s.features) {
+      residual = PackTransposedWeight<kPairs>(context, p.weights.feature_residual_weight, s.sim_head_dim,
+                                              s.sim_head_dim, l.sim_row);
+      residual_bias = PackBias(context, p.weights.feature_residual_bias, s.sim_head_dim);
+    }
     context.pool.Run(CeilDiv(s.tokens, run), [&](int64_t item, int thread) {
       float* x = scratch + thread * thread_floats;
       float* relu = x + x_floats;
@@ -45,8 +45,8 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         }
         // Z = Z1 + b4 + relu(Z1) W4^T
         forward.Features(y, tokens, z, feature_relu);
-        MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row, residual_bias,
-                     true, z, l.sim_row);
+        MultiplyRows<kPairs>(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row,
+                             residual_bias, true, z, l.sim_row);
         StoreRows(z, l.sim_row, rows, s.sim_head_dim, output, s.sim_head_dim);
       }
     });

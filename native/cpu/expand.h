@@ -3,7 +3,8 @@
 //
 // A convolution over heads is a matrix product: with X's rows padded by `margin` zeros on the left,
 //   C[o, d] = sum over (h, t) of W[o, (h, t)] * Xpadded[h][margin + d + t - (k-1)/2],
-// so row (h, t) of the right-hand matrix is row h of the padded token, shifted by a tap (SetOverlappingB).
+// so row (h, t) of the right-hand matrix is row h of the padded token, shifted by a tap (SetOverlappingB). With pairs
+// of bf16 two heads share a row, which a tap shifts just the same: half as many rows.
 #pragma once
 
 #include "cpu/context.h"
@@ -40,8 +41,17 @@ inline int32_t* MakeTapOffsets(CpuContext& context, const ExpandLayout& l, int64
 }
 
 // Left-hand panels of a convolution's weight [outputs, inputs, k].
-inline float* PackTaps(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs, int64_t kernel_size) {
-  const int64_t depth = inputs * kernel_size;
+template <bool kPairs = false>
+float* PackTaps(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs, int64_t kernel_size) {
+  const int64_t depth = Depth<kPairs>(inputs) * kernel_size;
+  if constexpr (kPairs) {
+    float* paired = context.scratch.Take(outputs * depth);
+    for (int64_t o = 0; o < outputs; ++o) {
+      PackAcross<true>(weight + o * inputs * kernel_size, kernel_size, inputs, kernel_size, paired + o * depth,
+                       kernel_size, kernel_size);
+    }
+    weight = paired;
+  }
   float* panels = context.scratch.Take(PanelFloats(outputs, depth));
   PackPanels(weight, depth, 1, outputs, depth, panels);
   return panels;
@@ -63,10 +73,10 @@ inline float* PackTransposedTaps(CpuContext& context, const float* weight, int64
 }
 
 // W [outputs, inputs] as right-hand rows of x W^T: [inputs][row].
-inline float* PackTransposedWeight(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs,
-                                   int64_t row) {
-  float* packed = context.scratch.Take(inputs * row);
-  TransposeRows(weight, inputs, outputs, inputs, packed, row, row);
+template <bool kPairs>
+float* PackTransposedWeight(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs, int64_t row) {
+  float* packed = context.scratch.Take(Depth<kPairs>(inputs) * row);
+  PackTransposed<kPairs>(weight, inputs, outputs, inputs, packed, row, row);
   return packed;
 }
 
@@ -95,14 +105,15 @@ inline void ZeroTails(const ExpandLayout& l, float* rows, int64_t count) {
 }
 
 // c [rows, head_dim] (+)= a convolution of the padded token `x` with `inputs` channels; `relu`, if given, is a padded
-// token.
-inline void Convolve(const ExpandLayout& l, const float* panels, const int32_t* offsets, int64_t rows, int64_t inputs,
-                     const float* x, const float* bias, bool accumulate, float* c, int64_t c_row,
-                     float* relu = nullptr) {
+// token, in f32.
+template <bool kPairs = false>
+void Convolve(const ExpandLayout& l, const float* panels, const int32_t* offsets, int64_t rows, int64_t inputs,
+              const float* x, const float* bias, bool accumulate, float* c, int64_t c_row, float* relu = nullptr) {
   Product p{};
   p.rows = rows;
   p.columns = l.s.head_dim;
-  p.depth = inputs * l.s.kernel_size;
+  p.depth = Depth<kPairs>(inputs) * l.s.kernel_size;
+  p.pairs = kPairs;
   SetPanelsA(p, panels);
   SetOverlappingB(p, x, offsets);
   SetC(p, c, c_row);
@@ -117,13 +128,14 @@ inline void Convolve(const ExpandLayout& l, const float* panels, const int32_t* 
 }
 
 // c [rows, columns] (+)= a [rows, depth] b [depth, columns] + bias, and max(c, 0) to `relu` if given, in rows like c's.
-inline void MultiplyRows(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const float* b,
-                         int64_t b_row, const float* bias, bool accumulate, float* c, int64_t c_row,
-                         float* relu = nullptr) {
+template <bool kPairs = false>
+void MultiplyRows(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const float* b,
+                  int64_t b_row, const float* bias, bool accumulate, float* c, int64_t c_row, float* relu = nullptr) {
   Product p{};
   p.rows = rows;
   p.columns = columns;
-  p.depth = depth;
+  p.depth = Depth<kPairs>(depth);
+  p.pairs = kPairs;
   SetRowsA(p, a, a_row);
   SetRowsB(p, b, b_row);
   SetC(p, c, c_row);
@@ -134,15 +146,17 @@ inline void MultiplyRows(int64_t rows, int64_t columns, int64_t depth, const flo
   Multiply(p);
 }
 
-// The forward weights, packed, and the forward pass of a block of tokens up to relu(Z1), which backward repeats.
+// The forward weights, packed, and the forward pass of a block of tokens up to relu(Z1), which backward repeats, in
+// f32: where C1 and Z1 are positive must not hang on the rounding of pairs.
+template <bool kPairs>
 struct ExpandForward {
   ExpandForward(CpuContext& context, const ExpandLayout& layout, const ExpandWeights& weights)
       : l(layout), w(weights), offsets(MakeTapOffsets(context, l, Max(l.s.heads, l.s.sim_heads))) {
     const ExpandShape& s = l.s;
-    head = PackTaps(context, w.head_weight, s.sim_heads, s.heads, s.kernel_size);
-    head_residual = PackTaps(context, w.head_residual_weight, s.sim_heads, s.sim_heads, s.kernel_size);
+    head = PackTaps<kPairs>(context, w.head_weight, s.sim_heads, s.heads, s.kernel_size);
+    head_residual = PackTaps<kPairs>(context, w.head_residual_weight, s.sim_heads, s.sim_heads, s.kernel_size);
     if (!s.features) return;
-    feature = PackTransposedWeight(context, w.feature_weight, s.sim_head_dim, s.head_dim, l.sim_row);
+    feature = PackTransposedWeight<kPairs>(context, w.feature_weight, s.sim_head_dim, s.head_dim, l.sim_row);
     feature_bias = PackBias(context, w.feature_bias, s.sim_head_dim);
   }
 
@@ -151,21 +165,29 @@ struct ExpandForward {
   void Heads(const T* input, int64_t tokens, float* x, float* relu, float* y) const {
     const ExpandShape& s = l.s;
     for (int64_t token = 0; token < tokens; ++token) {
-      CopyRows(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin, l.tap_row,
-               s.head_dim);
+      PackAcross<kPairs>(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin, l.tap_row,
+                         s.head_dim);
       // C1 = b1 + W1 * X; Y = C1 + b2 + W2 * relu(C1)
-      Convolve(l, head, offsets, s.sim_heads, s.heads, x, w.head_bias, false, y, l.dim_row, relu);
-      Convolve(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y, l.dim_row);
+      Convolve<kPairs>(l, head, offsets, s.sim_heads, s.heads, x, w.head_bias, false, y, l.dim_row,
+                       kPairs ? nullptr : relu);
+      if constexpr (kPairs) {
+        PackAcross<true, true>(y, l.dim_row, s.sim_heads, s.head_dim, relu + l.margin, l.tap_row, s.head_dim);
+      }
+      Convolve<kPairs>(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y,
+                       l.dim_row);
       x += s.heads * l.tap_row;
       relu += s.sim_heads * l.tap_row;
       y += s.sim_heads * l.dim_row;
     }
   }
 
-  // Z1 = Y W3^T + b3, and relu(Z1); [tokens * H', sim_row].
-  void Features(const float* y, int64_t tokens, float* z, float* relu) const {
-    MultiplyRows(tokens * l.s.sim_heads, l.s.sim_head_dim, l.s.head_dim, y, l.dim_row, feature, l.sim_row, feature_bias,
-                 false, z, l.sim_row, relu);
+  // Z1 = Y W3^T + b3, and relu(Z1); [tokens * H', sim_row]. Pairs take the place of Y and of relu(Z1).
+  void Features(float* y, int64_t tokens, float* z, float* relu) const {
+    const int64_t rows = tokens * l.s.sim_heads;
+    if constexpr (kPairs) PackAlong<true>(y, l.dim_row, rows, l.s.head_dim, y, l.dim_row);
+    MultiplyRows<kPairs>(rows, l.s.sim_head_dim, l.s.head_dim, y, l.dim_row, feature, l.sim_row, feature_bias, false, z,
+                         l.sim_row, relu);
+    if constexpr (kPairs) PackAlong<true>(relu, l.sim_row, rows, l.s.sim_head_dim, relu, l.sim_row);
   }
 
   ExpandLayout l;

@@ -110,7 +110,7 @@ void JoinResidual(const float* direct, const float* relu, int64_t floats, float*
 Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
   const ExpandLayout l(p.shape);
   const ExpandShape& s = l.s;
-  const ExpandForward forward(context, l, p.weights);
+  const ExpandForward<false> forward(context, l, p.weights);
   float* head_back = PackTransposedTaps(context, p.weights.head_weight, s.sim_heads, s.heads, s.kernel_size);
   float* head_residual_back =
       PackTransposedTaps(context, p.weights.head_residual_weight, s.sim_heads, s.sim_heads, s.kernel_size);

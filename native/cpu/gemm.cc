@@ -13,12 +13,12 @@ constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kDepthBlock = 256;
 
 // B[k][n] for n in one panel of kTileColumns, as [depth][kTileColumns], zero beyond the last column.
-template <class T>
+template <bool kPairs, class T>
 void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t columns, float* panel) {
   if (column == 1) {
-    CopyRows(b, row, depth, columns, panel, kTileColumns, kTileColumns);
+    PackAcross<kPairs>(b, row, depth, columns, panel, kTileColumns, kTileColumns);
   } else {
-    TransposeRows(b, column, columns, depth, panel, kTileColumns, kTileColumns);
+    PackTransposed<kPairs>(b, column, columns, depth, panel, kTileColumns, kTileColumns);
   }
 }
 
@@ -32,17 +32,19 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   constexpr int64_t kThreadFloats = kRowBlock * (kDepthBlock + kColumnBlock);
   float* thread_blocks = context.scratch.Take(context.pool.threads() * kThreadFloats);
 
-  Status status = DispatchFloat(b.dtype, [&]<class T>(T*) {
-    context.pool.Run(panels, [&](int64_t panel, int) {
-      const int64_t n = panel * kTileColumns;
-      PackPanelB(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth,
-                 Min<int64_t>(kTileColumns, columns - n), packed_b + panel * depth * kTileColumns);
-    });
-    return Status();
-  });
-  if (!status.ok()) return status;
-
   return DispatchFloat(a.dtype, [&]<class A>(A*) {
+    constexpr bool kPairs = kInPairs<A>;
+    const int64_t panel_floats = Depth<kPairs>(depth) * kTileColumns;
+    Status status = DispatchFloat(b.dtype, [&]<class T>(T*) {
+      context.pool.Run(panels, [&](int64_t panel, int) {
+        const int64_t n = panel * kTileColumns;
+        PackPanelB<kPairs>(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth,
+                           Min<int64_t>(kTileColumns, columns - n), packed_b + panel * panel_floats);
+      });
+      return Status();
+    });
+    if (!status.ok()) return status;
+
     return DispatchFloat(c_dtype, [&]<class C>(C*) {
       context.pool.Run(row_blocks * column_blocks, [&](int64_t item, int thread) {
         const int64_t m = item / column_blocks * kRowBlock, n = item % column_blocks * kColumnBlock;
@@ -50,21 +52,23 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
         float* packed_a = thread_blocks + thread * kThreadFloats;
         float* block_c = packed_a + kRowBlock * kDepthBlock;
         for (int64_t k = 0; k < depth; k += kDepthBlock) {
+          const int64_t slice = Min(kDepthBlock, depth - k);
           Product product{};
           product.rows = block_rows;
           product.columns = block_columns;
-          product.depth = Min(kDepthBlock, depth - k);
+          product.depth = Depth<kPairs>(slice);
+          product.pairs = kPairs;
           const A* source = static_cast<const A*>(a.data) + m * a.row + k * a.column;
           if (a.column == 1) {
-            CopyRows(source, a.row, block_rows, product.depth, packed_a, kDepthBlock, product.depth);
+            PackAlong<kPairs>(source, a.row, block_rows, slice, packed_a, kDepthBlock);
             SetRowsA(product, packed_a, kDepthBlock);
           } else {
-            CopyRows(source, a.column, product.depth, block_rows, packed_a, kRowBlock, block_rows);
+            PackAcross<kPairs>(source, a.column, slice, block_rows, packed_a, kRowBlock, block_rows);
             SetColumnsA(product, packed_a, kRowBlock);
           }
-          product.b = packed_b + n * depth + k * kTileColumns;
+          product.b = packed_b + n / kTileColumns * panel_floats + Depth<kPairs>(k) * kTileColumns;
           product.b_step = kTileColumns;
-          product.b_panel = depth * kTileColumns;
+          product.b_panel = panel_floats;
           SetC(product, block_c, kColumnBlock);
           product.accumulate = k > 0;
           Multiply(product);

@@ -14,7 +14,8 @@ struct Matrix {
 };
 
 // C [rows, columns] = A [rows, depth] B [depth, columns] + bias [columns] (or null), C contiguous, accumulated in f32
-// in an order that depends on the shape alone.
+// in an order that depends on the shape alone. Where A is bf16 and the processor has products of bf16, B is rounded to
+// it too.
 Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const Matrix& a, const Matrix& b,
             const float* bias, void* c, DType c_dtype);
 

@@ -7,6 +7,9 @@ namespace sas::cpu {
   const Operations& GetOperations(); \
   double PeakFlops(double seconds);  \
   }
+#if defined(SAS_WITH_AVX512BF16)
+SAS_DECLARE_ISA(avx512bf16)
+#endif
 #if defined(SAS_WITH_AVX512)
 SAS_DECLARE_ISA(avx512)
 #endif
@@ -16,15 +19,21 @@ SAS_DECLARE_ISA(avx2)
 SAS_DECLARE_ISA(baseline)
 #undef SAS_DECLARE_ISA
 
+#if defined(SAS_WITH_AVX512) || defined(SAS_WITH_AVX512BF16)
+static bool HasAvx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 const std::vector<Isa>& Isas() {
   static const std::vector<Isa> isas = {
+#if defined(SAS_WITH_AVX512BF16)
+    {"avx512bf16", [] { return HasAvx512() && __builtin_cpu_supports("avx512bf16"); }, avx512bf16::GetOperations,
+     avx512bf16::PeakFlops},
+#endif
 #if defined(SAS_WITH_AVX512)
-    {"avx512",
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-     },
-     avx512::GetOperations, avx512::PeakFlops},
+    {"avx512", HasAvx512, avx512::GetOperations, avx512::PeakFlops},
 #endif
 #if defined(SAS_WITH_AVX2)
     {"avx2",

@@ -1,6 +1,8 @@
 // Copies between tensors of any storage type and f32 blocks laid out for Multiply.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/simd.h"
 #include "cpu/tile.h"
 
@@ -14,6 +16,20 @@ SAS_INLINE void PrefetchRow(const T* row, int64_t columns) {
   for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(row + c);
 }
 inline constexpr int64_t kRowsAhead = 8;
+
+// Rows that will be read or (T not const) written later, asked for a few at a time while the processor computes.
+template <class T>
+struct RowsAhead {
+  const T* next;
+  int64_t stride, columns, rows;
+
+  SAS_INLINE void Ask(int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(T);
+    for (; count > 0 && rows > 0; --count, --rows, next += stride) {
+      for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(next + c, !std::is_const_v<T>, 2);  // into L2
+    }
+  }
+};
 
 // target[r][c] = source[r][c], zero for columns <= c < padded.
 template <class T>
@@ -64,20 +80,87 @@ void StoreRowsAs(DType dtype, const float* source, int64_t source_stride, int64_
   }
 }
 
-// target[c][r] = source[r][c], zero for rows <= r < padded, which is a multiple of kLanes.
+// ---- operands of a product, as f32 or (kPairs) as pairs of bf16 along its depth; an odd depth ends with a zero
+
+// Whether a product of tensors stored as T takes pairs.
 template <class T>
-void TransposeRows(const T* source, int64_t source_stride, int64_t rows, int64_t columns, float* target,
-                   int64_t target_stride, int64_t padded) {
+inline constexpr bool kInPairs = kHasPairs&& std::is_same_v<T, BFloat16>;
+// How deep the product is in floats.
+template <bool kPairs>
+constexpr int64_t Depth(int64_t depth) {
+  return kPairs ? CeilDiv(depth, 2) : depth;
+}
+
+// The next floats along the depth, times `factor`; `count` elements are left.
+template <bool kPairs, class T>
+SAS_INLINE Vec LoadAlong(const T* source, int64_t count, float factor = 1) {
+  const Vec first = LoadPartial(source, Min<int64_t>(count, kLanes)) * factor;
+  if constexpr (!kPairs) return first;
+  const Vec second = LoadPartial(source + kLanes, Max<int64_t>(0, Min<int64_t>(count - kLanes, kLanes))) * factor;
+  return PairNeighbours(first, second);
+}
+
+// target[r][k] = factor * source[r][k] for k along the depth. Pairs may take the place of their source.
+template <bool kPairs, class T>
+void PackAlong(const T* source, int64_t source_stride, int64_t rows, int64_t depth, float* target,
+               int64_t target_stride, float factor = 1) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* from = source + r * source_stride;
+    float* to = target + r * target_stride;
+    if (r + kRowsAhead < rows) PrefetchRow(from + kRowsAhead * source_stride, depth);
+    ForEachVector(Depth<kPairs>(depth), [&](int64_t k, int64_t count) {
+      const int64_t element = kPairs ? 2 * k : k;
+      StorePartial(to + k, LoadAlong<kPairs>(from + element, depth - element, factor), count);
+    });
+  }
+}
+
+// target[k][c] = source[k][c] for k along the depth, or max(., 0) of it; zero for columns <= c < padded.
+template <bool kPairs, bool kRelu = false, class T>
+void PackAcross(const T* source, int64_t source_stride, int64_t depth, int64_t columns, float* target,
+                int64_t target_stride, int64_t padded) {
+  if constexpr (!kPairs) {
+    static_assert(!kRelu);
+    CopyRows(source, source_stride, depth, columns, target, target_stride, padded);
+  } else {
+    for (int64_t k = 0; k < depth; k += 2) {
+      const T* from = source + k * source_stride;
+      float* to = target + k / 2 * target_stride;
+      if (k + kRowsAhead + 1 < depth) {
+        PrefetchRow(from + kRowsAhead * source_stride, columns);
+        PrefetchRow(from + (kRowsAhead + 1) * source_stride, columns);
+      }
+      ForEachVector(padded, [&](int64_t c, int64_t count) {
+        const int64_t present = Max<int64_t>(0, Min<int64_t>(columns - c, kLanes));
+        Vec first = LoadPartial(from + c, present);
+        Vec second = k + 1 < depth ? LoadPartial(from + source_stride + c, present) : Vec{};
+        if (kRelu) {
+          first = VecMax(first, Vec{});
+          second = VecMax(second, Vec{});
+        }
+        StorePartial(to + c, PairLanes(first, second), count);
+      });
+    }
+  }
+}
+
+// target[k][r] = source[r][k] for k along the depth, zero for rows <= r < padded, which is a multiple of kLanes.
+template <bool kPairs, class T>
+void PackTransposed(const T* source, int64_t source_stride, int64_t rows, int64_t depth, float* target,
+                    int64_t target_stride, int64_t padded) {
+  const int64_t floats = Depth<kPairs>(depth);
   for (int64_t r = 0; r < padded; r += kLanes) {
-    for (int64_t i = r + kLanes; i < Min(r + 2 * kLanes, rows); ++i) PrefetchRow(source + i * source_stride, columns);
-    for (int64_t c = 0; c < columns; c += kLanes) {
-      const int64_t width = Min<int64_t>(kLanes, columns - c);
+    for (int64_t i = r + kLanes; i < Min(r + 2 * kLanes, rows); ++i) PrefetchRow(source + i * source_stride, depth);
+    for (int64_t k = 0; k < floats; k += kLanes) {
+      const int64_t element = kPairs ? 2 * k : k;
       Vec block[kLanes];
       for (int i = 0; i < kLanes; ++i) {
-        block[i] = r + i < rows ? LoadPartial(source + (r + i) * source_stride + c, width) : Vec{};
+        block[i] =
+            r + i < rows ? LoadAlong<kPairs>(source + (r + i) * source_stride + element, depth - element) : Vec{};
       }
       Transpose(block);
-      for (int64_t i = 0; i < width; ++i) Store(target + (c + i) * target_stride + r, block[i]);
+      for (int64_t i = 0; i < Min<int64_t>(kLanes, floats - k); ++i)
+        Store(target + (k + i) * target_stride + r, block[i]);
     }
   }
 }

@@ -44,8 +44,21 @@ constexpr T Max(T a, T b) {
 
 SAS_INLINE Vec Broadcast(float value) { return value - Vec{}; }
 SAS_INLINE VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
-SAS_INLINE Vec VecMax(Vec a, Vec b) { return a > b ? a : b; }
-SAS_INLINE Vec VecMin(Vec a, Vec b) { return a < b ? a : b; }
+// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b for wide vectors).
+SAS_INLINE Vec VecMax(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a > b ? a : b;
+#endif
+}
+SAS_INLINE Vec VecMin(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#else
+  return a < b ? a : b;
+#endif
+}
 SAS_INLINE VecInt AsInt(Vec value) { return reinterpret_cast<VecInt>(value); }
 SAS_INLINE Vec AsFloat(VecInt value) { return reinterpret_cast<Vec>(value); }
 // 0, 1, 2, ...
@@ -227,6 +240,33 @@ SAS_INLINE Vec SumRows(Vec (&rows)[kLanes]) {
 SAS_INLINE Vec MaxRows(Vec (&rows)[kLanes]) {
   return CombineRows(rows, [](Vec a, Vec b) { return VecMax(a, b); });
 }
+
+// ---- pairs: two neighbours along the depth of a product, rounded to bf16, in the bits of one lane, the first one low
+
+#if defined(__AVX512BF16__)
+inline constexpr bool kHasPairs = true;
+// sum + a.first * b.first + a.second * b.second, lane by lane; subnormal bf16 count as 0.
+SAS_INLINE Vec AddPairProducts(Vec sum, Vec a, Vec b) {
+  return reinterpret_cast<Vec>(
+      _mm512_dpbf16_ps(reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b)));
+}
+// Elements 0, 1, 2, ... of `first` and then `second`: lane i becomes elements 2 i and 2 i + 1.
+SAS_INLINE Vec PairNeighbours(Vec first, Vec second) {
+  return reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(second), reinterpret_cast<__m512>(first)));
+}
+// Lane i becomes lane i of `first` and lane i of `second`.
+SAS_INLINE Vec PairLanes(Vec first, Vec second) {
+  typedef uint16_t Halves __attribute__((vector_size(kVectorBytes)));
+  Halves index;
+  for (int i = 0; i < 2 * kLanes; ++i) index[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
+  return reinterpret_cast<Vec>(__builtin_shuffle(reinterpret_cast<Halves>(PairNeighbours(first, second)), index));
+}
+#else
+inline constexpr bool kHasPairs = false;
+Vec AddPairProducts(Vec sum, Vec a, Vec b);  // nobody calls these
+Vec PairNeighbours(Vec first, Vec second);
+Vec PairLanes(Vec first, Vec second);
+#endif
 
 // ---- functions
 

@@ -4,7 +4,7 @@ namespace sas::cpu::SAS_ISA {
 namespace {
 
 // One register tile: kRows rows by kVectors vectors from row m and column n on.
-template <int kRows, int kVectors, bool kOverlapping>
+template <int kRows, int kVectors, bool kOverlapping, bool kPairs>
 void MultiplyTile(const Product& p, int64_t m, int64_t n) {
   const float* a = p.a + m / kTileRows * p.a_panel + m % kTileRows * p.a_row;
   const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
@@ -41,7 +41,9 @@ void MultiplyTile(const Product& p, int64_t m, int64_t n) {
     for (int i = 0; i < kRows; ++i) {
       const Vec left = Broadcast(a_rows[i][a_offset]);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) sum[i][v] += left * right[v];
+      for (int v = 0; v < kVectors; ++v) {
+        sum[i][v] = kPairs ? AddPairProducts(sum[i][v], left, right[v]) : sum[i][v] + left * right[v];
+      }
     }
     a_offset += a_step;
     if (!kOverlapping) b += b_step;
@@ -56,41 +58,45 @@ void MultiplyTile(const Product& p, int64_t m, int64_t n) {
 
 using TileFunction = void (*)(const Product&, int64_t, int64_t);
 
-template <int kRows>
-TileFunction ChooseTile(int64_t vectors, bool overlapping) {
-  switch (vectors) {
-    case 1:
-      return overlapping ? MultiplyTile<kRows, 1, true> : MultiplyTile<kRows, 1, false>;
-    case 2:
-      return overlapping ? MultiplyTile<kRows, 2, true> : MultiplyTile<kRows, 2, false>;
-  }
+template <int kRows, bool kOverlapping, bool kPairs>
+TileFunction ChooseTile(int64_t vectors) {
+  if (vectors == 1) return MultiplyTile<kRows, 1, kOverlapping, kPairs>;
+  if (vectors == 2) return MultiplyTile<kRows, 2, kOverlapping, kPairs>;
   if constexpr (kTileVectors == 4) {
-    if (vectors == 3) return overlapping ? MultiplyTile<kRows, 3, true> : MultiplyTile<kRows, 3, false>;
-    return overlapping ? MultiplyTile<kRows, 4, true> : MultiplyTile<kRows, 4, false>;
+    if (vectors == 3) return MultiplyTile<kRows, 3, kOverlapping, kPairs>;
+    return MultiplyTile<kRows, 4, kOverlapping, kPairs>;
   }
   return nullptr;
+}
+
+template <bool kOverlapping, bool kPairs>
+void MultiplyTiles(const Product& p) {
+  for (int64_t n = 0; n < p.columns;) {
+    const int64_t vectors = Min<int64_t>(CeilDiv(p.columns - n, kLanes), kTileVectors);
+    const TileFunction full = ChooseTile<kTileRows, kOverlapping, kPairs>(vectors);
+    int64_t m = 0;
+    for (; m + kTileRows <= p.rows; m += kTileRows) full(p, m, n);
+    if (p.rows - m >= 4) {
+      ChooseTile<4, kOverlapping, kPairs>(vectors)(p, m, n);
+      m += 4;
+    }
+    if (p.rows - m >= 2) {
+      ChooseTile<2, kOverlapping, kPairs>(vectors)(p, m, n);
+      m += 2;
+    }
+    if (p.rows - m >= 1) ChooseTile<1, kOverlapping, kPairs>(vectors)(p, m, n);
+    n += vectors * kLanes;
+  }
 }
 
 }  // namespace
 
 void Multiply(const Product& p) {
   const bool overlapping = p.b_offsets != nullptr;
-  for (int64_t n = 0; n < p.columns;) {
-    const int64_t vectors = Min<int64_t>(CeilDiv(p.columns - n, kLanes), kTileVectors);
-    const TileFunction full = ChooseTile<kTileRows>(vectors, overlapping);
-    int64_t m = 0;
-    for (; m + kTileRows <= p.rows; m += kTileRows) full(p, m, n);
-    if (p.rows - m >= 4) {
-      ChooseTile<4>(vectors, overlapping)(p, m, n);
-      m += 4;
-    }
-    if (p.rows - m >= 2) {
-      ChooseTile<2>(vectors, overlapping)(p, m, n);
-      m += 2;
-    }
-    if (p.rows - m >= 1) ChooseTile<1>(vectors, overlapping)(p, m, n);
-    n += vectors * kLanes;
+  if constexpr (kHasPairs) {
+    if (p.pairs) return overlapping ? MultiplyTiles<true, true>(p) : MultiplyTiles<false, true>(p);
   }
+  overlapping ? MultiplyTiles<true, false>(p) : MultiplyTiles<false, false>(p);
 }
 
 namespace {

@@ -52,7 +52,7 @@ describe('the packed tarball', () => {
     const devices = JSON.parse(run(process.execPath, ['-e', program])) as ReturnType<typeof listDevices>;
     const cpu = devices.find((device) => device.id === 'cpu');
     expect(cpu?.usable).toBe(true);
-    expect(cpu?.isa).toMatch(/^(avx512|avx2|baseline)$/);
+    expect(cpu?.isa).toMatch(/^(avx512bf16|avx512|avx2|baseline)$/);
     for (const device of devices) expect(device.usable || (device.reason ?? '').length > 10).toBe(true);
     expect(devices.some((device) => device.kind === 'cuda')).toBe(true);
   });
