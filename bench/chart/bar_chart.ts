@@ -1,106 +1,133 @@
-// Grouped horizontal bars: one group per case, one bar per contestant. Used for "percent of the measured peak".
+// Grouped horizontal bars in panels of two columns: one group per line of a panel, one bar per contestant.
 
 import type { TopLevelSpec } from 'vega-lite';
 import { PALETTE } from './render.js';
 
 export interface Bar {
-  /** The row of the chart, for example 'T = 1024'. */
+  /** The line of the panel, for example 'T = 1024'. */
   group: string;
-  /** Which bar inside the row (colour and legend), for example 'fused' or 'naive'. */
+  /** Which bar of the group (colour and legend), for example 'fused' or 'naive'. */
   series: string;
   value: number;
-  /** Optional sub-chart, for example 'attention forward'; panels share the axis. */
-  panel?: string;
   /** Spread of the measurement, drawn as a whisker. */
   low?: number;
   high?: number;
-  /** A required minimum, drawn as a black tick across the bar. */
-  floor?: number;
+  /** What the value is wished to reach, drawn as a black tick across the bar. */
+  target?: number;
+}
+
+export interface Panel {
+  /** For example 'attention forward'. */
+  title: string;
+  /** Title of the axis, for example 'percent of the FMA peak'. */
+  axis: string;
+  /** Upper end of the axis (100 for percentages); without it, the data decides. */
+  max?: number;
+  /** Digits after the point of the numbers at the bars. */
+  digits: number;
+  bars: readonly Bar[];
 }
 
 export interface BarChartOptions {
   title: string;
-  subtitle?: string;
-  /** Axis title, for example 'percent of the FMA peak measured in this run'. */
-  valueTitle: string;
-  groupTitle?: string;
-  /** Upper end of the axis (100 for percentages); without it, the data decides. */
-  max?: number;
-  /** d3 format of the numbers at the bars; default '.0f'. */
-  format?: string;
+  subtitle?: string | readonly string[];
+  /** Every series that there may be: its place decides its colour, also where others are absent. */
+  series: readonly string[];
 }
 
+const COLUMNS = 2;
+const WIDTH = 400;
+const BAR_STEP = 16;
 const unique = (values: readonly string[]) => [...new Set(values)];
+const endOf = ({ value, high }: Bar) => Math.max(value, high ?? 0);
 
-/** Groups, series and panels keep the order in which they first appear. */
-export function barChart(bars: readonly Bar[], options: BarChartOptions): TopLevelSpec {
-  const series = unique(bars.map((bar) => bar.series));
-  const panels = unique(bars.map((bar) => bar.panel ?? ''));
-  const top = options.max ?? Math.max(...bars.map((bar) => Math.max(bar.value, bar.high ?? 0, bar.floor ?? 0))) * 1.08;
-  const has = (field: string) => [{ filter: `isValid(datum.${field})` }];
+/** A line per bar, groups apart by an empty one and named at their first bar. */
+function layOut(bars: readonly Bar[]) {
+  const lines: { bar: Bar; line: number }[] = [];
+  const labels: Record<number, string> = {};
+  let line = 0;
+  for (const group of unique(bars.map((bar) => bar.group))) {
+    labels[line] = group;
+    for (const bar of bars) if (bar.group === group) lines.push({ bar, line: line++ });
+    line++;
+  }
+  return { lines, labels, count: line - 1 };
+}
 
-  // One unit chart per panel, in two columns; only the lowest ones name the shared axis.
-  const unit = (panel: string, isLast: boolean) => {
-    const y = {
-      field: 'group',
-      type: 'nominal',
-      sort: null,
-      title: options.groupTitle ?? null,
-      axis: { ticks: false, domain: false, grid: false, labelPadding: 8 },
-    };
-    const yOffset = { field: 'series', type: 'nominal', sort: series, scale: { domain: series } };
-    const x = (field: string) => ({
-      field,
-      type: 'quantitative',
-      title: isLast ? options.valueTitle : null,
-      scale: { domain: [0, top], nice: false },
-      axis: { tickCount: 6, labelFlush: false },
-    });
-    const color = {
-      field: 'series',
-      type: 'nominal',
-      scale: { domain: series, range: PALETTE.slice(0, series.length) },
-      legend: series.length > 1 ? { title: null, orient: 'top', symbolType: 'square' } : null,
-    };
-    // Right of the bar and its whisker, and of the floor's tick where that would cross the number.
-    const near = `datum.floor < max(datum.value, datum.high || 0) + ${top * 0.08}`;
-    const text = {
-      transform: [{ calculate: `max(datum.value, datum.high || 0, ${near} ? datum.floor : 0)`, as: 'end' }],
-      mark: { type: 'text', baseline: 'middle', align: 'left', dx: 6, fontSize: 11, color: '#262626' },
-      encoding: {
-        y,
-        yOffset,
-        x: x('end'),
-        text: { field: 'value', type: 'quantitative', format: options.format ?? '.0f' },
-      },
-    };
-    return {
-      width: panels.length > 1 ? 400 : 560,
-      height: { step: 14, for: 'offset' },
-      ...(panel ? { title: { text: panel, fontSize: 13, offset: 6 } } : {}),
-      data: { values: bars.filter((bar) => (bar.panel ?? '') === panel) },
-      layer: [
-        { mark: { type: 'bar', cornerRadiusEnd: 2 }, encoding: { y, yOffset, x: x('value'), color } },
-        {
-          transform: [...has('low'), ...has('high')],
-          mark: { type: 'rule', color: '#1a1a1a', strokeOpacity: 0.65 },
-          encoding: { y, yOffset, x: x('low'), x2: { field: 'high' } },
-        },
-        {
-          transform: has('floor'),
-          mark: { type: 'tick', color: '#000000', thickness: 2.5, height: { band: 1 } },
-          encoding: { y, yOffset, x: x('floor') },
-        },
-        text,
-      ],
-    };
+function unit({ title, axis, bars, digits, ...panel }: Panel, colours: ReadonlyMap<string, string>) {
+  const { lines, labels, count } = layOut(bars);
+  const max = panel.max ?? Math.max(...bars.map((bar) => Math.max(endOf(bar), bar.target ?? 0))) * 1.15;
+  // The number stands right of the bar and its whisker, and of the target's tick where that would cross it.
+  const values = lines.map(({ bar, line }) => {
+    const end = endOf(bar);
+    const crossed = bar.target !== undefined && bar.target > end && bar.target < end + max * 0.12;
+    return { ...bar, line, text: bar.value.toFixed(digits), end: crossed ? bar.target : end };
+  });
+  const y = {
+    field: 'line',
+    type: 'ordinal',
+    title: null,
+    scale: { domain: Array.from({ length: count }, (_, i) => i), paddingInner: 0.12, paddingOuter: 0.1 },
+    axis: {
+      ticks: false,
+      domain: false,
+      grid: false,
+      labelPadding: 8,
+      labelLimit: 0,
+      values: Object.keys(labels).map(Number),
+      labelExpr: `${JSON.stringify(labels)}[datum.value]`,
+    },
   };
+  const x = (field: string) => ({
+    field,
+    type: 'quantitative',
+    title: axis,
+    scale: { domain: [0, max], nice: false },
+    axis: { tickCount: 6, labelFlush: false },
+  });
+  const color = {
+    field: 'series',
+    type: 'nominal',
+    scale: { domain: [...colours.keys()], range: [...colours.values()] },
+    legend: colours.size > 1 ? { title: null, orient: 'top', symbolType: 'square' } : null,
+  };
+  const has = (field: string) => [{ filter: `isValid(datum.${field})` }];
+  return {
+    width: WIDTH,
+    height: { step: BAR_STEP },
+    title: { text: title, fontSize: 13, offset: 6, frame: 'group' },
+    data: { values },
+    layer: [
+      { mark: { type: 'bar', cornerRadiusEnd: 2 }, encoding: { y, x: x('value'), color } },
+      {
+        transform: [...has('low'), ...has('high')],
+        mark: { type: 'rule', color: '#1a1a1a', strokeOpacity: 0.65 },
+        encoding: { y, x: x('low'), x2: { field: 'high' } },
+      },
+      {
+        transform: has('target'),
+        mark: { type: 'tick', color: '#000000', thickness: 2.5, size: BAR_STEP },
+        encoding: { y, x: x('target') },
+      },
+      {
+        mark: { type: 'text', baseline: 'middle', align: 'left', dx: 6, fontSize: 11, color: '#262626' },
+        encoding: { y, x: x('end'), text: { field: 'text', type: 'nominal' } },
+      },
+    ],
+  };
+}
 
+/** Panels, groups and bars keep their order. */
+export function barChart(panels: readonly Panel[], options: BarChartOptions): TopLevelSpec {
+  const present = new Set(panels.flatMap(({ bars }) => bars.map(({ series }) => series)));
+  const colourOf = (i: number) => PALETTE[i % PALETTE.length] ?? PALETTE[0];
+  const named = options.series.map((series, i): [string, string] => [series, colourOf(i)]);
+  const colours = new Map(named.filter(([series]) => present.has(series)));
   return {
     $schema: 'https://vega.github.io/schema/vega-lite/v6.json',
-    title: options.subtitle ? { text: options.title, subtitle: options.subtitle } : options.title,
+    title: { text: options.title, ...(options.subtitle && { subtitle: options.subtitle }) },
     spacing: 18,
-    columns: panels.length > 1 ? 2 : 1,
-    concat: panels.map((panel, i) => unit(panel, i >= panels.length - 2)),
+    columns: COLUMNS,
+    concat: panels.map((panel) => unit(panel, colours)),
   } as TopLevelSpec;
 }

@@ -1,6 +1,7 @@
 /** What is timed on a GPU: the ops and the module at the paper's reference heads, in batches that fill the device. */
 import { type DType, ops, SasAttention, scope, Tensor } from 'sas-attention';
-import { expandWeights, FLOPS, moduleFlops, REFERENCE } from '../micro/cases.js';
+import { expandWeights } from '../micro/cases.js';
+import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../micro/work.js';
 
 export type Float = Exclude<DType, 'i32'>;
 
@@ -56,7 +57,7 @@ function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase
       for (const weight of Object.values(weights)) own(weight);
       return { x: randn(own, [batch, 512, H, D], dtype), weights, rows: 512 * batch };
     };
-    const flops = FLOPS.headExpansion + (features ? FLOPS.featureExpansion : 0);
+    const work = (rows: number, dtype: Float) => expandWork(rows, REFERENCE, features, elementSize(dtype));
     return [
       {
         name: `${prefix} ${kind} forward`,
@@ -65,8 +66,7 @@ function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase
         prepare(batch, dtype, own) {
           const { x, weights, rows } = inputs(batch, dtype, own);
           return {
-            flops: rows * flops,
-            bytes: rows * (H * D + S * width) * elementSize(dtype),
+            ...work(rows, dtype).forward,
             run: inScope(() => void expand(x, weights)),
           };
         },
@@ -79,8 +79,7 @@ function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase
           const { x, weights, rows } = inputs(batch, dtype, own);
           const gradOutput = randn(own, [batch, 512, S, width], dtype);
           return {
-            flops: 2 * rows * flops,
-            bytes: rows * (S * width + 2 * H * D) * elementSize(dtype),
+            ...work(rows, dtype).backward,
             run: inScope(() => void expandBackward(gradOutput, x, weights)),
           };
         },
@@ -97,9 +96,8 @@ function attentionCases(implementation: 'fused' | 'naive', length: number, token
     const [q, k] = [randn(own, [batch, length, S, E], dtype), randn(own, [batch, length, S, E], dtype)];
     return { q, k, v: randn(own, [batch, length, S, D], dtype) };
   };
-  const flopsOf = (batch: number) => batch * length * FLOPS.attention(S, length, E, D);
-  /** q, k, v and the output, and logSumExp. */
-  const bytesOf = (batch: number, dtype: Float) => batch * length * S * (2 * (E + D) * elementSize(dtype) + 4);
+  const work = (batch: number, dtype: Float) =>
+    attentionWork({ batch, length, heads: S, width: E, valueWidth: D }, elementSize(dtype));
   return [
     {
       name: `${prefix} forward`,
@@ -108,8 +106,7 @@ function attentionCases(implementation: 'fused' | 'naive', length: number, token
       prepare(batch, dtype, own) {
         const { q, k, v } = inputs(batch, dtype, own);
         return {
-          flops: flopsOf(batch),
-          bytes: bytesOf(batch, dtype),
+          ...work(batch, dtype).forward,
           run: inScope(() => void attention(q, k, v)),
         };
       },
@@ -123,10 +120,8 @@ function attentionCases(implementation: 'fused' | 'naive', length: number, token
         const { output, logSumExp } = attention(q, k, v);
         const saved = { q, k, v, output: own(output), logSumExp: own(logSumExp) };
         const gradOutput = randn(own, [batch, length, S, D], dtype);
-        const gradients = batch * length * S * (3 * D + 2 * E - D) * elementSize(dtype); // in: output's, out: q's, k's, v's
         return {
-          flops: 2.5 * flopsOf(batch),
-          bytes: bytesOf(batch, dtype) + gradients,
+          ...work(batch, dtype).backward,
           run: inScope(() => void attentionBackward(gradOutput, saved)),
         };
       },
@@ -140,7 +135,7 @@ function linearCases(width: number, outWidth: number, tokens: number): GpuCase[]
     weight: randn(own, [outWidth, width], 'f32'),
     rows: 512 * batch,
   });
-  const flops = 2 * width * outWidth;
+  const work = (rows: number, dtype: Float) => linearWork(rows, width, outWidth, elementSize(dtype));
   const batches = batchesOf(tokens, 512);
   return [
     {
@@ -151,8 +146,7 @@ function linearCases(width: number, outWidth: number, tokens: number): GpuCase[]
         const { x, weight, rows } = inputs(batch, dtype, own);
         const bias = randn(own, [outWidth], 'f32');
         return {
-          flops: rows * flops,
-          bytes: rows * (width + outWidth) * elementSize(dtype) + 4 * width * outWidth,
+          ...work(rows, dtype).forward,
           run: inScope(() => void ops.linear(x, weight, bias)),
         };
       },
@@ -165,8 +159,7 @@ function linearCases(width: number, outWidth: number, tokens: number): GpuCase[]
         const { x, weight, rows } = inputs(batch, dtype, own);
         const gradOutput = randn(own, [batch, 512, outWidth], dtype);
         return {
-          flops: 2 * rows * flops,
-          bytes: rows * (2 * width + outWidth) * elementSize(dtype) + 8 * width * outWidth,
+          ...work(rows, dtype).backward,
           run: inScope(() => void ops.linearBackward(gradOutput, x, weight)),
         };
       },
@@ -179,7 +172,7 @@ function moduleCases(length: number, tokens: number): GpuCase[] {
     const [q, k, v] = [1, 2, 3].map(() => randn(own, [batch, length, H, D], dtype)) as [Tensor, Tensor, Tensor];
     return { module: own(new SasAttention({ ...REFERENCE, dtype })), q, k, v };
   };
-  const { dense, attention } = moduleFlops(length);
+  const work = (batch: number) => sasWork(batch, length, REFERENCE);
   const batches = batchesOf(tokens, length);
   return [
     {
@@ -189,7 +182,7 @@ function moduleCases(length: number, tokens: number): GpuCase[] {
       prepare(batch, dtype, own) {
         const { module, q, k, v } = inputs(batch, dtype, own);
         return {
-          flops: batch * length * (dense + attention),
+          flops: work(batch).forward.flops,
           run: inScope(() => void module.forward(q, k, v, { save: false })),
         };
       },
@@ -202,7 +195,7 @@ function moduleCases(length: number, tokens: number): GpuCase[] {
         const { module, q, k, v } = inputs(batch, dtype, own);
         const gradOutput = randn(own, [batch, length, H * D], dtype);
         return {
-          flops: batch * length * (3 * dense + 3.5 * attention),
+          flops: work(batch).forward.flops + work(batch).backward.flops,
           run: inScope(() => {
             const { saved } = module.forward(q, k, v);
             module.backward(gradOutput, saved);

@@ -1,23 +1,39 @@
-/** Rows of the microbenchmark as a table on the terminal, JSON, and a bar chart. */
-import { mkdir, writeFile } from 'node:fs/promises';
+/** What a run of the benchmark leaves: the rows, as a table and as JSON. */
 import { cpus } from 'node:os';
-import { join } from 'node:path';
 import type { DeviceInfo } from 'sas-attention';
-import { type Bar, barChart } from '../chart/bar_chart.js';
-import { renderSvg } from '../chart/render.js';
 import { textTable } from '../text_table.js';
 import type { Spread } from './timing.js';
+import { missedBy, show, type UnitName, unitOf } from './units.js';
 
+/** The result of one contestant. */
 export interface Row {
   readonly case: string;
-  readonly length: number;
+  /** Tokens per sequence, where there is one. */
+  readonly length?: number;
   readonly contestant: string;
+  /** Useful FLOPs of one run. */
+  readonly flops: number;
+  /** Bytes of the tensors that one run reads and writes, each once. */
+  readonly bytes?: number;
   readonly milliseconds: Spread;
   /** Useful GFLOP/s. */
   readonly gflops: Spread;
-  /** Useful FLOP/s as percent of the FMA peak measured beside each sample. */
-  readonly percentOfPeak: Spread;
-  readonly floor?: number;
+  /** What `value` and `target` are stated in; 'percent' is of the FMA peak measured beside each sample. */
+  readonly unit: UnitName;
+  readonly value: Spread;
+  readonly target?: number;
+  /** How far the median is from the target, 0 where it is met. */
+  readonly missedBy?: number;
+}
+
+/** All that was measured with one instruction set. */
+export interface IsaRun {
+  readonly isa: string;
+  /** Median FMA peak, all threads. */
+  readonly peakGflops: number;
+  /** Bytes read and written by a sum of two tensors far larger than the caches, 10^9 per second. */
+  readonly streamGigabytesPerSecond: number;
+  readonly rows: readonly Row[];
 }
 
 export interface Report {
@@ -25,69 +41,103 @@ export interface Report {
   readonly device: DeviceInfo;
   readonly node: string;
   readonly processor: string;
-  /** Median FMA peak of the run in GFLOP/s, all threads. */
-  readonly peakGflops: number;
-  readonly rows: readonly Row[];
+  /** The best instruction set first. A lesser one has only rows that are held to the best one's. */
+  readonly runs: readonly IsaRun[];
 }
 
-const HEADER = ['case', 'T', '', 'ms', 'spread', 'GFLOP/s', '% peak', 'x fused', 'floor'];
-
-/** One line per contestant; `x fused` is how many times as long as the fused op it takes. */
-export function table(rows: readonly Row[]): string {
-  const lines = rows.map((row) => {
-    const fused = rows.find((r) => r.case === row.case && r.length === row.length && r.contestant === 'fused');
-    const ratio = fused ? row.milliseconds.median / fused.milliseconds.median : 1;
-    const met =
-      row.floor === undefined ? '' : `${row.floor} ${row.percentOfPeak.median >= row.floor ? 'met' : 'MISSED'}`;
-    return [
-      row.contestant === 'fused' ? row.case : '',
-      row.contestant === 'fused' ? String(row.length) : '',
-      row.contestant,
-      row.milliseconds.median.toFixed(2),
-      `${row.milliseconds.low.toFixed(2)}-${row.milliseconds.high.toFixed(2)}`,
-      row.gflops.median.toFixed(1),
-      row.percentOfPeak.median.toFixed(1),
-      row.contestant === 'fused' ? '' : ratio.toFixed(2),
-      met,
-    ];
-  });
-  return textTable(HEADER, lines, [0, 2]);
-}
-
-export function makeReport(device: DeviceInfo, peakGflops: number, rows: readonly Row[]): Report {
+export function makeReport(device: DeviceInfo, runs: readonly IsaRun[]): Report {
   return {
     date: new Date().toISOString(),
     device,
     node: process.version,
     processor: cpus()[0]?.model ?? 'unknown',
-    peakGflops,
-    rows,
+    runs: withLesserTargets(runs),
   };
 }
 
-/** Writes NAME.json and NAME.svg into `directory` and returns their paths. */
-export async function writeReport(directory: string, name: string, report: Report): Promise<string[]> {
-  await mkdir(directory, { recursive: true });
-  const bars = report.rows.map(
-    (row): Bar => ({
-      panel: row.case,
-      group: `T = ${row.length}`,
-      series: row.contestant,
-      value: row.percentOfPeak.median,
-      low: row.percentOfPeak.low,
-      high: row.percentOfPeak.high,
-      ...(row.floor !== undefined && { floor: row.floor }),
-    }),
-  );
-  const { device } = report;
-  const spec = barChart(bars, {
-    title: 'Useful FLOP/s as percent of the FMA peak measured in the same run',
-    subtitle: `${device.name}, ${device.isa ?? device.kind}, ${device.threads ?? 1} threads, peak ${report.peakGflops.toFixed(0)} GFLOP/s, ${report.date.slice(0, 10)}`,
-    valueTitle: 'percent of the FMA peak',
-    max: 100,
+export function sameRow(row: Row, rows: readonly Row[]): Row | undefined {
+  return rows.find((r) => r.case === row.case && r.length === row.length && r.contestant === row.contestant);
+}
+
+/** A lesser instruction set is held to what the best one reached. */
+function withLesserTargets([best, ...lesser]: readonly IsaRun[]): IsaRun[] {
+  if (!best) return [];
+  const held = (row: Row): Row => {
+    const { target: _, missedBy: __, ...rest } = row;
+    const unit = unitOf(row.unit);
+    const reached = sameRow(row, best.rows)?.value.median;
+    if (reached === undefined || unit.lesserIsaMargin === undefined) return rest;
+    const target = reached + (unit.better === 'higher' ? -unit.lesserIsaMargin : unit.lesserIsaMargin);
+    return { ...rest, target, missedBy: missedBy(row.value.median, target, unit) };
+  };
+  return [best, ...lesser.map((run) => ({ ...run, rows: run.rows.map(held) }))];
+}
+
+/** 'met' or how much is missing; nothing without a target. */
+function outcome({ missedBy: missed, unit }: Row): string {
+  if (missed === undefined) return '';
+  return missed === 0 ? 'met' : `missed by ${missed.toFixed(unitOf(unit).digits)}`;
+}
+
+interface Column {
+  readonly title: string;
+  readonly align: 'left' | 'right';
+  cell(row: Row, first: Row): string;
+}
+
+/** Three digits that count. */
+const milliseconds = (value: number) => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
+
+const COLUMNS: readonly Column[] = [
+  { title: 'case', align: 'left', cell: (row, first) => (row === first ? row.case : '') },
+  { title: 'T', align: 'right', cell: (row, first) => (row === first ? String(row.length ?? '') : '') },
+  { title: '', align: 'left', cell: (row) => row.contestant },
+  { title: 'ms', align: 'right', cell: (row) => milliseconds(row.milliseconds.median) },
+  {
+    title: 'spread',
+    align: 'right',
+    cell: (row) => `${milliseconds(row.milliseconds.low)}-${milliseconds(row.milliseconds.high)}`,
+  },
+  { title: 'GFLOP/s', align: 'right', cell: (row) => row.gflops.median.toFixed(1) },
+  {
+    title: 'time',
+    align: 'right',
+    cell: (row, first) =>
+      row === first ? '' : `${(row.milliseconds.median / first.milliseconds.median).toFixed(2)} x`,
+  },
+  { title: 'result', align: 'right', cell: (row) => show(row.value.median, unitOf(row.unit)) },
+  {
+    title: 'target',
+    align: 'left',
+    cell: (row) => (row.target === undefined ? '' : `${row.target}${unitOf(row.unit).symbol} ${outcome(row)}`),
+  },
+];
+
+/** The percent of another instruction set's own peak, beside the best one's. */
+const isaColumn = ({ isa, rows }: IsaRun): Column => ({
+  title: isa,
+  align: 'left',
+  cell(row) {
+    const lesser = sameRow(row, rows);
+    return lesser ? `${show(lesser.value.median, unitOf(lesser.unit))} ${outcome(lesser)}` : '';
+  },
+});
+
+/** One line per contestant; 'time' is how many times as long as the case's first contestant it takes. */
+export function table([best, ...lesser]: readonly IsaRun[]): string {
+  const rows = best?.rows ?? [];
+  const columns = [...COLUMNS, ...lesser.map(isaColumn)];
+  const lines = rows.map((row) => {
+    const first = rows.find((r) => r.case === row.case && r.length === row.length) ?? row;
+    return columns.map((column) => column.cell(row, first));
   });
-  const files = [join(directory, `${name}.json`), join(directory, `${name}.svg`)] as const;
-  await writeFile(files[0], `${JSON.stringify(report, null, 2)}\n`);
-  await writeFile(files[1], await renderSvg(spec));
-  return [...files];
+  const left = columns.flatMap(({ align }, c) => (align === 'left' ? [c] : []));
+  const titles = columns.map(({ title }) => title);
+  return textTable(titles, lines, left);
+}
+
+/** '14 of 17 targets met', over all instruction sets. */
+export function targetSummary(runs: readonly IsaRun[]): string {
+  const held = runs.flatMap(({ rows }) => rows).filter(({ target }) => target !== undefined);
+  return `${held.filter((row) => row.missedBy === 0).length} of ${held.length} targets met`;
 }

@@ -3,8 +3,8 @@ import type { Device } from 'sas-attention';
 
 export interface Candidate {
   readonly name: string;
-  /** Enqueues the work once and frees what it made. */
-  run(): void;
+  /** Enqueues the work once and frees what it made; or, where the wait belongs to what is timed, returns it. */
+  run(): void | Promise<void>;
 }
 
 export interface Spread {
@@ -14,11 +14,12 @@ export interface Spread {
   readonly high: number;
 }
 
-export interface Timing {
-  /** Seconds per run. */
-  readonly seconds: Spread;
-  /** Seconds per run times the FMA peak measured just before: FLOPs that could have been done. */
-  readonly peakFlops: Spread;
+/** One turn of a candidate. */
+export interface Turn {
+  /** Per run. */
+  readonly seconds: number;
+  /** The device's FMA peak measured just before, in FLOP/s. */
+  readonly peakFlops: number;
 }
 
 export interface TimingOptions {
@@ -41,35 +42,35 @@ export function spread(values: readonly number[]): Spread {
   return { median: quantile(sorted, 0.5), low: quantile(sorted, 0.1), high: quantile(sorted, 0.9) };
 }
 
-/** Seconds per run of `repeats` runs enqueued together; waits only at the end. */
+/** Seconds per run of `repeats` runs enqueued together; waits only at the end, and where a run itself waits. */
 export async function time(candidate: Pick<Candidate, 'run'>, repeats: number, device: Device): Promise<number> {
   const start = performance.now();
-  for (let i = 0; i < repeats; ++i) candidate.run();
+  for (let i = 0; i < repeats; ++i) {
+    const pending = candidate.run();
+    if (pending) await pending;
+  }
   await device.synchronize();
   return (performance.now() - start) / 1000 / repeats;
 }
 
-/** Times all candidates in turns (A B A B ...), each sample beside a fresh measurement of the device's FMA peak. */
+/** Turns per candidate: all are timed A B A B ..., each sample beside a fresh measurement of the device's FMA peak. */
 export async function compare(
   candidates: readonly Candidate[],
   device: Device,
   options: TimingOptions,
-): Promise<Timing[]> {
+): Promise<Turn[][]> {
   const repeats: number[] = [];
   for (const candidate of candidates) {
     await time(candidate, 1, device); // first use: memory is mapped, code is paged in
     const once = await time(candidate, 1, device);
     repeats.push(Math.max(1, Math.ceil(options.minSeconds / once)));
   }
-  const seconds = candidates.map((): number[] => []);
-  const peaks = candidates.map((): number[] => []);
+  const turns = candidates.map((): Turn[] => []);
   for (let sample = 0; sample < options.samples; ++sample) {
     for (const [i, candidate] of candidates.entries()) {
-      const peak = await device.measurePeakFlops(0.01);
-      const taken = await time(candidate, repeats[i] ?? 1, device);
-      seconds[i]?.push(taken);
-      peaks[i]?.push(taken * peak);
+      const peakFlops = await device.measurePeakFlops(0.01);
+      turns[i]?.push({ seconds: await time(candidate, repeats[i] ?? 1, device), peakFlops });
     }
   }
-  return candidates.map((_, i) => ({ seconds: spread(seconds[i] ?? []), peakFlops: spread(peaks[i] ?? []) }));
+  return turns;
 }

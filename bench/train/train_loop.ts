@@ -61,9 +61,10 @@ function upload({ tokens, targets }: Batch, seq: number, device: Device): { toke
   return { tokens: Tensor.from(tokens, shape, { device }), targets: Tensor.from(targets, shape, { device }) };
 }
 
-/** Forward, backward and update. Everything is enqueued, nothing is waited for. */
-function enqueueStep(run: Run, batch: Batch): PendingStep {
+/** Forward, backward and update on a random batch. Everything is enqueued, nothing is waited for. */
+export function enqueueStep(run: Run, data: TextData): PendingStep {
   const { model, moments, config, device } = run;
+  const batch = sampleBatch(data.train, run.random, config.batch, config.seq);
   const step = ++run.step;
   const rate = learningRate(step, config.steps, config.lr);
   const lossScale = LOSS_SCALE[config.dtype];
@@ -147,7 +148,7 @@ export async function train(run: Run, data: TextData, events: TrainEvents): Prom
   };
 
   while (run.step < config.steps && !events.shouldStop()) {
-    const next = enqueueStep(run, sampleBatch(data.train, run.random, config.batch, config.seq));
+    const next = enqueueStep(run, data);
     // The loss of the step before is read while this one computes: the device never waits for us.
     await flush();
     pending = next;
