@@ -35,7 +35,7 @@ export default defineConfig({
           include: ['test/parity/**/*.test.ts'],
           globalSetup: 'test/helpers/emulated_device.ts',
           env: { SAS_BINDING: emulatedAddon, SAS_DEVICE: 'cuda:0', SAS_POISON: '1' },
-          testTimeout: 600_000,
+          testTimeout: 1_800_000,
         },
       },
       // The parity suite runs once per instruction set. SAS_POISON fills fresh memory with NaN.
