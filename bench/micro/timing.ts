@@ -62,8 +62,14 @@ export async function compare(
   const repeats: number[] = [];
   for (const candidate of candidates) {
     await time(candidate, 1, device); // first use: memory is mapped, code is paged in
-    const once = await time(candidate, 1, device);
-    repeats.push(Math.max(1, Math.ceil(options.minSeconds / once)));
+    let count = 1;
+    // The first runs of short work are slow (code is compiled), so one of them does not say how many make a sample.
+    for (let taken = 0; taken < options.minSeconds; ) {
+      const once = await time(candidate, count, device);
+      taken = count * once;
+      if (taken < options.minSeconds) count = Math.max(count + 1, Math.ceil(options.minSeconds / once));
+    }
+    repeats.push(count);
   }
   const turns = candidates.map((): Turn[] => []);
   for (let sample = 0; sample < options.samples; ++sample) {
