@@ -77,6 +77,8 @@ export interface Binding {
    * target widens bf16/f16; a Uint16Array target takes their bits. Rejects when work the buffer depends on failed.
    */
   read(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): Promise<void>;
+  /** As `read`, but waits on this thread, and throws where that rejects. */
+  readSync(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): void;
 
   // ---- filling and converting: one element per thread of thought
   /** output[i] = value, `size` elements. */

@@ -122,6 +122,19 @@ export class Tensor {
     return read<Float32Array | Int32Array>('Tensor.data', this, this.dtype === 'i32' ? Int32Array : Float32Array);
   }
 
+  /**
+   * As `data()`, but waits on this thread: the event loop stands still until the work that this tensor depends on is done, and
+   * throws where `data()` rejects. For callers that must return synchronously, such as a TensorFlow.js op; prefer `data()`.
+   */
+  dataSync(): Float32Array | Int32Array {
+    const op = 'Tensor.dataSync';
+    const buffer = bufferOf(op, 'this', this);
+    const kind = this.dtype === 'i32' ? Int32Array : Float32Array;
+    const target = hostMemory<Float32Array | Int32Array>(op, kind, this.size);
+    binding.readSync(buffer, codeOf(this.dtype), this.size, target);
+    return target;
+  }
+
   /** As `data()`, with the bits of bf16 and f16 as they are. */
   async raw(): Promise<Uint16Array | Float32Array | Int32Array> {
     return read('Tensor.raw', this, dtypes[this.dtype].array);
