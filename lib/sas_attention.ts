@@ -71,6 +71,7 @@ export class SasSaved {
     track(this);
   }
 
+  /** Whether the memory has been given up. */
   get disposed(): boolean {
     return this.#activations === null;
   }
@@ -81,6 +82,7 @@ export class SasSaved {
     this.#activations = null;
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -167,6 +169,7 @@ export class SasAttention {
     for (const tensor of this.parameters.values()) tensor.dispose();
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -30,9 +30,13 @@ export type Parameters = ReadonlyMap<string, Tensor>;
 
 /** What `backward` returns; gradients of parameters are f32, under the parameters' names. */
 export interface SasGradients {
+  /** [B, Tq, H, D] */
   gradQ: Tensor;
+  /** [B, Tk, H, D] */
   gradK: Tensor;
+  /** [B, Tk, H, D] */
   gradV: Tensor;
+  /** By name, f32, in the order of `parameters`. */
   gradParameters: ReadonlyMap<string, Tensor>;
 }
 

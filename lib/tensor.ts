@@ -41,8 +41,11 @@ export class Tensor {
   }
 
   #buffer: BufferHandle | null;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Type of the elements. */
   readonly dtype: DType;
+  /** Where the memory is. */
   readonly device: Device;
   /** The number of elements. */
   readonly size: number;
@@ -109,10 +112,12 @@ export class Tensor {
     });
   }
 
+  /** Bytes of its elements. */
   get byteLength(): number {
     return this.size * dtypes[this.dtype].bytes;
   }
 
+  /** Whether the memory has been given up. */
   get disposed(): boolean {
     return this.#buffer === null;
   }
@@ -177,6 +182,7 @@ export class Tensor {
     this.#buffer = null;
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
