@@ -28,8 +28,8 @@ export function samplesOf(page: string): Sample[] {
   return blocks.flatMap((program, i) => {
     if (program.language !== 'ts') return [];
     const next = blocks[i + 1];
-    const end = program.line + program.text.split('\n').length; // the line after the closing fence
-    const follows = next?.language === 'text' && next.line === end + 1;
+    const end = program.line + program.text.split('\n').length; // the line of the closing fence
+    const follows = next?.language === 'text' && next.line === end + 2;
     return [{ program, ...(follows && { prints: next.text }) }];
   });
 }
