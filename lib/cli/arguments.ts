@@ -30,10 +30,10 @@ export function closest(word: string, candidates: readonly string[]): string | u
   return best && best.far <= Math.max(1, Math.floor(word.length / 3)) ? best.name : undefined;
 }
 
-/** ", did you mean ...?" or nothing. */
+/**  (did you mean ...?) or nothing. */
 export function suggestion(word: string, candidates: readonly string[]): string {
   const meant = closest(word, candidates);
-  return meant === undefined ? '' : `, did you mean '${meant}'?`;
+  return meant === undefined ? '' : ` (did you mean '${meant}'?)`;
 }
 
 export function parseFlags<const F extends Flags>(args: readonly string[], options: F): Values<F> {

@@ -15,13 +15,13 @@ kernel 5), and the training example's step. Prints useful FLOP/s as percent of t
 sample, and what is missing to each target. A missed target is no failure; a wrong result is (exit code 1).`;
 
 const ALL_LENGTHS = '128,512,1024,2048';
-export const QUICK_LENGTHS = '512';
+const QUICK_LENGTHS = '512';
 
 export const FLAGS_HELP = `  --check          only the checks, no timing
-  --lengths LIST   sequence lengths, default ${ALL_LENGTHS}, or ${QUICK_LENGTHS} where it is to be quick
+  --lengths LIST   sequence lengths, default ${ALL_LENGTHS}; ${QUICK_LENGTHS} where it is to be quick
   --filter TEXT    only cases whose name contains TEXT
-  --isa LIST       instruction sets, the best one first, default the processor's best one and avx2; the others are
-                   measured where they are held to the first one, in processes of their own`;
+  --isa LIST       instruction sets, the best one first, default the processor's best one and, where it need not be quick,
+                   avx2; the others are measured where they are held to the first one, in processes of their own`;
 
 export function parseLengths(lengths: string | undefined, quick: boolean): number[] {
   const list = (lengths ?? (quick ? QUICK_LENGTHS : ALL_LENGTHS)).split(',').map(Number);
