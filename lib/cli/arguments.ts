@@ -30,7 +30,7 @@ export function closest(word: string, candidates: readonly string[]): string | u
   return best && best.far <= Math.max(1, Math.floor(word.length / 3)) ? best.name : undefined;
 }
 
-/**  (did you mean ...?) or nothing. */
+/** What to add to a message: what was probably meant, or nothing. */
 export function suggestion(word: string, candidates: readonly string[]): string {
   const meant = closest(word, candidates);
   return meant === undefined ? '' : ` (did you mean '${meant}'?)`;

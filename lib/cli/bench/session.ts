@@ -73,12 +73,16 @@ export async function measureAll(settings: BenchSettings, device: Device): Promi
 export const deviceText = ({ info }: Device): string =>
   `${info.name}: ${info.isa ?? info.kind}, ${info.threads ?? 1} threads`;
 
+const LEGEND = `ms: median of a run; spread: 10th to 90th percentile; time: relative to the first row of a case; result: useful FLOP/s as
+percent of the FMA peak measured beside each sample, unless another unit is given. naive: the unfused ops; naive MHA: plain
+attention with the 12 heads that SAS expands to 36. Targets are for a quiet machine.`;
+
 export function reportText({ runs }: Report): string {
   const peaks = runs.map(
     ({ isa, peakGflops, streamGigabytesPerSecond }) =>
       `${isa}: FMA peak ${peakGflops.toFixed(0)} GFLOP/s, memory ${streamGigabytesPerSecond.toFixed(1)} GB/s`,
   );
-  return `${peaks.join('\n')}\n\n${table(runs)}\n\n${targetSummary(runs)}`;
+  return `${peaks.join('\n')}\n\n${table(runs)}\n\n${LEGEND}\n\n${targetSummary(runs)}`;
 }
 
 /** The checks alone; a wrong result throws only after all have been made. */
