@@ -5,8 +5,8 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// One register tile: kRows rows by kVectors vectors, of which `a`, `b` and `c` are the first elements; `m` and `n` are its
-// first row and column.
+// One register tile: kRows rows by kVectors vectors, of which `a`, `b` and `c` are the first elements; `m` and `n` are
+// its first row and column.
 template <int kRows, int kVectors, bool kOverlapping, bool kPairs>
 SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float* a, const float* b, float* c) {
   const int64_t a_row = p.a_row, a_step = p.a_step, b_step = p.b_step, c_row = p.c_row;

@@ -1,5 +1,5 @@
 /** What is measured of the ops: the fused ones beside their unfused twins, at the paper's reference heads. */
-import { type DType, getDevice, ops, SasAttention, scope, Tensor } from 'sas-attention';
+import { type Device, type DType, ops, SasAttention, scope, Tensor } from 'sas-attention';
 import { type Check, type Results, read, run } from './check.js';
 import { linearBackwardOnHost, linearOnHost } from './host_linear.js';
 import type { Candidate } from './timing.js';
@@ -37,7 +37,10 @@ const { heads: H, headDim: D, simHeads: S, simHeadDim: E, kernelSize: K } = REFE
 
 let seed = 0;
 /** Inputs live as long as the process: the cases are few and small. */
-const randn = (shape: readonly number[], dtype: DType = 'f32') => Tensor.randn(shape, { seed: ++seed, dtype });
+const randnOn =
+  (device: Device) =>
+  (shape: readonly number[], dtype: DType = 'f32') =>
+    Tensor.randn(shape, { seed: ++seed, dtype, device });
 
 /** A contestant that enqueues an op and frees its results. */
 const op = (name: string, work: Contestant['work'], results: () => Results, target?: number): Contestant => ({
@@ -53,11 +56,12 @@ const twins = (actual: () => Results, expected: () => Results, limit: number = L
   limit,
 });
 
-export function expandWeights(features: boolean, scale = 0.1): ops.ExpandWeights {
+export function expandWeights(features: boolean, scale = 0.1, device?: Device): ops.ExpandWeights {
   const weight = (...shape: number[]) =>
     Tensor.from(
       Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => scale * Math.sin(i * 12.9898)),
       shape,
+      { device },
     );
   return {
     headWeight: weight(S, H, K),
@@ -73,7 +77,8 @@ export function expandWeights(features: boolean, scale = 0.1): ops.ExpandWeights
   };
 }
 
-export function expandCases(length: number): Case[] {
+export function expandCases(length: number, device: Device): Case[] {
+  const randn = randnOn(device);
   const enough = length >= 512;
   const kinds = [
     { kind: 'Q (heads + features)', features: true, forwardTarget: 85, backwardTarget: 70 },
@@ -81,7 +86,7 @@ export function expandCases(length: number): Case[] {
   ];
   return kinds.flatMap(({ kind, features, forwardTarget, backwardTarget }): Case[] => {
     const x = randn([1, length, H, D]);
-    const weights = expandWeights(features);
+    const weights = expandWeights(features, 0.1, device);
     const gradOutput = randn([1, length, S, features ? E : D]);
     const work = expandWork(length, REFERENCE, features);
     const forward = (expand: typeof ops.expand) => () => ({ output: expand(x, weights) });
@@ -122,7 +127,8 @@ const ATTENTION_TARGETS: Readonly<Record<number, { forward: number; backward: nu
 /** SAS's shape, 36 heads with q/k 96 and v 64 wide, and plain MHA's, 12 heads 64 wide. */
 const SHAPES = { sas: { heads: S, width: E, valueWidth: D }, mha: { heads: H, width: D, valueWidth: D } } as const;
 
-export function attentionCases(length: number): Case[] {
+export function attentionCases(length: number, device: Device): Case[] {
+  const randn = randnOn(device);
   const prepare = (shape: (typeof SHAPES)[keyof typeof SHAPES]) => {
     const { heads, width, valueWidth } = shape;
     const [q, k] = [randn([1, length, heads, width]), randn([1, length, heads, width])];
@@ -163,7 +169,8 @@ export function attentionCases(length: number): Case[] {
 }
 
 /** Linear has no unfused twin: plain loops on the host stands for it. */
-export function linearCases(length: number): Case[] {
+export function linearCases(length: number, device: Device): Case[] {
+  const randn = randnOn(device);
   const width = H * D;
   const [x, gradOutput] = [randn([length, width]), randn([length, width])];
   const [weight, bias] = [randn([width, width]), randn([width])];
@@ -212,8 +219,9 @@ const withoutBiases = (results: Results): Results =>
   Object.fromEntries(Object.entries(results).filter(([name]) => !name.endsWith('.bias')));
 
 /** The whole block, forward and backward, beside the unfused pipeline of the same equations and plain MHA of the same width. */
-export function moduleCases(length: number): Case[] {
-  const sas = new SasAttention({ ...REFERENCE });
+export function moduleCases(length: number, device: Device): Case[] {
+  const randn = randnOn(device);
+  const sas = new SasAttention({ ...REFERENCE, device });
   const parameter = (name: string) => sas.parameters.get(name) as Tensor;
   const weightsOf = (part: string): ops.ExpandWeights => {
     const present = layers.filter(([, suffix]) => sas.parameters.has(`sas_${part}.${suffix}`));
@@ -287,8 +295,9 @@ export function moduleCases(length: number): Case[] {
 }
 
 /** The same values stored in 32 and in 16 bits; parameters are f32 in both. */
-export function bf16Cases(length: number): Case[] {
-  const target = getDevice().info.isa === 'avx512bf16' ? 1.4 : undefined; // other instruction sets compute in f32
+export function bf16Cases(length: number, device: Device): Case[] {
+  const randn = randnOn(device);
+  const target = device.info.isa === 'avx512bf16' ? 1.4 : undefined; // other instruction sets compute in f32
   const pair = (...shape: number[]) => {
     const bf16 = randn(shape, 'bf16');
     return { bf16, f32: bf16.to({ dtype: 'f32' }) };
@@ -309,7 +318,7 @@ export function bf16Cases(length: number): Case[] {
     ),
   });
   const x = pair(1, length, H, D);
-  const weights = expandWeights(true);
+  const weights = expandWeights(true, 0.1, device);
   const [q, k, v] = [pair(1, length, S, E), pair(1, length, S, E), pair(1, length, S, D)];
   const rows = pair(length, H * D);
   const [weight, bias] = [randn([H * D, H * D]), randn([H * D])];
@@ -333,7 +342,8 @@ export function bf16Cases(length: number): Case[] {
 }
 
 /** From the call to the result in JavaScript's hands. */
-export function smallCases(size: number): Case[] {
+export function smallCases(size: number, device: Device): Case[] {
+  const randn = randnOn(device);
   const [a, b] = [randn([size]), randn([size])];
   const add = () => ({ output: ops.add(a, b) });
   const runAndRead = async () => {

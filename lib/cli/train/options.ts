@@ -1,7 +1,7 @@
-// Command line -> checked options. Bad values throw UsageError: main prints its message and exits with code 2.
-
-import { parseArgs } from 'node:util';
+/** Command line -> checked options. Bad values throw UsageError. */
 import type { DeviceId } from 'sas-attention';
+import { parseFlags } from '../arguments.js';
+import { UsageError } from '../failure.js';
 
 /** How a block attends. `sas-linear` is SAS with kernel size 1, the paper's linear variant. */
 export const ATTENTIONS = ['mha', 'sas', 'sas-linear'] as const;
@@ -14,7 +14,7 @@ export type ActivationDType = (typeof ACTIVATION_DTYPES)[number];
 export interface TrainConfig {
   /** The runs, in order. */
   attentions: Attention[];
-  /** File to train on; null: the book that comes with the example. */
+  /** File or folder to train on; null: the book that the program has. */
   text: string | null;
   steps: number;
   width: number;
@@ -41,8 +41,6 @@ export interface Options {
   out: string | undefined;
 }
 
-export class UsageError extends Error {}
-
 export const DEFAULT_CONFIG: Readonly<TrainConfig> = {
   attentions: ['mha', 'sas'],
   text: null,
@@ -62,10 +60,23 @@ export const DEFAULT_CONFIG: Readonly<TrainConfig> = {
 
 export const DEFAULT_OUT = 'out';
 
-const d = DEFAULT_CONFIG;
-export const HELP = `Trains a small byte-level GPT once per attention, with the same seed, data order and schedule.
+/** What the help says of the program that trains. */
+export interface TrainUsage {
+  /** What a user types before the options. */
+  readonly call: string;
+  /** Title of the text that it has itself. */
+  readonly book?: string;
+  /** Files that it writes besides the losses: name and content. */
+  readonly extraFiles?: readonly (readonly [string, string])[];
+}
 
-Usage: npm run train -- [options]
+const d = DEFAULT_CONFIG;
+const fileLine = ([name, content]: readonly [string, string]) => `${' '.repeat(26)}${name.padEnd(36)}${content}\n`;
+
+export const helpText = ({ call, book, extraFiles = [] }: TrainUsage): string =>
+  `Trains a small byte-level GPT once per attention, with the same seed, data order and schedule.
+
+Usage: ${call} ${book ? '[options]' : '--text PATH [options]'}
 
 Model
   --attention LIST      comma-separated, of ${ATTENTIONS.join(', ')}  (default ${d.attentions.join(',')})
@@ -80,7 +91,7 @@ Model
   --kernel N            kernel size of the head convolutions, odd  (default ${d.kernel})
 
 Training
-  --text FILE           what to train on; the last tenth is kept for validation  (default: Moby Dick)
+  --text PATH           a file or a folder of files to train on; the last tenth is kept for validation${book ? `  (default: ${book})` : ''}
   --steps N             optimiser steps per attention  (default ${d.steps})
   --seq N               tokens per sequence T  (default ${d.seq})
   --batch N             sequences per step  (default ${d.batch})
@@ -91,11 +102,14 @@ Training
 
 Files
   --out DIR             where results go  (default ${DEFAULT_OUT}; with --resume, the run's own folder)
-                          metrics.jsonl                       every loss
-                          loss.svg, loss.png                  the curves
-                          ATTENTION/checkpoint.safetensors    weights, optimiser, position in the data
-                          ATTENTION/sample.txt                generated text
-  --resume CHECKPOINT   continue a run exactly where it stopped, then the attentions that follow it;
+${[
+  ['metrics.jsonl', 'every loss'] as const,
+  ...extraFiles,
+  ['ATTENTION/checkpoint.safetensors', 'weights, optimiser, position in the data'] as const,
+  ['ATTENTION/sample.txt', 'generated text'] as const,
+]
+  .map(fileLine)
+  .join('')}  --resume CHECKPOINT   continue a run exactly where it stopped, then the attentions that follow it;
                         of the options above only --steps, --text, --device, --out and --attention may differ
 
   --help                this text
@@ -166,19 +180,9 @@ const FLAGS = {
   help: { type: 'boolean', short: 'h' },
 } as const;
 
-function parseFlags(args: readonly string[]) {
-  try {
-    return parseArgs({ args: [...args], options: FLAGS, strict: true, allowPositionals: false }).values;
-  } catch (error) {
-    // Node's own messages run over several lines of advice; the first sentence says what is wrong.
-    const message = error instanceof Error ? error.message : String(error);
-    throw new UsageError(`${message.split(/\.\s/)[0]}; --help lists the options`);
-  }
-}
-
 /** null: the user asked for help. */
 export function parseOptions(args: readonly string[]): Options | null {
-  const flags = parseFlags(args);
+  const flags = parseFlags(args, FLAGS);
   if (flags.help) return null;
 
   const config: TrainConfig = { ...DEFAULT_CONFIG, attentions: [...DEFAULT_CONFIG.attentions] };

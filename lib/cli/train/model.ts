@@ -4,7 +4,7 @@
 // parameters and their gradients are f32.
 
 import { type Device, ops, SasAttention, type SasSaved, scope, Tensor } from 'sas-attention';
-import { Random } from './data.js';
+import { Random } from '../random.js';
 import type { ActivationDType, Attention } from './options.js';
 
 export interface ModelConfig {

@@ -1,6 +1,7 @@
 // The training loop: AdamW on random batches, validation on fixed ones.
 
 import { type Device, ops, scope, Tensor } from 'sas-attention';
+import { Failure } from '../failure.js';
 import { type Batch, sampleBatch, type TextData, validationBatches } from './data.js';
 import type { ActivationDType } from './options.js';
 import type { Run } from './run.js';
@@ -29,7 +30,7 @@ export function learningRate(step: number, steps: number, peak: number): number 
 }
 
 /** The loss is no longer a number. */
-export class DivergedError extends Error {}
+export class DivergedError extends Failure {}
 
 export interface StepResult {
   step: number;

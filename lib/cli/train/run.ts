@@ -1,7 +1,8 @@
 // One run: a model with one attention, its optimiser state and its place in the data. What a checkpoint holds.
 
 import { type Device, Tensor } from 'sas-attention';
-import { Random, VOCABULARY } from './data.js';
+import { Random } from '../random.js';
+import { VOCABULARY } from './data.js';
 import { Gpt } from './model.js';
 import type { Attention, TrainConfig } from './options.js';
 

@@ -1,7 +1,8 @@
 // Text generation: one byte at a time from the model's own distribution.
 
 import { type Device, scope, Tensor } from 'sas-attention';
-import { Random, VOCABULARY } from './data.js';
+import { Random } from '../random.js';
+import { VOCABULARY } from './data.js';
 import type { Gpt } from './model.js';
 
 export interface SampleOptions {

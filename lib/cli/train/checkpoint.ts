@@ -7,8 +7,9 @@
 import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { type Device, type DType, loadSafetensors, saveSafetensors, type Tensor } from 'sas-attention';
-import { Random } from './data.js';
-import { type Attention, checkConfig, type Options, type TrainConfig, UsageError } from './options.js';
+import { UsageError } from '../failure.js';
+import { Random } from '../random.js';
+import { type Attention, checkConfig, type Options, type TrainConfig } from './options.js';
 import { type Run, startRun } from './run.js';
 
 interface Meta {

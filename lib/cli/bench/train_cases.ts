@@ -1,6 +1,7 @@
 /** The steps of `npm run train`, timed as it takes them: batch, forward, backward, clipping and AdamW. */
-import { getDevice } from 'sas-attention';
-import { loadText, type TextData, VOCABULARY } from '../train/data.js';
+import type { Device } from 'sas-attention';
+import { Random } from '../random.js';
+import { loadText, type TextData, type TextSource, VOCABULARY } from '../train/data.js';
 import { DEFAULT_CONFIG, type TrainConfig } from '../train/options.js';
 import { type Run, startRun } from '../train/run.js';
 import { enqueueStep } from '../train/train_loop.js';
@@ -27,15 +28,24 @@ function stepWork({ batch, seq, width, layers, heads, simHeads, simHeadDim, kern
   return sum([forward, backward]);
 }
 
+/** The time of a step does not depend on what is written. */
+const randomText: TextSource = {
+  name: 'random bytes',
+  read() {
+    const random = Random.seeded(0, 'text');
+    return Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARY));
+  },
+};
+
 /** The model is made when its first step is taken. */
-function step(name: string, config: TrainConfig, target?: number): Contestant {
+function step(name: string, config: TrainConfig, device: Device, target?: number): Contestant {
   let started: { run: Run; data: TextData } | undefined;
   return {
     name,
     work: stepWork(config),
     target,
     run() {
-      started ??= { run: startRun(config, 'sas', getDevice()), data: loadText(config.text, config.seq) };
+      started ??= { run: startRun(config, 'sas', device), data: loadText(randomText, config.seq) };
       const { loss, gradNorm } = enqueueStep(started.run, started.data);
       loss.dispose();
       gradNorm.dispose();
@@ -43,25 +53,25 @@ function step(name: string, config: TrainConfig, target?: number): Contestant {
   };
 }
 
-export function defaultStepCases(): Case[] {
+export function defaultStepCases(device: Device): Case[] {
   return [
     {
       name: 'training step, default model',
       length: DEFAULT_CONFIG.seq,
       unit: 'percent',
-      contestants: [step('fused', DEFAULT_CONFIG, 55)],
+      contestants: [step('fused', DEFAULT_CONFIG, device, 55)],
     },
   ];
 }
 
 /** Is a small step as good per FLOP? It has fewer of them to spread its fixed costs over. */
-export function smallStepCases(): Case[] {
+export function smallStepCases(device: Device): Case[] {
   return [
     {
       name: `training step, ${SMALL_CONFIG.width} wide`,
       length: SMALL_CONFIG.seq,
       unit: 'ratio',
-      contestants: [step('default step', DEFAULT_CONFIG), step('small step', SMALL_CONFIG, 0.5)],
+      contestants: [step('default step', DEFAULT_CONFIG, device), step('small step', SMALL_CONFIG, device, 0.5)],
     },
   ];
 }

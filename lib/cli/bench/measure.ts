@@ -1,5 +1,6 @@
 /** Checks and times cases. */
 import { type Device, ops, scope, Tensor } from 'sas-attention';
+import { Failure } from '../failure.js';
 import type { Case } from './cases.js';
 import { type Verdict, verdictText, verify } from './check.js';
 import type { IsaRun, Row } from './report.js';
@@ -8,7 +9,7 @@ import { compare, type Spread, spread, type TimingOptions } from './timing.js';
 import { missedBy, type Sample, unitOf } from './units.js';
 
 /** A fused op computes something else than its twin: it is not timed. */
-export class WrongResult extends Error {}
+export class WrongResult extends Failure {}
 
 /** Cases only for a lesser instruction set: what has a target there. */
 function lesserCase(item: Case): Case | undefined {
@@ -62,7 +63,7 @@ const STREAM_ELEMENTS = 2 ** 24; // three tensors of 64 MiB: beyond the caches
 
 /** Bytes read and written per second by a sum of two long tensors. */
 async function measureStream(device: Device, timing: TimingOptions): Promise<number> {
-  const [a, b] = [1, 2].map((seed) => Tensor.randn([STREAM_ELEMENTS], { seed })) as [Tensor, Tensor];
+  const [a, b] = [1, 2].map((seed) => Tensor.randn([STREAM_ELEMENTS], { seed, device })) as [Tensor, Tensor];
   const add = { name: 'add', run: () => scope(() => void ops.add(a, b)) };
   const [turns = []] = await compare([add], device, timing);
   a.dispose();
@@ -82,7 +83,7 @@ export async function measure(device: Device, options: MeasureOptions): Promise<
   const stream = await measureStream(device, options);
   const peaks: number[] = [];
   const rows: Row[] = [];
-  for (const every of casesOf(options)) {
+  for (const every of casesOf(options, device)) {
     const item = options.lesser ? lesserCase(every) : every;
     if (!item) continue;
     options.onCase(labelOf(item));
@@ -103,8 +104,8 @@ export interface CheckedCase extends Verdict {
 }
 
 /** The checks alone; cases without one are left out. */
-export async function* checkAll(selection: Selection): AsyncGenerator<CheckedCase> {
-  for (const item of casesOf(selection)) {
+export async function* checkAll(selection: Selection, device: Device): AsyncGenerator<CheckedCase> {
+  for (const item of casesOf(selection, device)) {
     if (item.check) yield { label: labelOf(item), ...(await verify(item.check)) };
   }
 }

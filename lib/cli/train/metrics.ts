@@ -1,7 +1,6 @@
 // out/metrics.jsonl: one JSON object per line, appended as the training goes.
 
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
-import type { LossCurve } from '../chart/loss_chart.js';
 import type { Attention } from './options.js';
 
 export interface TrainMetric {
@@ -81,12 +80,9 @@ export class MetricsLog {
     return this.metrics.filter((metric): metric is SummaryMetric => 'summary' in metric);
   }
 
-  curves(): LossCurve[] {
-    return [...new Set(this.metrics.map(({ attention }) => attention))].map((attention) => ({
-      name: attention,
-      train: this.train(attention).map(({ step, loss }) => ({ step, loss })),
-      validation: this.validation(attention).map(({ step, validationLoss }) => ({ step, loss: validationLoss })),
-    }));
+  /** In the order in which they were trained. */
+  attentions(): Attention[] {
+    return [...new Set(this.metrics.map(({ attention }) => attention))];
   }
 
   private keep(wanted: (metric: Metric) => boolean): void {
