@@ -1,5 +1,6 @@
 /** The devices of this machine and how one is chosen. */
 import { binding, type DeviceHandle } from './binding.js';
+import * as check from './checks.js';
 import { ArgumentError, DeviceError } from './errors.js';
 
 /** The name of a device: the CPU, or a CUDA device by its ordinal. */
@@ -53,6 +54,7 @@ export class Device {
    * for about `seconds` (0.05): what a benchmark can hold a kernel against.
    */
   async measurePeakFlops(seconds = 0.05): Promise<number> {
+    check.finite('Device.measurePeakFlops', 'seconds', seconds, { above: 0, max: 60 });
     const rate = new Float32Array(1);
     await binding.peakFlops(this.#handle, seconds, rate);
     return rate[0] ?? 0;

@@ -56,7 +56,7 @@ export class Workshop {
   /** Throws unless two results agree. */
   async same(name: string, dtype: DTypeCode, size: number, a: BufferHandle, b: BufferHandle): Promise<void> {
     const [x, y] = await Promise.all([this.values(a, dtype, size), this.values(b, dtype, size)]);
-    const scale = y.reduce((most: number, value: number) => Math.max(most, Math.abs(value)), 1e-3);
+    const scale = Math.max(1e-3, ...Array.from(y, Math.abs));
     for (let i = 0; i < size; i++) {
       const off = Math.abs((x[i] as number) - (y[i] as number));
       if (!(off <= (tolerance[dtype] ?? 0) * scale)) {
@@ -85,7 +85,13 @@ function twins(
       const others = args.with(at, !args[at]);
       (binding[name] as (...all: unknown[]) => void)(...others, ...twin.args);
       for (const [i, [buffer, dtype, size]] of own.results.entries()) {
-        await shop.same(`${name} output ${i}`, dtype, size, buffer, (twin.results[i] as [BufferHandle])[0]);
+        await shop.same(
+          `${name} output ${i}`,
+          dtype,
+          size,
+          buffer,
+          (twin.results[i] as (typeof twin.results)[number])[0],
+        );
       }
     },
   };
@@ -240,21 +246,55 @@ export const generators: readonly Generator[] = [
     const outSize = s.B * s.Tq * s.Hq * s.Dv;
     const [output, logSumExp] = [shop.output(s.dtype, outSize), shop.output(0, s.B * s.Hq * s.Tq)];
     const gradOutput = shop.input(s.dtype, outSize);
-    binding.attention(s.dtype, s.B, s.Tq, s.Tk, s.Hq, s.Hkv, s.D, s.Dv, s.causal, s.scale, false, q, k, v, output, logSumExp);
+    binding.attention(
+      s.dtype,
+      s.B,
+      s.Tq,
+      s.Tk,
+      s.Hq,
+      s.Hkv,
+      s.D,
+      s.Dv,
+      s.causal,
+      s.scale,
+      false,
+      q,
+      k,
+      v,
+      output,
+      logSumExp,
+    );
     const sizes = [s.B * s.Tq * s.Hq * s.D, s.B * s.Tk * s.Hkv * s.D, s.B * s.Tk * s.Hkv * s.Dv];
     const args = [...Object.values(s), shop.draw.chance(0.5), s.dtype, gradOutput, q, k, v, output, logSumExp];
     return twins(shop, 'attentionBackward', args, 10, () => {
       const gradients = sizes.map((size) => shop.output(s.dtype, size));
-      const results = gradients.map((gradient, i) => [gradient, s.dtype, sizes[i]] as [BufferHandle, DTypeCode, number]);
+      const results = gradients.map(
+        (gradient, i) => [gradient, s.dtype, sizes[i]] as [BufferHandle, DTypeCode, number],
+      );
       return { args: gradients, results: s.dtype === 0 ? results : [] };
     });
   },
   (shop) => {
-    const [t, tokens, H, r, D] = [shop.float(), shop.draw.size(), 1 + shop.draw.below(3), 1 + shop.draw.below(3), shop.draw.size()];
-    return { name: 'aggregate', args: [t, tokens, H, r * H, D, shop.input(t, tokens, r * H, D), shop.output(t, tokens, H, D)] };
+    const [t, tokens, H, r, D] = [
+      shop.float(),
+      shop.draw.size(),
+      1 + shop.draw.below(3),
+      1 + shop.draw.below(3),
+      shop.draw.size(),
+    ];
+    return {
+      name: 'aggregate',
+      args: [t, tokens, H, r * H, D, shop.input(t, tokens, r * H, D), shop.output(t, tokens, H, D)],
+    };
   },
   (shop) => {
-    const [t, tokens, H, r, D] = [shop.float(), shop.draw.size(), 1 + shop.draw.below(3), 1 + shop.draw.below(3), shop.draw.size()];
+    const [t, tokens, H, r, D] = [
+      shop.float(),
+      shop.draw.size(),
+      1 + shop.draw.below(3),
+      1 + shop.draw.below(3),
+      shop.draw.size(),
+    ];
     return {
       name: 'aggregateBackward',
       args: [t, tokens, H, r * H, D, shop.input(t, tokens, H, D), shop.output(t, tokens, r * H, D)],
@@ -268,14 +308,19 @@ export const generators: readonly Generator[] = [
       name: 'linear',
       args: [t, rows, K, N, x, weight, bias, output],
       check: async () => {
-        const [xs, ws, ys] = await Promise.all([shop.values(x, t, rows * K), shop.values(weight, 0, N * K), shop.values(output, t, rows * N)]);
+        const [xs, ws, ys] = await Promise.all([
+          shop.values(x, t, rows * K),
+          shop.values(weight, 0, N * K),
+          shop.values(output, t, rows * N),
+        ]);
         const bs = bias ? await shop.values(bias, 0, N) : new Float32Array(N);
         for (let row = 0; row < rows; row++) {
           for (let column = 0; column < N; column++) {
             let sum = bs[column] as number;
             for (let i = 0; i < K; i++) sum += (xs[row * K + i] as number) * (ws[column * K + i] as number);
             const off = Math.abs((ys[row * N + column] as number) - sum);
-            if (!(off <= (t === 0 ? 1e-5 : 3e-2) * (1 + Math.sqrt(K)))) throw new Error(`linear: off by ${off} (dtype ${t})`);
+            if (!(off <= (t === 0 ? 1e-5 : 3e-2) * (1 + Math.sqrt(K))))
+              throw new Error(`linear: off by ${off} (dtype ${t})`);
           }
         }
       },
@@ -290,16 +335,31 @@ export const generators: readonly Generator[] = [
   (shop) => {
     const [t, rows, C] = [shop.float(), shop.draw.size(), shop.draw.size()];
     const inputs = [shop.input(t, rows, C), shop.input(0, C), shop.input(0, C)];
-    return { name: 'layerNorm', args: [t, rows, C, 1e-5, ...inputs, shop.output(t, rows, C), shop.output(0, rows), shop.output(0, rows)] };
+    return {
+      name: 'layerNorm',
+      args: [t, rows, C, 1e-5, ...inputs, shop.output(t, rows, C), shop.output(0, rows), shop.output(0, rows)],
+    };
   },
   (shop) => {
     const [t, rows, C] = [shop.float(), shop.draw.size(), shop.draw.size()];
-    const inputs = [shop.input(t, rows, C), shop.input(t, rows, C), shop.input(0, C), shop.input(0, rows), shop.input(0, rows)];
-    return { name: 'layerNormBackward', args: [t, rows, C, ...inputs, shop.output(t, rows, C), shop.output(0, C), shop.output(0, C)] };
+    const inputs = [
+      shop.input(t, rows, C),
+      shop.input(t, rows, C),
+      shop.input(0, C),
+      shop.input(0, rows),
+      shop.input(0, rows),
+    ];
+    return {
+      name: 'layerNormBackward',
+      args: [t, rows, C, ...inputs, shop.output(t, rows, C), shop.output(0, C), shop.output(0, C)],
+    };
   },
   (shop) => {
     const [t, rows, C] = [shop.float(), shop.draw.size(), shop.draw.size()];
-    return { name: 'rmsNorm', args: [t, rows, C, 1e-6, shop.input(t, rows, C), shop.input(0, C), shop.output(t, rows, C), shop.output(0, rows)] };
+    return {
+      name: 'rmsNorm',
+      args: [t, rows, C, 1e-6, shop.input(t, rows, C), shop.input(0, C), shop.output(t, rows, C), shop.output(0, rows)],
+    };
   },
   (shop) => {
     const [t, rows, C] = [shop.float(), shop.draw.size(), shop.draw.size()];
@@ -312,7 +372,10 @@ export const generators: readonly Generator[] = [
   },
   (shop) => {
     const [t, n] = [shop.float(), shop.draw.size()];
-    return { name: 'geluBackward', args: [t, n, shop.draw.chance(0.5), shop.input(t, n), shop.input(t, n), shop.output(t, n)] };
+    return {
+      name: 'geluBackward',
+      args: [t, n, shop.draw.chance(0.5), shop.input(t, n), shop.input(t, n), shop.output(t, n)],
+    };
   },
   (shop) => {
     const [t, n] = [shop.float(), shop.draw.size()];
@@ -327,25 +390,52 @@ export const generators: readonly Generator[] = [
     };
   },
   (shop) => {
-    const [t, B, T, C, V] = [shop.float(), 1 + shop.draw.below(3), shop.draw.size(), shop.draw.size(), 4 + shop.draw.below(3)];
+    const [t, B, T, C, V] = [
+      shop.float(),
+      1 + shop.draw.below(3),
+      shop.draw.size(),
+      shop.draw.size(),
+      4 + shop.draw.below(3),
+    ];
     const P = shop.draw.chance(0.5) ? T + shop.draw.below(3) : 0;
     const inputs = [shop.input(3, B, T), shop.input(0, V, C), P ? shop.input(0, P, C) : null];
     return { name: 'embedding', args: [t, B, T, C, V, P, ...inputs, shop.output(t, B, T, C)] };
   },
   (shop) => {
-    const [t, B, T, C, V] = [shop.float(), 1 + shop.draw.below(3), shop.draw.size(), shop.draw.size(), 4 + shop.draw.below(3)];
+    const [t, B, T, C, V] = [
+      shop.float(),
+      1 + shop.draw.below(3),
+      shop.draw.size(),
+      shop.draw.size(),
+      4 + shop.draw.below(3),
+    ];
     const P = shop.draw.chance(0.5) ? T + shop.draw.below(3) : 0;
     const outputs = [shop.output(0, V, C), P ? shop.output(0, P, C) : null];
-    return { name: 'embeddingBackward', args: [t, B, T, C, V, P, shop.input(t, B, T, C), shop.input(3, B, T), ...outputs] };
+    return {
+      name: 'embeddingBackward',
+      args: [t, B, T, C, V, P, shop.input(t, B, T, C), shop.input(3, B, T), ...outputs],
+    };
   },
   (shop) => {
-    const [t, B, T, H, D] = [shop.float(), 1 + shop.draw.below(2), shop.draw.size(), 1 + shop.draw.below(3), 2 * (1 + shop.draw.below(20))];
+    const [t, B, T, H, D] = [
+      shop.float(),
+      1 + shop.draw.below(2),
+      shop.draw.size(),
+      1 + shop.draw.below(3),
+      2 * (1 + shop.draw.below(20)),
+    ];
     const flags = [shop.draw.chance(0.5), shop.draw.chance(0.5)];
-    return { name: 'rope', args: [t, B, T, H, D, 10000, shop.draw.below(9), ...flags, shop.input(t, B, T, H, D), shop.output(t, B, T, H, D)] };
+    return {
+      name: 'rope',
+      args: [t, B, T, H, D, 10000, shop.draw.below(9), ...flags, shop.input(t, B, T, H, D), shop.output(t, B, T, H, D)],
+    };
   },
   (shop) => {
     const [t, rows, V] = [shop.float(), shop.draw.size(), 4 + shop.draw.below(20)];
-    return { name: 'crossEntropy', args: [t, rows, V, -100, shop.input(t, rows, V), shop.input(3, rows), shop.output(0, 1), shop.output(0, rows)] };
+    return {
+      name: 'crossEntropy',
+      args: [t, rows, V, -100, shop.input(t, rows, V), shop.input(3, rows), shop.output(0, 1), shop.output(0, rows)],
+    };
   },
   (shop) => {
     const [t, rows, V] = [shop.float(), shop.draw.size(), 4 + shop.draw.below(20)];

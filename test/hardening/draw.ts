@@ -88,7 +88,11 @@ export function wrongValue(draw: Draw): unknown {
     () => new Proxy({}, { get: thrower, has: thrower, ownKeys: thrower }),
     () => new Proxy([1, 2], {}),
     () => Object.defineProperty([1, 2], 0, { get: thrower }),
-    () => ({ get shape() { return thrower(); } }),
+    () => ({
+      get shape() {
+        return thrower();
+      },
+    }),
     () => ({ valueOf: thrower, toString: thrower }),
     () => wrongArray(draw),
     () => draw.pick(wrongNumbers),
@@ -119,4 +123,3 @@ export function detached<A extends Float32Array | Int32Array | Uint16Array>(arra
   structuredClone(array.buffer, { transfer: [array.buffer as ArrayBuffer] });
   return array;
 }
-

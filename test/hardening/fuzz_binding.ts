@@ -14,7 +14,11 @@ export interface FuzzCounts {
   compared: number;
 }
 
-export async function fuzzBinding(seed: number, enough: (calls: number) => boolean, devices: readonly string[]): Promise<FuzzCounts> {
+export async function fuzzBinding(
+  seed: number,
+  enough: (calls: number) => boolean,
+  devices: readonly string[],
+): Promise<FuzzCounts> {
   const fuzz = new BindingFuzz(new Draw(seed), devices);
   while (!enough(fuzz.counts.calls)) await fuzz.round();
   await fuzz.end();
@@ -54,7 +58,8 @@ class BindingFuzz {
         this.counts.compared++;
       }
     } catch (error) {
-      if (!wrong || !(error instanceof Error)) throw new Error(`${call.name}: ${(error as Error)?.message}`, { cause: error });
+      if (!wrong || !(error instanceof Error))
+        throw new Error(`${call.name}: ${(error as Error)?.message}`, { cause: error });
       this.counts.refused++;
     }
     this.counts.calls++;
@@ -75,10 +80,11 @@ class BindingFuzz {
   /** Replaces one to three arguments, or takes some away. */
   #spoil(args: unknown[]): void {
     const { draw } = this.#shop;
+    const right = [...args];
     if (draw.chance(0.1)) args.length = draw.below(args.length + 1);
     for (let n = 1 + draw.below(3); n > 0 && args.length > 0; n--) {
       const at = draw.below(args.length);
-      const old = args[at];
+      const old = right[at];
       if (Array.isArray(old) && old.length > 0 && draw.chance(0.7)) args[at] = this.#spoiledList(old);
       else if (draw.chance(0.3)) args[at] = draw.pick(this.#strays);
       else if (typeof old === 'number' && draw.chance(0.8)) args[at] = draw.pick(wrongNumbers);

@@ -5,12 +5,16 @@
 import { type Device, type DType, getDevice, ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 import { relativeError } from '../helpers/compare.js';
 import { type FloatType, fromBits, toBits } from '../helpers/random.js';
-import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
 import * as reference from '../helpers/reference/index.js';
+import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumbers, wrongValue } from './draw.js';
 import type { FuzzCounts } from './fuzz_binding.js';
 
-export async function fuzzLibrary(seed: number, enough: (calls: number) => boolean, devices: readonly Device[]): Promise<FuzzCounts> {
+export async function fuzzLibrary(
+  seed: number,
+  enough: (calls: number) => boolean,
+  devices: readonly Device[],
+): Promise<FuzzCounts> {
   const counts: FuzzCounts = { calls: 0, refused: 0, compared: 0 };
   const draw = new Draw(seed);
   const live = devices.map((device) => device.memory().live);
@@ -68,17 +72,20 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
 }
 
 function expectSasError(error: unknown, name = 'data'): void {
-  if (!(error instanceof SasError)) throw new Error(`${name}: threw ${String(error)}, expected a SasError`, { cause: error });
+  if (!(error instanceof SasError))
+    throw new Error(`${name}: threw ${String(error)}, expected a SasError`, { cause: error });
 }
 
 async function compare(call: Call, returned: unknown): Promise<void> {
   const truth = (call.truth as () => Record<string, Array64>)();
-  const tensors: Record<string, Tensor> = returned instanceof Tensor ? { output: returned } : (returned as Record<string, Tensor>);
+  const tensors: Record<string, Tensor> =
+    returned instanceof Tensor ? { output: returned } : (returned as Record<string, Tensor>);
   for (const [name, expected] of Object.entries(truth)) {
     const tensor = tensors[name] as Tensor;
     const limit = tensor.dtype === 'f32' && call.dtype === 'f32' ? 2e-5 : 5e-2;
     const error = relativeError(await tensor.data(), expected.data, 1);
-    if (!(error <= limit)) throw new Error(`${name} ${tensor.dtype} [${tensor.shape}] is off by ${error}, limit ${limit}`);
+    if (!(error <= limit))
+      throw new Error(`${name} ${tensor.dtype} [${tensor.shape}] is off by ${error}, limit ${limit}`);
   }
 }
 
@@ -92,18 +99,21 @@ function* tensorsIn(value: unknown): Generator<Tensor> {
 }
 
 /** Replaces one or two arguments, at the top or inside options, weights and saved. */
-function spoil(draw: Draw, args: unknown[], made: readonly Tensor[], devices: readonly Device[], disposes: boolean): void {
+function spoil(draw: Draw, args: unknown[], made: Tensor[], devices: readonly Device[], disposes: boolean): void {
+  const right = [...args];
   for (let n = 1 + draw.below(2); n > 0 && args.length > 0; n--) {
     const at = draw.below(args.length);
-    const old = args[at];
+    const old = right[at];
     const isRecord = typeof old === 'object' && old !== null && Object.getPrototypeOf(old) === Object.prototype;
     if (isRecord && draw.chance(0.7)) {
       const key = draw.pick([...Object.keys(old), 'stranger']);
-      args[at] = disposes ? disposing(old, key, made) : { ...old, [key]: replacement(draw, (old as Record<string, unknown>)[key], devices) };
+      args[at] = disposes
+        ? disposing(old, key, made)
+        : { ...old, [key]: replacement(draw, (old as Record<string, unknown>)[key], made, devices) };
     } else if (Array.isArray(old) && old.length > 0 && draw.chance(0.7)) {
-      args[at] = old.with(draw.below(old.length), replacement(draw, old[0], devices));
+      args[at] = old.with(draw.below(old.length), replacement(draw, old[0], made, devices));
     } else {
-      args[at] = replacement(draw, old, devices);
+      args[at] = replacement(draw, old, made, devices);
     }
   }
 }
@@ -117,17 +127,19 @@ const disposing = (options: object, key: string, made: readonly Tensor[]): objec
     },
   });
 
-function replacement(draw: Draw, old: unknown, devices: readonly Device[]): unknown {
+function replacement(draw: Draw, old: unknown, made: Tensor[], devices: readonly Device[]): unknown {
   if (typeof old === 'number' && draw.chance(0.7)) return draw.pick(wrongNumbers);
   if (ArrayBuffer.isView(old) && draw.chance(0.7)) return wrongArray(draw);
-  if (old instanceof Tensor && draw.chance(0.6)) return wrongTensor(draw, old, devices);
+  if (old instanceof Tensor && draw.chance(0.6)) return wrongTensor(draw, old, made, devices);
   return wrongValue(draw);
 }
 
-function wrongTensor(draw: Draw, tensor: Tensor, devices: readonly Device[]): unknown {
+function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readonly Device[]): unknown {
   const { shape, device, dtype } = tensor;
-  const like = (other: readonly number[], options: { dtype?: DType; device?: Device } = {}): Tensor =>
-    Tensor.zeros(other, { dtype, device, ...options });
+  const like = (other: readonly number[], options: { dtype?: DType; device?: Device } = {}): Tensor => {
+    made.push(Tensor.zeros(other, { dtype, device, ...options }));
+    return made.at(-1) as Tensor;
+  };
   return draw.pick<() => unknown>([
     () => like([...shape, 1]),
     () => like(shape.slice(1)),
@@ -185,7 +197,14 @@ function attentionCall(make: Maker, naive: boolean): Call {
   const { draw } = make;
   const dtype = make.float();
   const Hkv = 1 + draw.below(3);
-  const [B, Tq, Tk, Hq, D, Dv] = [1 + draw.below(2), draw.size(), draw.size(), Hkv * (1 + draw.below(3)), draw.size(), draw.size()];
+  const [B, Tq, Tk, Hq, D, Dv] = [
+    1 + draw.below(2),
+    draw.size(),
+    draw.size(),
+    Hkv * (1 + draw.below(3)),
+    draw.size(),
+    draw.size(),
+  ];
   const [q, k, v] = [make.pair(dtype, B, Tq, Hq, D), make.pair(dtype, B, Tk, Hkv, D), make.pair(dtype, B, Tk, Hkv, Dv)];
   const options = { causal: draw.chance(0.5), scale: 0.7 };
   return {
@@ -200,7 +219,15 @@ function attentionCall(make: Maker, naive: boolean): Call {
 function expandCall(make: Maker, naive: boolean): Call {
   const { draw } = make;
   const dtype = make.float();
-  const [B, T, H, D, Hs, Ds, k] = [1, draw.size(), 1 + draw.below(3), draw.size(), 1 + draw.below(6), draw.size(), draw.pick([1, 3, 5])];
+  const [B, T, H, D, Hs, Ds, k] = [
+    1,
+    draw.size(),
+    1 + draw.below(3),
+    draw.size(),
+    1 + draw.below(6),
+    draw.size(),
+    draw.pick([1, 3, 5]),
+  ];
   const x = make.pair(dtype, B, T, H, D);
   const pairs: Record<string, ReturnType<Maker['pair']>> = {
     headWeight: make.pair('f32', Hs, H, k),
@@ -214,7 +241,8 @@ function expandCall(make: Maker, naive: boolean): Call {
     pairs.featureResidualWeight = make.pair('f32', Ds, Ds);
     pairs.featureResidualBias = make.pair('f32', Ds);
   }
-  const of = <K extends 'tensor' | 'exact'>(kind: K) => Object.fromEntries(Object.entries(pairs).map(([name, pair]) => [name, pair[kind]]));
+  const of = <K extends 'tensor' | 'exact'>(kind: K) =>
+    Object.fromEntries(Object.entries(pairs).map(([name, pair]) => [name, pair[kind]]));
   return {
     name: naive ? 'naive.expand' : 'expand',
     run: naive ? ops.naive.expand : ops.expand,
@@ -232,7 +260,13 @@ const generators: readonly Generate[] = [
   (make) => {
     const [dtype, H, r, D] = [make.float(), 1 + make.draw.below(3), 1 + make.draw.below(3), make.draw.size()];
     const x = make.pair(dtype, 1, make.draw.size(), r * H, D);
-    return { name: 'aggregate', run: ops.aggregate, args: [x.tensor, H], dtype, truth: () => ({ output: reference.aggregate(x.exact, H) }) };
+    return {
+      name: 'aggregate',
+      run: ops.aggregate,
+      args: [x.tensor, H],
+      dtype,
+      truth: () => ({ output: reference.aggregate(x.exact, H) }),
+    };
   },
   (make) => {
     const [dtype, K, N] = [make.float(), make.draw.size(), make.draw.size()];
@@ -282,18 +316,36 @@ const generators: readonly Generate[] = [
     const dtype = make.float();
     const x = make.pair(dtype, make.draw.size(), make.draw.size());
     const approximate = make.draw.pick(['none', 'tanh'] as const);
-    return { name: 'gelu', run: ops.gelu, args: [x.tensor, { approximate }], dtype, truth: () => ({ output: reference.gelu(x.exact, approximate) }) };
+    return {
+      name: 'gelu',
+      run: ops.gelu,
+      args: [x.tensor, { approximate }],
+      dtype,
+      truth: () => ({ output: reference.gelu(x.exact, approximate) }),
+    };
   },
   (make) => {
     const [dtype, n] = [make.float(), make.draw.size()];
     const [a, b] = [make.pair(dtype, n, 2), make.pair(dtype, n, 2)];
-    return { name: 'add', run: ops.add, args: [a.tensor, b.tensor], dtype, truth: () => ({ output: reference.add64(a.exact, b.exact) }) };
+    return {
+      name: 'add',
+      run: ops.add,
+      args: [a.tensor, b.tensor],
+      dtype,
+      truth: () => ({ output: reference.add64(a.exact, b.exact) }),
+    };
   },
   (make) => {
     const dtype = make.float();
     const x = make.pair(dtype, 1, make.draw.size(), 2, 2 * make.draw.size());
     const options = { base: 100, offset: make.draw.below(5), interleaved: make.draw.chance(0.5) };
-    return { name: 'rope', run: ops.rope, args: [x.tensor, options], dtype, truth: () => ({ output: reference.rope(x.exact, options) }) };
+    return {
+      name: 'rope',
+      run: ops.rope,
+      args: [x.tensor, options],
+      dtype,
+      truth: () => ({ output: reference.rope(x.exact, options) }),
+    };
   },
   (make) => {
     const [V, C, B, T] = [4, make.draw.size(), 1 + make.draw.below(2), make.draw.size()];
@@ -309,7 +361,11 @@ const generators: readonly Generate[] = [
   (make) => {
     const [dtype, V, B, T] = [make.float(), 4, 1 + make.draw.below(2), make.draw.size()];
     const [g, tokens] = [make.pair(dtype, B, T, make.draw.size()), make.ints(V, B, T)];
-    return { name: 'embeddingBackward', run: ops.embeddingBackward, args: [g.tensor, tokens.tensor, { vocabulary: V, positions: T }] };
+    return {
+      name: 'embeddingBackward',
+      run: ops.embeddingBackward,
+      args: [g.tensor, tokens.tensor, { vocabulary: V, positions: T }],
+    };
   },
   (make) => {
     const [dtype, rows, V] = [make.float(), make.draw.size(), 4 + make.draw.below(9)];
@@ -319,7 +375,12 @@ const generators: readonly Generate[] = [
       run: ops.crossEntropy,
       args: [logits.tensor, targets.tensor, { ignoreIndex: 1 }],
       dtype,
-      truth: () => ({ loss: { shape: [], data: Float64Array.of(reference.crossEntropy(logits.exact, targets.values, 1).loss.data[0] as number) } }),
+      truth: () => ({
+        loss: {
+          shape: [],
+          data: Float64Array.of(reference.crossEntropy(logits.exact, targets.values, 1).loss.data[0] as number),
+        },
+      }),
     };
   },
   (make) => {
@@ -329,34 +390,64 @@ const generators: readonly Generate[] = [
   (make) => {
     const n = make.draw.size();
     const [parameter, gradient, firstMoment, secondMoment] = [0, 1, 2, 3].map(() => make.pair('f32', n).tensor);
-    return { name: 'adamW', run: ops.adamW, args: [[{ parameter, gradient, firstMoment, secondMoment }], { lr: 1e-3, step: 1 }] };
+    return {
+      name: 'adamW',
+      run: ops.adamW,
+      args: [[{ parameter, gradient, firstMoment, secondMoment }], { lr: 1e-3, step: 1 }],
+    };
   },
   (make) => {
     const size = make.draw.size();
-    return { name: 'Tensor.from', run: Tensor.from, args: [make.draw.floats(size), [size], { dtype: make.float(), device: make.device }] };
+    return {
+      name: 'Tensor.from',
+      run: Tensor.from,
+      args: [make.draw.floats(size), [size], { dtype: make.float(), device: make.device }],
+    };
   },
   (make) => ({ name: 'Tensor.wrap', run: Tensor.wrap, args: [make.draw.floats(6), [2, 3], { dtype: 'f32' }] }),
-  (make) => ({ name: 'Tensor.zeros', run: Tensor.zeros, args: [[2, make.draw.size()], { dtype: make.float(), device: make.device }] }),
-  (make) => ({ name: 'Tensor.randn', run: Tensor.randn, args: [[2, make.draw.size()], { seed: 3, dtype: make.float(), device: make.device }] }),
+  (make) => ({
+    name: 'Tensor.zeros',
+    run: Tensor.zeros,
+    args: [[2, make.draw.size()], { dtype: make.float(), device: make.device }],
+  }),
+  (make) => ({
+    name: 'Tensor.randn',
+    run: Tensor.randn,
+    args: [[2, make.draw.size()], { seed: 3, dtype: make.float(), device: make.device }],
+  }),
   (make) => {
     const { tensor } = make.pair(make.float(), 2, 6);
     return { name: 'reshape', run: (shape: number[]) => tensor.reshape(shape), args: [[3, -1]] };
   },
   (make) => {
     const { tensor } = make.pair(make.float(), 2, 6);
-    return { name: 'to', run: (target: object) => tensor.to(target), args: [{ dtype: make.float(), device: make.device }] };
+    return {
+      name: 'to',
+      run: (target: object) => tensor.to(target),
+      args: [{ dtype: make.float(), device: make.device }],
+    };
   },
   (make) => {
     const { tensor } = make.pair('f32', 6);
     return { name: 'copyFrom', run: (data: Float32Array) => tensor.copyFrom(data), args: [make.draw.floats(6)] };
   },
   (make) => {
-    const config = { heads: 2, headDim: 2, simHeads: 4, simHeadDim: 3, kernelSize: 3, dtype: 'f32', device: make.device, seed: 1 };
+    const config = {
+      heads: 2,
+      headDim: 2,
+      simHeads: 4,
+      simHeadDim: 3,
+      kernelSize: 3,
+      dtype: 'f32',
+      device: make.device,
+      seed: 1,
+    };
     const run = (given: never): void => {
       const module = new SasAttention(given);
       try {
         const x = Tensor.zeros([1, 2, 2, 2], { device: make.device });
-        if (module.config.heads === 2 && module.config.headDim === 2 && module.config.dtype === 'f32') module.forward(x, x, x);
+        if (module.config.heads === 2 && module.config.headDim === 2 && module.config.dtype === 'f32')
+          module.forward(x, x, x);
       } finally {
         module.dispose();
       }
