@@ -1,6 +1,6 @@
-// Replaces operator new in the process it is preloaded into (LD_PRELOAD), so that one chosen allocation made by the
-// addon's own code fails. SAS_TEST_ALLOCATIONS names a file of three 64-bit integers, mapped here and written by the
-// test: countdown (the n-th allocation from now fails; 0: none), seen (counts them), only_device (1: count only the
+// Replaces operator new in the process it is preloaded into (LD_PRELOAD), so that chosen allocations made by the
+// addon's own code fail. SAS_TEST_ALLOCATIONS names a file of four 64-bit integers, mapped here and written by the
+// test: first and last of those to fail (0: none), seen (how many there have been), only_device (1: count only the
 // aligned ones, the memory of tensors and scratch).
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 namespace {
 
 struct Control {
-  std::atomic<int64_t> countdown, seen, only_device;
+  std::atomic<int64_t> first, last, seen, only_device;
 };
 
 Control* Open() {
@@ -32,12 +32,12 @@ Control* const control = Open();
 
 // Whether the allocation that `caller` asks for is the one to fail.
 bool Fails(const void* caller, bool device) {
-  if (control == nullptr || control->countdown.load(std::memory_order_relaxed) == 0) return false;
+  if (control == nullptr || control->first.load(std::memory_order_relaxed) == 0) return false;
   if (!device && control->only_device.load(std::memory_order_relaxed) != 0) return false;
   Dl_info info;
   if (dladdr(caller, &info) == 0 || std::strstr(info.dli_fname, "sas_attention") == nullptr) return false;
-  ++control->seen;
-  return control->countdown.fetch_sub(1) == 1;
+  const int64_t number = ++control->seen;
+  return number >= control->first && number <= control->last;
 }
 
 size_t RoundUp(size_t bytes, size_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
