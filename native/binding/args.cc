@@ -1,6 +1,8 @@
 #include "binding/args.h"
 
 #include <cmath>
+#include <exception>
+#include <new>
 
 namespace sas::binding {
 namespace {
@@ -26,6 +28,25 @@ bool Detached(const BufferHandle& handle) {
 
 DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value, HandleKind::kDevice); }
 BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value, HandleKind::kBuffer); }
+
+void ThrowCurrentException(Napi::Env env) noexcept {
+  try {
+    const Environment& environment = Environment::Of(env);
+    try {
+      throw;
+    } catch (const Napi::Error&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw environment.MakeError(Status(StatusCode::kOutOfMemory, "out of memory"));  // short: needs none itself
+    } catch (const std::exception& error) {
+      throw environment.MakeError(Status(StatusCode::kInternal, error.what()));
+    }
+  } catch (const Napi::Error& error) {
+    error.ThrowAsJavaScriptException();
+  } catch (...) {  // out of memory again, while the message was made
+    napi_throw_error(env, CodeName(StatusCode::kOutOfMemory), "out of memory");
+  }
+}
 
 void Args::Fail(const std::string& problem) const {
   throw environment_.MakeError(Status(StatusCode::kInternal, std::string(op_) + ": " + problem));

@@ -3,10 +3,9 @@
 
 #include <napi.h>
 
-#include <exception>
 #include <initializer_list>
-#include <new>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -89,18 +88,30 @@ class Args {
   size_t bytes_ = 0;  // of all operands
 };
 
-// Calls a function of the binding. What C++ throws becomes a JavaScript error: past N-API it would end the process.
-template <class Function>
-auto Guarded(const Napi::CallbackInfo& info, Function function) {
+// Throws the JavaScript error that belongs to the exception in flight: past N-API it would end the process.
+void ThrowCurrentException(Napi::Env env) noexcept;
+
+// A function of the binding as N-API calls it.
+template <auto kFunction>
+napi_value Call(napi_env env, napi_callback_info raw) noexcept {
   try {
-    return function(info);
-  } catch (const Napi::Error&) {
-    throw;
-  } catch (const std::bad_alloc&) {
-    throw Environment::Of(info.Env()).MakeError(Status(StatusCode::kOutOfMemory, "out of host memory"));
-  } catch (const std::exception& error) {
-    throw Environment::Of(info.Env()).MakeError(Status(StatusCode::kInternal, error.what()));
+    const Napi::CallbackInfo info(env, raw);
+    if constexpr (std::is_void_v<decltype(kFunction(info))>) {
+      kFunction(info);
+    } else {
+      return kFunction(info);
+    }
+  } catch (...) {
+    ThrowCurrentException(env);
   }
+  return nullptr;  // undefined
+}
+
+template <auto kFunction>
+void Export(Napi::Object exports, const char* name) {
+  napi_value function = nullptr;
+  napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, Call<kFunction>, nullptr, &function);
+  exports[name] = Napi::Value(exports.Env(), function);
 }
 
 // The struct behind a handle, or null if the value is no such handle.

@@ -388,25 +388,21 @@ Napi::Value Read(Info info) {
 
 }  // namespace
 
-void ExportMemory(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, Napi::Value (*function)(Info)) {
-    exports[name] = Napi::Function::New(
-        env, [function](Info info) { return Guarded(info, function); }, name);
-  };
-  add("setErrorFactory", SetErrorFactory);
-  add("listDevices", ListDevices);
-  add("openDevice", OpenDevice);
-  add("memory", Memory);
-  add("synchronize", Synchronize);
-  add("peakFlops", PeakFlops);
-  add("allocate", Allocate);
-  add("upload", Upload);
-  add("wrap", Wrap);
-  add("transfer", Transfer);
-  add("share", Share);
-  add("release", ReleaseBuffer);
-  add("write", Write);
-  add("read", Read);
+void ExportMemory(Napi::Object exports) {
+  Export<SetErrorFactory>(exports, "setErrorFactory");
+  Export<ListDevices>(exports, "listDevices");
+  Export<OpenDevice>(exports, "openDevice");
+  Export<Memory>(exports, "memory");
+  Export<Synchronize>(exports, "synchronize");
+  Export<PeakFlops>(exports, "peakFlops");
+  Export<Allocate>(exports, "allocate");
+  Export<Upload>(exports, "upload");
+  Export<Wrap>(exports, "wrap");
+  Export<Transfer>(exports, "transfer");
+  Export<Share>(exports, "share");
+  Export<ReleaseBuffer>(exports, "release");
+  Export<Write>(exports, "write");
+  Export<Read>(exports, "read");
 }
 
 }  // namespace sas::binding

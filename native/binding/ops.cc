@@ -451,37 +451,33 @@ void AdamW(Info info) {
 
 }  // namespace
 
-void ExportOps(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, void (*function)(Info)) {
-    exports[name] = Napi::Function::New(
-        env, [function](Info info) { Guarded(info, function); }, name);
-  };
-  add("fill", Fill);
-  add("random", Random);
-  add("cast", Cast);
-  add("expand", Expand);
-  add("expandBackward", ExpandBackward);
-  add("attention", Attention);
-  add("attentionMean", AttentionMean);
-  add("attentionBackward", AttentionBackward);
-  add("aggregate", Aggregate);
-  add("aggregateBackward", AggregateBackward);
-  add("linear", Linear);
-  add("linearBackward", LinearBackward);
-  add("layerNorm", LayerNorm);
-  add("layerNormBackward", LayerNormBackward);
-  add("rmsNorm", RmsNorm);
-  add("rmsNormBackward", RmsNormBackward);
-  add("gelu", Gelu);
-  add("geluBackward", GeluBackward);
-  add("add", Add);
-  add("embedding", Embedding);
-  add("embeddingBackward", EmbeddingBackward);
-  add("rope", Rope);
-  add("crossEntropy", CrossEntropy);
-  add("crossEntropyBackward", CrossEntropyBackward);
-  add("clipGradNorm", ClipGradNorm);
-  add("adamW", AdamW);
+void ExportOps(Napi::Object exports) {
+  Export<Fill>(exports, "fill");
+  Export<Random>(exports, "random");
+  Export<Cast>(exports, "cast");
+  Export<Expand>(exports, "expand");
+  Export<ExpandBackward>(exports, "expandBackward");
+  Export<Attention>(exports, "attention");
+  Export<AttentionMean>(exports, "attentionMean");
+  Export<AttentionBackward>(exports, "attentionBackward");
+  Export<Aggregate>(exports, "aggregate");
+  Export<AggregateBackward>(exports, "aggregateBackward");
+  Export<Linear>(exports, "linear");
+  Export<LinearBackward>(exports, "linearBackward");
+  Export<LayerNorm>(exports, "layerNorm");
+  Export<LayerNormBackward>(exports, "layerNormBackward");
+  Export<RmsNorm>(exports, "rmsNorm");
+  Export<RmsNormBackward>(exports, "rmsNormBackward");
+  Export<Gelu>(exports, "gelu");
+  Export<GeluBackward>(exports, "geluBackward");
+  Export<Add>(exports, "add");
+  Export<Embedding>(exports, "embedding");
+  Export<EmbeddingBackward>(exports, "embeddingBackward");
+  Export<Rope>(exports, "rope");
+  Export<CrossEntropy>(exports, "crossEntropy");
+  Export<CrossEntropyBackward>(exports, "crossEntropyBackward");
+  Export<ClipGradNorm>(exports, "clipGradNorm");
+  Export<AdamW>(exports, "adamW");
 }
 
 }  // namespace sas::binding
