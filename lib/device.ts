@@ -45,8 +45,8 @@ export class Device {
   }
 
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
-  synchronize(): Promise<void> {
-    return binding.synchronize(this.#handle);
+  async synchronize(): Promise<void> {
+    await binding.synchronize(this.#handle);
   }
 
   /**
