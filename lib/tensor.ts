@@ -205,7 +205,8 @@ async function read<A extends HostArray>(op: string, tensor: Tensor, array: new 
   return target;
 }
 
-function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
+/** An array of that length, or OutOfMemoryError. */
+export function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
   try {
     return new array(length);
   } catch (cause) {

@@ -6,16 +6,30 @@ import { type Device, getDevice, ops, SasAttention, scope, Tensor } from '../../
 import { TrainingStep } from './training_step.js';
 
 const MIB = 2 ** 20;
-const resident = (): number => process.memoryUsage().rss / MIB;
 const collect = (): void => (globalThis as { gc?: () => void }).gc?.();
+
+/** MiB: all that is resident, and the share of it that V8's heap has taken. */
+export interface Footprint {
+  resident: number;
+  heap: number;
+}
+
+async function footprint(): Promise<Footprint> {
+  for (let i = 0; i < 2; i++) {
+    collect();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const { rss, heapTotal } = process.memoryUsage();
+  return { resident: rss / MIB, heap: heapTotal / MIB };
+}
 
 export interface Endurance {
   steps: number;
   firstLoss: number;
   lastLoss: number;
-  /** MiB, after a twentieth of the steps and after all. */
-  residentEarly: number;
-  residentLate: number;
+  /** After a twentieth of the steps, and after all. */
+  early: Footprint;
+  late: Footprint;
   /** Bytes of tensors more than before, at the end. */
   left: number;
 }
@@ -24,25 +38,22 @@ export interface Endurance {
 export async function endure(device: Device, steps: number): Promise<Endurance> {
   const before = device.memory().live;
   const training = new TrainingStep(device);
-  const early = Math.ceil(steps / 20);
+  const earlyStep = Math.ceil(steps / 20);
+  const none = { resident: 0, heap: 0 };
   const result: Endurance = {
     steps,
     firstLoss: await training.loss(),
     lastLoss: 0,
-    residentEarly: 0,
-    residentLate: 0,
+    early: none,
+    late: none,
     left: 0,
   };
   for (let step = 2; step <= steps; step++) {
     if (step % 50 === 0 || step === steps) result.lastLoss = await training.loss();
     else training.run().dispose();
-    if (step === early) {
-      collect();
-      result.residentEarly = resident();
-    }
+    if (step === earlyStep) result.early = await footprint();
   }
-  collect();
-  result.residentLate = resident();
+  result.late = await footprint();
   training.dispose();
   await device.synchronize();
   result.left = device.memory().live - before;
@@ -88,13 +99,14 @@ if (process.argv[1] === import.meta.filename) {
   const result = await endure(device, steps);
   const mib = (value: number) => `${value.toFixed(1)} MiB`;
   console.log(
-    `${steps} training steps: resident ${mib(result.residentEarly)} after ${Math.ceil(steps / 20)}, ${mib(result.residentLate)} at the end; ` +
+    `${steps} training steps: resident ${mib(result.early.resident)} after ${Math.ceil(steps / 20)}, ` +
+      `${mib(result.late.resident)} at the end (V8's heap ${mib(result.early.heap)}, ${mib(result.late.heap)}); ` +
       `${result.left} bytes left; loss ${result.firstLoss.toFixed(3)} -> ${result.lastLoss.toFixed(3)}; ` +
       `${((performance.now() - started) / 1000).toFixed(0)} s`,
   );
   const { made, left } = await forget(device, 2000);
   console.log(`dropped without dispose: ${mib(made / MIB)} in 2000 rounds, ${left} bytes left after collection`);
-  const grown = result.residentLate - result.residentEarly;
+  const grown = result.late.resident - result.early.resident;
   if (result.left !== 0 || left !== 0 || !(grown < 16)) {
     console.error(`grown by ${mib(grown)}, expected less than 16 MiB and nothing left`);
     process.exitCode = 1;
