@@ -205,8 +205,9 @@ function tensorOptions(
 /** The shape with its one -1, if it has one, replaced by what makes `size` elements. */
 function infer(op: string, shape: readonly number[], size: number): readonly number[] {
   const at = shape.indexOf(-1);
-  if (at < 0 || at !== shape.lastIndexOf(-1)) return shape;
-  const rest = check.elements(shape.toSpliced(at, 1));
+  const others = shape.toSpliced(at, 1);
+  if (at < 0 || !others.every((other) => Number.isSafeInteger(other) && other >= 0)) return shape; // refused as it is
+  const rest = check.elements(others);
   if (!Number.isSafeInteger(size / rest)) {
     throw new ShapeError(
       `${op}: this has ${size} elements, expected a multiple of ${rest} (shape ${check.show(shape)})`,
@@ -223,7 +224,8 @@ async function read<A extends HostArray>(op: string, tensor: Tensor, array: new 
   return target;
 }
 
-function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
+/** An array of that length, or OutOfMemoryError. */
+export function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
   try {
     return new array(length);
   } catch (cause) {
