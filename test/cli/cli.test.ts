@@ -168,6 +168,13 @@ describe('bench', () => {
     expect(table.stdout).toMatch(/naive MHA .* x +[\d.]+ %$/m);
   });
 
+  it('leaves out an instruction set that nothing is held to', async () => {
+    const args = ['bench', '--filter', 'expand V (heads) forward', '--lengths', '8', '--isa', 'baseline,baseline'];
+    const { code, stdout, stderr } = await run(args);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout.match(/^baseline: FMA peak/gm)).toHaveLength(1);
+  });
+
   it('only checks', async () => {
     const { code, stdout } = await run(['bench', '--check', '--lengths', '8', '--filter', 'linear forward']);
     expect(code).toBe(0);
