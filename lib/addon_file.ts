@@ -1,5 +1,5 @@
 /** Where the native addon may lie, and why a file there does not load. */
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** The C library of this process's Linux; undefined on other systems. */
@@ -32,20 +32,6 @@ export function prebuiltFiles(packageRoot: string): string[] {
 /** e_machine of the ELF header. */
 const machines: Record<number, string> = { 3: 'ia32', 40: 'arm', 62: 'x64', 183: 'arm64' };
 
-/** The processor that a shared library is for, by the first 20 bytes of an ELF file; undefined: no such file. */
-function machineOf(file: string): string | undefined {
-  const header = Buffer.alloc(20);
-  const descriptor = openSync(file, 'r');
-  try {
-    if (readSync(descriptor, header, 0, 20, 0) < 20) return undefined;
-  } finally {
-    closeSync(descriptor);
-  }
-  if (header.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
-  const machine = header.readUInt16LE(18);
-  return machines[machine] ?? `machine ${machine}`;
-}
-
 export interface Failure {
   readonly file: string;
   /** missing: no such file; foreign: a good file for another kind of machine or an older or newer system. */
@@ -53,21 +39,51 @@ export interface Failure {
   readonly reason: string;
 }
 
-/** Why `file` did not load, given what Node threw. */
-export function diagnose(file: string, thrown: unknown): Failure {
-  const message = thrown instanceof Error ? thrown.message.trim() : String(thrown);
-  let machine: string | undefined;
+const textOf = (thrown: unknown) => (thrown instanceof Error ? thrown.message.trim() : String(thrown));
+
+/**
+ * What is wrong with `file` as far as its header shows; undefined: nothing. To be asked before it is loaded: the dynamic
+ * linker crashes on a file that was cut short.
+ */
+export function inspect(file: string): Failure | undefined {
+  const header = Buffer.alloc(64);
+  let size = 0;
   try {
-    machine = machineOf(file);
+    const descriptor = openSync(file, 'r');
+    try {
+      readSync(descriptor, header, 0, header.length, 0);
+      size = fstatSync(descriptor).size;
+    } finally {
+      closeSync(descriptor);
+    }
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENOTDIR') return { file, kind: 'missing', reason: 'no such file' };
-    return { file, kind: 'other', reason: error instanceof Error ? error.message : String(error) };
+    return { file, kind: 'other', reason: textOf(error) };
   }
-  if (machine === undefined) return { file, kind: 'damaged', reason: 'not a shared library: the file is damaged' };
-  if (process.platform === 'linux' && machine !== process.arch) {
+  if (process.platform !== 'linux') return undefined;
+  if (header.toString('latin1', 0, 4) !== '\x7fELF') {
+    return { file, kind: 'damaged', reason: 'not a shared library: the file is damaged' };
+  }
+  const machine = machines[header.readUInt16LE(18)] ?? `other (ELF machine ${header.readUInt16LE(18)})`;
+  if (machine !== process.arch) {
     return { file, kind: 'foreign', reason: `is for ${machine} processors; this process runs on ${process.arch}` };
   }
+  // The table of sections ends the file: e_shoff + e_shentsize * e_shnum.
+  const end = Number(header.readBigUInt64LE(40)) + header.readUInt16LE(58) * header.readUInt16LE(60);
+  if (end > size) {
+    return {
+      file,
+      kind: 'damaged',
+      reason: `the file is damaged: it has ${size} bytes, and its header speaks of ${end}`,
+    };
+  }
+  return undefined;
+}
+
+/** Why `file`, in which `inspect` found nothing, did not load, given what Node threw. */
+export function diagnose(file: string, thrown: unknown): Failure {
+  const message = textOf(thrown).replace(`${file}: `, '');
   const library = cLibrary();
   const [, versionedBy, version] = /version [`'](GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)' not found/.exec(message) ?? [];
   if (versionedBy === 'GLIBC') {
@@ -77,11 +93,5 @@ export function diagnose(file: string, thrown: unknown): Failure {
   if (versionedBy) {
     return { file, kind: 'foreign', reason: `needs a newer libstdc++ (${versionedBy}_${version}) than this system's` };
   }
-  if (library?.name === 'musl' && /libc\.so\.6|ld-linux|symbol not found/.test(message)) {
-    return { file, kind: 'foreign', reason: 'is for glibc; the C library of this system is musl' };
-  }
-  if (/file too short|invalid ELF header|segment|truncated/.test(message)) {
-    return { file, kind: 'damaged', reason: `the file is damaged: ${message.replace(`${file}: `, '')}` };
-  }
-  return { file, kind: 'other', reason: message.replace(`${file}: `, '') };
+  return { file, kind: 'other', reason: message };
 }

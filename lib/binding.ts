@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Binding } from '../binding.js';
-import { addonFiles, diagnose, type Failure, prebuiltFiles } from './addon_file.js';
+import { addonFiles, diagnose, type Failure, inspect, prebuiltFiles } from './addon_file.js';
 import { errorFromCode, SasError } from './errors.js';
 
 export type { Binding, BufferHandle, DeviceHandle, HostArray } from '../binding.js';
@@ -47,15 +47,18 @@ function load(): Binding {
   const failures: Failure[] = [];
   let cause: unknown;
   for (const file of named ? [resolve(named)] : addonFiles(packageRoot)) {
+    const flaw = inspect(file);
+    if (flaw) {
+      failures.push(flaw);
+      continue;
+    }
     try {
       const loaded = require(file) as Binding;
       loaded.setErrorFactory(errorFromCode);
       return loaded;
     } catch (error) {
-      const failure = diagnose(file, error);
-      // The cause is of a file that is there, where there is one.
-      if (cause === undefined || failure.kind !== 'missing') cause = error;
-      failures.push(failure);
+      cause = error;
+      failures.push(diagnose(file, error));
     }
   }
   const tried = failures.map(({ file, reason }) => `  ${file}${named ? ' (from SAS_BINDING)' : ''}: ${reason}\n`);
