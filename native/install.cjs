@@ -41,7 +41,7 @@ if (forced || reason) {
   if (failure) {
     if (reason) console.error(reason.trim());
     console.error(`sas-attention: the build from source failed: ${failure}.`);
-    console.error('sas-attention: it needs a C++20 compiler (g++ 11 or newer) and CMake 3.18 or newer; then install again.');
+    console.error('sas-attention: it needs a C++20 compiler and CMake 3.18 or newer; then install again.');
     process.exitCode = 1;
   }
 }
