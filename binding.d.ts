@@ -1,7 +1,9 @@
 /**
  * The raw native binding, typed by hand. `lib/` is its only caller: it checks names, dtypes, shapes and devices, makes the
  * output buffers, and passes sizes first, then inputs, then outputs. The binding trusts meanings but not sizes: each buffer
- * must be exactly as large as the stated shape, so that a mistake in `lib/` is an error and never a stray write.
+ * must be exactly as large as the stated shape, and sizes must fit each other (heads divide, kernels are odd), so that a
+ * mistake in `lib/` is an error and never a stray write or a division by zero. Sizes of operands are at least 1, except in
+ * `fill`, `random` and `cast`.
  *
  * Every op enqueues and returns at once. Null stands for an operand that is absent.
  */
@@ -17,6 +19,7 @@ export interface DeviceHandle {
 
 /** f32 = 0, bf16 = 1, f16 = 2, i32 = 3: the order of `sas::DType` in native/core/dtype.h. */
 export type DTypeCode = 0 | 1 | 2 | 3;
+/** The typed arrays that hold tensors on the host; Uint16Array: the raw bits of bf16 or f16. */
 export type HostArray = Float32Array | Int32Array | Uint16Array;
 
 export interface RawDeviceInfo {
@@ -74,9 +77,12 @@ export interface Binding {
   write(buffer: BufferHandle, source: HostArray): void;
   /**
    * Copies `size` elements of `dtype` into `target` when the last work that writes the buffer is done. A Float32Array
-   * target widens bf16/f16; a Uint16Array target takes their bits. Rejects when work the buffer depends on failed.
+   * target widens bf16/f16; a Uint16Array target takes their bits. The target stays where it is (no transfer, no resize)
+   * until then. Rejects when work the buffer depends on failed.
    */
   read(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): Promise<void>;
+  /** As `read`, but waits on this thread, and throws where that rejects. */
+  readSync(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): void;
 
   // ---- filling and converting: one element per thread of thought
   /** output[i] = value, `size` elements. */

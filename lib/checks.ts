@@ -30,8 +30,9 @@ const MAX_BYTES = 2 ** 48;
 /** The number of elements of a shape; 1 for []. */
 export const elements = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
 
-/** A shape as it stands in messages: [2, 64, Hkv, 96]. */
-export const show = (shape: Pattern): string => `[${shape.join(', ')}]`;
+/** A shape as it stands in messages: [2, 64, Hkv, 96]. What is no size is described. */
+export const show = (shape: Pattern): string =>
+  `[${Array.from(shape, (size: unknown) => (typeof size === 'object' ? describe(size) : String(size))).join(', ')}]`;
 
 /** A wrong value as it stands in messages. */
 export function describe(value: unknown): string {
@@ -172,13 +173,13 @@ export function object<T extends object>(op: string, name: string, value: T): T 
   return value;
 }
 
-/** The value is a list of at least one entry. */
+/** The value is a list of at least one entry. Returns a copy without holes. */
 export function list<T>(op: string, name: string, value: readonly T[]): readonly T[] {
   if (!Array.isArray(value) || value.length === 0) {
     const given = Array.isArray(value) ? 'empty' : describe(value);
     throw new ArgumentError(`${op}: ${name} is ${given}, expected an array of at least one`);
   }
-  return value;
+  return Array.from(value);
 }
 
 /** The options given, none by default, without a name that is not known. */

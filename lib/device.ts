@@ -1,5 +1,6 @@
 /** The devices of this machine and how one is chosen. */
 import { binding, type DeviceHandle } from './binding.js';
+import * as check from './checks.js';
 import { ArgumentError, DeviceError } from './errors.js';
 
 /** The name of a device: the CPU, or a CUDA device by its ordinal. */
@@ -22,7 +23,9 @@ export interface DeviceInfo {
   readonly threads?: number;
   /** CUDA: major and minor. */
   readonly computeCapability?: readonly [number, number];
+  /** CUDA: the newest CUDA version that the driver supports. */
   readonly driver?: string;
+  /** CUDA: what computes plain matrix products, cuBLAS with its version and place or the built-in kernels, and why. */
   readonly blas?: string;
 }
 
@@ -34,6 +37,7 @@ export class Device {
     handleOf = (device) => device.#handle;
   }
 
+  /** What is known of it. */
   readonly info: DeviceInfo;
   readonly #handle: DeviceHandle;
 
@@ -44,8 +48,8 @@ export class Device {
   }
 
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
-  synchronize(): Promise<void> {
-    return binding.synchronize(this.#handle);
+  async synchronize(): Promise<void> {
+    await binding.synchronize(this.#handle);
   }
 
   /**
@@ -53,6 +57,7 @@ export class Device {
    * for about `seconds` (0.05): what a benchmark can hold a kernel against.
    */
   async measurePeakFlops(seconds = 0.05): Promise<number> {
+    check.finite('Device.measurePeakFlops', 'seconds', seconds, { above: 0, max: 60 });
     const rate = new Float32Array(1);
     await binding.peakFlops(this.#handle, seconds, rate);
     return rate[0] ?? 0;

@@ -9,7 +9,7 @@ import * as check from './checks.js';
 import { type DType, dtypes } from './dtype.js';
 import { ArgumentError, DTypeError } from './errors.js';
 import type { HostArray } from './host_array.js';
-import { Tensor } from './tensor.js';
+import { hostMemory, Tensor } from './tensor.js';
 
 /** One tensor of a file: bf16 and f16 as raw bits. */
 export interface SafetensorsEntry {
@@ -41,6 +41,9 @@ interface Header {
 
 /** The format's own bound on the header, in bytes. */
 const MAX_HEADER_BYTES = 100_000_000;
+/** Bounds on the header's JSON: how deep it nests (names, entries, sizes) and how much structure it may hold. */
+const MAX_HEADER_DEPTH = 3;
+const MAX_HEADER_MARKS = 4_000_000;
 /** Bytes per read or write, below the limit of one system call. */
 const CHUNK_BYTES = 2 ** 30;
 const METADATA = '__metadata__';
@@ -172,7 +175,9 @@ async function withHeader<R>(
     const limit = Math.min(MAX_HEADER_BYTES, size - 8);
     if (announced > limit) throw refuse(`the header has ${announced} bytes, expected at most ${limit}`);
     const length = Number(announced);
-    const text = Buffer.from(await readExactly(file, length, 8)).toString();
+    const bytes = await readExactly(file, length, 8);
+    refuseExcess(bytes, refuse);
+    const text = Buffer.from(bytes.buffer).toString();
     return await use(file, { ...parseHeader(text, size - 8 - length, refuse), start: 8 + length });
   } finally {
     await file.close();
@@ -180,13 +185,42 @@ async function withHeader<R>(
 }
 
 async function readExactly(file: FileHandle, length: number, position: number): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length);
+  const bytes = hostMemory('loadSafetensors', Uint8Array as new (length: number) => Uint8Array<ArrayBuffer>, length);
   for (let done = 0; done < length; ) {
     const { bytesRead } = await file.read(bytes, done, Math.min(CHUNK_BYTES, length - done), position + done);
     if (bytesRead === 0) throw new ArgumentError('loadSafetensors: the file became shorter while it was read');
     done += bytesRead;
   }
   return bytes;
+}
+
+/**
+ * Throws before JSON.parse would spend gigabytes and minutes on a header of nothing but structure: every `{`, `[` and `,` may
+ * become an object of its own. A tensor needs about ten of these marks.
+ */
+function refuseExcess(header: Uint8Array, refuse: (fault: string) => ArgumentError): void {
+  let depth = 0;
+  let marks = 0;
+  for (let i = 0; i < header.length; i++) {
+    switch (header[i]) {
+      case 0x22: // a string, up to the next quote that no backslash escapes
+        for (i++; i < header.length && header[i] !== 0x22; i++) if (header[i] === 0x5c) i++;
+        break;
+      case 0x7b: // {
+      case 0x5b: // [
+        marks++;
+        if (++depth > MAX_HEADER_DEPTH) throw refuse(`the header nests deeper than ${MAX_HEADER_DEPTH} levels`);
+        break;
+      case 0x7d: // }
+      case 0x5d: // ]
+        depth--;
+        break;
+      case 0x2c: // ,
+        marks++;
+        break;
+    }
+    if (marks > MAX_HEADER_MARKS) throw refuse(`the header has more than ${MAX_HEADER_MARKS} brackets and commas`);
+  }
 }
 
 function parseHeader(text: string, dataBytes: number, refuse: (fault: string) => ArgumentError): Omit<Header, 'start'> {

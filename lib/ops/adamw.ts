@@ -12,6 +12,7 @@ export interface AdamWState {
   secondMoment: Tensor;
 }
 
+/** Settings of one step. */
 export interface AdamWOptions {
   /** The learning rate. */
   lr: number;
@@ -31,14 +32,15 @@ export interface AdamWOptions {
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
   const op = 'adamW';
   const named: Record<string, Tensor> = {};
-  check.list(op, 'states', states).forEach((state, i) => {
+  const list = check.list(op, 'states', states);
+  list.forEach((state, i) => {
     const { parameter, gradient, firstMoment, secondMoment } = check.object(op, `states[${i}]`, state);
     for (const [role, tensor] of Object.entries({ parameter, gradient, firstMoment, secondMoment })) {
       named[`states[${i}].${role}`] = tensor;
     }
   });
   const { buffers } = operands(op, named);
-  const raw = states.map(({ parameter }, i) => {
+  const raw = list.map(({ parameter }, i) => {
     const of = (role: keyof AdamWState) => {
       const name = `states[${i}].${role}`;
       check.shape(op, name, named[name] as Tensor, parameter.shape, 'the shape of the parameter');

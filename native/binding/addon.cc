@@ -9,8 +9,8 @@ namespace sas::binding {
 
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(std::make_unique<Environment>(env).release());  // deleted with the environment
-  ExportMemory(env, exports);
-  ExportOps(env, exports);
+  ExportMemory(exports);
+  ExportOps(exports);
   return exports;
 }
 

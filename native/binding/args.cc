@@ -1,6 +1,8 @@
 #include "binding/args.h"
 
 #include <cmath>
+#include <exception>
+#include <new>
 
 namespace sas::binding {
 namespace {
@@ -16,8 +18,35 @@ Handle* GetHandle(Napi::Value value, HandleKind kind) {
 
 }  // namespace
 
+bool Detached(const BufferHandle& handle) {
+  if (handle.wrapped == nullptr || handle.buffer->bytes == 0) return false;
+  const Napi::HandleScope scope(handle.wrapped->Env());
+  void* data = nullptr;
+  napi_get_typedarray_info(handle.wrapped->Env(), handle.wrapped->Value(), nullptr, nullptr, &data, nullptr, nullptr);
+  return data != handle.buffer->data;
+}
+
 DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value, HandleKind::kDevice); }
 BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value, HandleKind::kBuffer); }
+
+void ThrowCurrentException(Napi::Env env) noexcept {
+  try {
+    const Environment& environment = Environment::Of(env);
+    try {
+      throw;
+    } catch (const Napi::Error&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw environment.MakeError(Status(StatusCode::kOutOfMemory, "out of memory"));  // short: needs none itself
+    } catch (const std::exception& error) {
+      throw environment.MakeError(Status(StatusCode::kInternal, error.what()));
+    }
+  } catch (const Napi::Error& error) {
+    error.ThrowAsJavaScriptException();
+  } catch (...) {  // out of memory again, while the message was made
+    napi_throw_error(env, CodeName(StatusCode::kOutOfMemory), "out of memory");
+  }
+}
 
 void Args::Fail(const std::string& problem) const {
   throw environment_.MakeError(Status(StatusCode::kInternal, std::string(op_) + ": " + problem));
@@ -37,17 +66,31 @@ double Args::Number() {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-int64_t Args::Integer() {
-  const double value = Number();
-  if (!(std::abs(value) <= kLargestSize) || value != std::floor(value)) {
+int64_t Args::ToInteger(Napi::Value value) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
+  if (!(std::abs(number) <= kLargestSize) || number != std::floor(number)) {
     Fail("argument " + std::to_string(next_ - 1) + " is not an integer");
   }
-  return static_cast<int64_t>(value);
+  return static_cast<int64_t>(number);
+}
+
+int64_t Args::Integer() { return ToInteger(NextValue()); }
+
+int64_t Args::SizeOf(Napi::Value value) {
+  const int64_t size = ToInteger(value);
+  if (size < 1) Fail("a size is less than 1");
+  return size;
+}
+
+int64_t Args::Count() {
+  const int64_t value = Integer();
+  if (value < 0) Fail("argument " + std::to_string(next_ - 1) + " is negative");
+  return value;
 }
 
 int64_t Args::Size() {
-  const int64_t value = Integer();
-  if (value < 0) Fail("argument " + std::to_string(next_ - 1) + " is negative");
+  const int64_t value = Count();
+  if (value == 0) Fail("argument " + std::to_string(next_ - 1) + " is 0, expected at least 1");
   return value;
 }
 
@@ -63,6 +106,18 @@ DType Args::Type() {
   return static_cast<DType>(value);
 }
 
+DType Args::FloatType() {
+  const DType dtype = Type();
+  if (dtype == DType::kI32) Fail("argument " + std::to_string(next_ - 1) + " is i32, expected a float dtype");
+  return dtype;
+}
+
+DType Args::GradientType(DType dtype, bool widened) {
+  const DType given = Type();
+  Expect(given == dtype || (widened && given == DType::kF32), "gradients of the op's dtype, or f32 where it is fused");
+  return given;
+}
+
 Napi::Array Args::List() {
   const Napi::Value value = NextValue();
   if (!value.IsArray()) Fail("argument " + std::to_string(next_ - 1) + " is not an array");
@@ -74,6 +129,7 @@ void* Args::Operand(Napi::Value value, DType dtype, Shape shape, bool read, bool
   if (handle == nullptr || handle->buffer == nullptr) Fail("an operand is not a live buffer");
   if (session_ == nullptr) session_ = handle->session;
   if (handle->session != session_ || session_->queue == nullptr) Fail("operands live on different devices");
+  if (Detached(*handle)) Fail("an operand shares an ArrayBuffer that has been detached");
   size_t bytes = ItemSize(dtype);
   for (const int64_t size : shape) {
     if (__builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes)) Fail("a shape overflows");
@@ -85,6 +141,16 @@ void* Args::Operand(Napi::Value value, DType dtype, Shape shape, bool read, bool
   if (read) reads_.push_back(handle->buffer);
   if (write) writes_.push_back(handle->buffer);
   return handle->buffer->data;
+}
+
+void Args::CheckAlive() const {
+  if (session_ == nullptr) Fail("no operands");
+  if (session_->queue == nullptr) Fail("the device is closed");
+  for (const auto* operands : {&reads_, &writes_}) {
+    for (const BufferRef& buffer : *operands) {
+      if (buffer->owners == 0) Fail("an operand was released during the call");
+    }
+  }
 }
 
 }  // namespace sas::binding

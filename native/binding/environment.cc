@@ -1,6 +1,7 @@
 #include "binding/environment.h"
 
 #include <cstdlib>
+#include <new>
 
 #include "cpu/cpu_backend.h"
 #include "cuda/cuda_backend.h"
@@ -62,8 +63,8 @@ Napi::Error Environment::MakeError(const Status& status) const {
 Napi::Promise Environment::Await(Session& session, Ticket ticket, std::function<Status()> work,
                                  std::function<void()> settled) {
   const auto deferred = Napi::Promise::Deferred::New(env_);
-  if (promises_++ == 0) napi_ref_threadsafe_function(env_, wake_);
   Enqueue(session, ticket, {std::move(work), std::move(settled), deferred, {}});
+  if (promises_++ == 0) napi_ref_threadsafe_function(env_, wake_);
   return deferred.Promise();
 }
 
@@ -73,26 +74,42 @@ void Environment::After(Session& session, Ticket ticket, std::function<void()> d
 
 void Environment::Enqueue(Session& session, Ticket ticket, Pending pending) {
   const auto entry = pending_.insert(pending_.end(), std::move(pending));
-  session.queue->Wait(ticket, [this, entry] {
-    if (entry->work) entry->status = entry->work();
-    {
-      std::lock_guard lock(mutex_);
-      ready_.push_back(entry);
-    }
-    napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
-  });
+  entry->self = entry;
+  try {
+    session.queue->Wait(ticket, [this, pending = &*entry] {
+      try {
+        if (pending->work) pending->status = pending->work();
+      } catch (const std::bad_alloc&) {
+        pending->status = Status(StatusCode::kOutOfMemory, "out of memory");  // short enough to need none itself
+      }
+      PushReady(pending);
+      napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
+    });
+  } catch (const std::bad_alloc&) {
+    pending_.erase(entry);
+    throw;
+  }
+}
+
+void Environment::PushReady(Pending* pending) {
+  std::lock_guard lock(mutex_);
+  (last_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = pending;
+  last_ready_ = pending;
+}
+
+Environment::Pending* Environment::PopReady() {
+  std::lock_guard lock(mutex_);
+  Pending* pending = first_ready_;
+  if (pending == last_ready_) last_ready_ = nullptr;
+  if (pending != nullptr) first_ready_ = pending->next_ready;
+  return pending;
 }
 
 void Environment::Settle() {
-  std::vector<PendingList::iterator> ready;
-  {
-    std::lock_guard lock(mutex_);
-    ready.swap(ready_);
-  }
   const Napi::HandleScope scope(env_);
-  for (const auto& entry : ready) {
-    Pending pending = std::move(*entry);
-    pending_.erase(entry);
+  while (Pending* ready = PopReady()) {
+    Pending pending = std::move(*ready);
+    pending_.erase(ready->self);
     if (pending.settled) pending.settled();
     if (!pending.promise) continue;
     if (--promises_ == 0) napi_unref_threadsafe_function(env_, wake_);
@@ -107,6 +124,7 @@ void Environment::Settle() {
 void Environment::Shutdown() {
   for (auto& [id, session] : sessions_) session->queue->Stop();
   for (auto& [id, session] : sessions_) session->queue.reset();
+  first_ready_ = last_ready_ = nullptr;
   pending_.clear();
   sessions_.clear();
   error_factory_.Reset();

@@ -72,10 +72,14 @@ class Environment {
     std::function<void()> settled;
     std::optional<Napi::Promise::Deferred> promise;
     Status status;
+    std::list<Pending>::iterator self = {};
+    Pending* next_ready = nullptr;
   };
   using PendingList = std::list<Pending>;
 
   void Enqueue(Session& session, Ticket ticket, Pending pending);
+  void PushReady(Pending* pending);
+  Pending* PopReady();
   void Settle();    // JavaScript thread
   void Shutdown();  // stops all queues; the environment is about to end
 
@@ -88,7 +92,9 @@ class Environment {
   PendingList pending_;  // JavaScript thread
   size_t promises_ = 0;  // of them with a promise
   std::mutex mutex_;
-  std::vector<PendingList::iterator> ready_;  // guarded by mutex_
+  // Guarded by mutex_: those whose ticket is completed, in order, linked so that an executor thread needs no memory.
+  Pending* first_ready_ = nullptr;
+  Pending* last_ready_ = nullptr;
 };
 
 }  // namespace sas::binding

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <future>
 #include <memory>
+#include <new>
+#include <thread>
 #include <vector>
 
 #include "binding/args.h"
@@ -25,6 +27,7 @@ BufferHandle& BufferOf(const Args& args, Napi::Value value) {
   if (handle == nullptr || handle->buffer == nullptr || handle->session->queue == nullptr) {
     args.Fail("not a live buffer");
   }
+  if (Detached(*handle)) args.Fail("the buffer shares an ArrayBuffer that has been detached");
   return *handle;
 }
 
@@ -59,36 +62,63 @@ void Release(Napi::Env env, BufferHandle& handle) {
     Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));
   } else if (session.queue != nullptr && session.queue->completed() < buffer->last_use) {
     // Queued work still uses the caller's memory: keep it alive until that is done.
-    Environment::Of(env).After(session, buffer->last_use, [wrapped] {});
+    try {
+      Environment::Of(env).After(session, buffer->last_use, [wrapped] {});
+    } catch (const std::bad_alloc&) {
+      while (session.queue->completed() < buffer->last_use) std::this_thread::yield();
+    }
   }
 }
 
-Napi::Value MakeHandle(Napi::Env env, const std::shared_ptr<Session>& session, BufferRef buffer,
-                       std::shared_ptr<Napi::ObjectReference> wrapped = nullptr) {
-  ++buffer->owners;
-  auto handle =
-      std::make_unique<BufferHandle>(BufferHandle{HandleKind::kBuffer, session, std::move(buffer), std::move(wrapped)});
-  const auto result =
-      Napi::External<BufferHandle>::New(env, handle.get(), [](Napi::Env finalizer_env, BufferHandle* raw) {
-        const std::unique_ptr<BufferHandle> owned(raw);
-        Release(finalizer_env, *owned);
-      });
-  handle.release();  // the finalizer owns it now
-  return result;
-}
+// A handle that a function makes: it owns its buffer from the start and gives it up if the function throws.
+class NewHandle {
+ public:
+  NewHandle(Napi::Env env, std::shared_ptr<Session> session) : env_(env) {
+    auto handle = std::make_unique<BufferHandle>();
+    handle->session = std::move(session);
+    value_ = Napi::External<BufferHandle>::New(env, handle.get(), [](Napi::Env finalizer_env, BufferHandle* raw) {
+      const std::unique_ptr<BufferHandle> owned(raw);
+      Release(finalizer_env, *owned);
+    });
+    handle_ = handle.release();  // the finalizer owns it now
+  }
+  ~NewHandle() {
+    if (handle_ != nullptr) Release(env_, *handle_);
+  }
+  NewHandle(const NewHandle&) = delete;
+  NewHandle& operator=(const NewHandle&) = delete;
+
+  // Fresh memory; `idle`: that no queued task uses any more.
+  const BufferRef& Allocate(size_t bytes, bool idle) {
+    auto buffer = std::make_shared<Buffer>();
+    Session& session = *handle_->session;
+    const Ticket completed = session.queue->completed();
+    Environment::Of(env_).ThrowIfFailed(
+        session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, buffer.get()));
+    Napi::MemoryManagement::AdjustExternalMemory(env_, static_cast<int64_t>(bytes));
+    return Adopt(std::move(buffer), nullptr);
+  }
+  // Becomes one of the owners of the buffer.
+  const BufferRef& Adopt(BufferRef buffer, std::shared_ptr<Napi::ObjectReference> wrapped) {
+    ++buffer->owners;
+    handle_->buffer = std::move(buffer);
+    handle_->wrapped = std::move(wrapped);
+    return handle_->buffer;
+  }
+  Napi::Value Keep() {
+    handle_ = nullptr;
+    return value_;
+  }
+
+ private:
+  Napi::Env env_;
+  BufferHandle* handle_ = nullptr;
+  Napi::Value value_;
+};
 
 std::shared_ptr<Session> SharedSession(const Args& args, Napi::Value value) {
   SessionOf(args, value);
   return GetDeviceHandle(value)->session;
-}
-
-BufferRef NewBuffer(Napi::Env env, Session& session, size_t bytes, bool idle) {
-  auto buffer = std::make_shared<Buffer>();
-  const Ticket completed = session.queue->completed();
-  Environment::Of(env).ThrowIfFailed(
-      session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, buffer.get()));
-  Napi::MemoryManagement::AdjustExternalMemory(env, static_cast<int64_t>(bytes));
-  return buffer;
 }
 
 Napi::Value SetErrorFactory(Info info) {
@@ -183,14 +213,15 @@ Napi::Value Allocate(Info info) {
   if (!info[1].IsNumber()) args.Fail("not a size");
   const double bytes = info[1].As<Napi::Number>().DoubleValue();
   if (!(bytes >= 0 && bytes <= 0x1p52)) args.Fail("not a size");
-  const BufferRef buffer = NewBuffer(info.Env(), *session, static_cast<size_t>(bytes), false);
+  NewHandle handle(info.Env(), session);
+  const BufferRef& buffer = handle.Allocate(static_cast<size_t>(bytes), false);
   static const bool poison = std::getenv("SAS_POISON") != nullptr;
   if (poison) {
     session->queue->Submit({"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes] {
                               return device->Poison(data, static_cast<size_t>(bytes));
                             }});
   }
-  return MakeHandle(info.Env(), session, buffer);
+  return handle.Keep();
 }
 
 // Copies host bytes into a buffer in order with the queue.
@@ -207,13 +238,14 @@ Napi::Value Upload(Info info) {
   const auto session = SharedSession(args, info[0]);
   const HostBytes source = HostBytesOf(args, info[1]);
   const bool direct = session->device->HostAccessible();
-  const BufferRef buffer = NewBuffer(info.Env(), *session, source.bytes, direct);
+  NewHandle handle(info.Env(), session);
+  const BufferRef& buffer = handle.Allocate(source.bytes, direct);
   if (direct) {
     if (source.bytes > 0) memcpy(buffer->data, source.data, source.bytes);
   } else {
     SubmitWrite(*session, "upload", buffer, source);
   }
-  return MakeHandle(info.Env(), session, buffer);
+  return handle.Keep();
 }
 
 Napi::Value Wrap(Info info) {
@@ -224,9 +256,11 @@ Napi::Value Wrap(Info info) {
   auto buffer = std::make_shared<Buffer>();
   buffer->data = source.data;
   buffer->bytes = source.bytes;
+  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>()));
+  NewHandle handle(info.Env(), session);
   session->pool.Count(static_cast<ptrdiff_t>(source.bytes));
-  return MakeHandle(info.Env(), session, buffer,
-                    std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>())));
+  handle.Adopt(std::move(buffer), std::move(array));
+  return handle.Keep();
 }
 
 Napi::Value Transfer(Info info) {
@@ -235,7 +269,8 @@ Napi::Value Transfer(Info info) {
   const auto session = SharedSession(args, info[1]);
   const BufferRef source = handle.buffer;
   const size_t bytes = source->bytes;
-  const BufferRef target = NewBuffer(info.Env(), *session, bytes, false);
+  NewHandle copy(info.Env(), session);
+  const BufferRef& target = copy.Allocate(bytes, false);
 
   // Host memory, taken when the source is there; `outcome` hands it from one executor thread to the other.
   auto staged = std::make_shared<std::unique_ptr<char[]>>();
@@ -249,12 +284,14 @@ Napi::Value Transfer(Info info) {
   to_device.after = to_host.outcome.emplace().get_future();
   handle.session->queue->Submit(std::move(to_host));
   session->queue->Submit(std::move(to_device));
-  return MakeHandle(info.Env(), session, target);
+  return copy.Keep();
 }
 
 Napi::Value Share(Info info) {
   const BufferHandle& handle = BufferOf(Args(info, "share"), info[0]);
-  return MakeHandle(info.Env(), handle.session, handle.buffer, handle.wrapped);
+  NewHandle second(info.Env(), handle.session);
+  second.Adopt(handle.buffer, handle.wrapped);
+  return second.Keep();
 }
 
 Napi::Value ReleaseBuffer(Info info) {
@@ -304,26 +341,43 @@ Status CopyOut(Device& device, Queue& queue, const Buffer& buffer, DType dtype, 
   return {};
 }
 
-Napi::Value Read(Info info) {
-  constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
-  Args args(info, "read");
-  BufferHandle& handle = BufferOf(args, info[0]);
-  if (!info[1].IsNumber() || !info[2].IsNumber()) args.Fail("not a dtype and a size");
-  const auto dtype = static_cast<DType>(info[1].As<Napi::Number>().Uint32Value());
-  const size_t size = static_cast<size_t>(info[2].As<Napi::Number>().Int64Value());
-  const HostBytes target = HostBytesOf(args, info[3]);
-  const bool widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
-  if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
-    args.Fail("target and buffer differ in size");
+// The operands of read and readSync: what is copied, and where to.
+struct Reading {
+  Reading(Args args, Info info) : handle(BufferOf(args, info[0])) {
+    args.Skip();
+    dtype = args.Type();
+    const auto size = static_cast<size_t>(args.Count());
+    target = HostBytesOf(args, info[3]);
+    widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
+    if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
+      args.Fail("target and buffer differ in size");
+    }
   }
 
-  Session& session = *handle.session;
-  Device& device = *session.device;
+  // Whether the JavaScript thread may copy now.
+  bool ready() const {
+    return handle.session->device->HostAccessible() && handle.buffer->last_write <= handle.session->queue->completed();
+  }
+  // What copies, here or on the executor thread.
+  std::function<Status()> copy() const {
+    return [&device = *handle.session->device, &queue = *handle.session->queue, data = target.data,
+            raw = handle.buffer.get(), dtype = dtype,
+            widen = widen] { return CopyOut(device, queue, *raw, dtype, widen, data); };
+  }
+
+  const BufferHandle& handle;
+  DType dtype;
+  HostBytes target;
+  bool widen;
+};
+
+Napi::Value Read(Info info) {
+  constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
+  const Reading reading(Args(info, "read"), info);
   Environment& environment = Environment::Of(info.Env());
-  const BufferRef buffer = handle.buffer;
-  if (buffer->last_write <= session.queue->completed() && target.bytes <= kCopyAtOnce && device.HostAccessible()) {
+  if (reading.ready() && reading.target.bytes <= kCopyAtOnce) {
     const auto deferred = Napi::Promise::Deferred::New(info.Env());
-    const Status status = CopyOut(device, *session.queue, *buffer, dtype, widen, target.data);
+    const Status status = reading.copy()();
     if (status.ok()) {
       deferred.Resolve(info.Env().Undefined());
     } else {
@@ -332,38 +386,59 @@ Napi::Value Read(Info info) {
     return deferred.Promise();
   }
   // The promise owns a share of the buffer and keeps the target alive.
-  auto owner =
-      std::make_shared<BufferHandle>(BufferHandle{HandleKind::kBuffer, handle.session, buffer, handle.wrapped});
+  const auto& [kind, session, buffer, wrapped] = reading.handle;
+  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(reading.target.array.As<Napi::Object>()));
+  auto owner = std::make_shared<BufferHandle>(BufferHandle{kind, session, buffer, wrapped});
   ++buffer->owners;
-  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
-  return environment.Await(
-      session, buffer->last_write,
-      [&device, &queue = *session.queue, data = target.data, raw = buffer.get(), dtype, widen] {
-        return CopyOut(device, queue, *raw, dtype, widen, data);
-      },
-      [owner, array, env = info.Env()] { Release(env, *owner); });
+  try {
+    return environment.Await(*session, buffer->last_write, reading.copy(),
+                             [owner, array, env = info.Env()] { Release(env, *owner); });
+  } catch (...) {
+    Release(info.Env(), *owner);
+    throw;
+  }
+}
+
+Napi::Value ReadSync(Info info) {
+  const Reading reading(Args(info, "readSync"), info);
+  Status status;
+  if (reading.ready()) {
+    status = reading.copy()();
+  } else {
+    // The queue lives on: only this thread, which waits, could stop it. The executor thread shares the promise, as it
+    // may still be inside set_value when this one goes on. What copying throws is thrown here.
+    const auto copied = std::make_shared<std::promise<Status>>();
+    reading.handle.session->queue->Wait(reading.handle.buffer->last_write, [copied, copy = reading.copy()] {
+      try {
+        copied->set_value(copy());
+      } catch (const std::bad_alloc&) {
+        copied->set_exception(std::current_exception());
+      }
+    });
+    status = copied->get_future().get();
+  }
+  Environment::Of(info.Env()).ThrowIfFailed(status);
+  return info.Env().Undefined();
 }
 
 }  // namespace
 
-void ExportMemory(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, Napi::Value (*function)(Info)) {
-    exports[name] = Napi::Function::New(env, function, name);
-  };
-  add("setErrorFactory", SetErrorFactory);
-  add("listDevices", ListDevices);
-  add("openDevice", OpenDevice);
-  add("memory", Memory);
-  add("synchronize", Synchronize);
-  add("peakFlops", PeakFlops);
-  add("allocate", Allocate);
-  add("upload", Upload);
-  add("wrap", Wrap);
-  add("transfer", Transfer);
-  add("share", Share);
-  add("release", ReleaseBuffer);
-  add("write", Write);
-  add("read", Read);
+void ExportMemory(Napi::Object exports) {
+  Export<SetErrorFactory>(exports, "setErrorFactory");
+  Export<ListDevices>(exports, "listDevices");
+  Export<OpenDevice>(exports, "openDevice");
+  Export<Memory>(exports, "memory");
+  Export<Synchronize>(exports, "synchronize");
+  Export<PeakFlops>(exports, "peakFlops");
+  Export<Allocate>(exports, "allocate");
+  Export<Upload>(exports, "upload");
+  Export<Wrap>(exports, "wrap");
+  Export<Transfer>(exports, "transfer");
+  Export<Share>(exports, "share");
+  Export<ReleaseBuffer>(exports, "release");
+  Export<Write>(exports, "write");
+  Export<Read>(exports, "read");
+  Export<ReadSync>(exports, "readSync");
 }
 
 }  // namespace sas::binding

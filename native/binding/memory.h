@@ -5,6 +5,6 @@
 
 namespace sas::binding {
 
-void ExportMemory(Napi::Env env, Napi::Object exports);
+void ExportMemory(Napi::Object exports);
 
 }  // namespace sas::binding

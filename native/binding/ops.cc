@@ -12,7 +12,7 @@ void Fill(Info info) {
   Args args(info, "fill");
   FillParams p;
   p.dtype = args.Type();
-  p.size = args.Size();
+  p.size = args.Count();
   p.value = args.Number();
   p.output = args.Write(p.dtype, {p.size});
   args.Submit(&Operations::Fill, p);
@@ -22,7 +22,7 @@ void Random(Info info) {
   Args args(info, "random");
   RandomParams p;
   p.dtype = args.Type();
-  p.size = args.Size();
+  p.size = args.Count();
   p.distribution = args.Integer() == 0 ? Distribution::kNormal : Distribution::kUniform;
   p.scale = args.Number();
   p.seed = static_cast<uint64_t>(args.Integer());
@@ -36,7 +36,7 @@ void Cast(Info info) {
   CastParams p;
   p.from = args.Type();
   p.to = args.Type();
-  p.size = args.Size();
+  p.size = args.Count();
   p.input = args.Read(p.from, {p.size});
   p.output = args.Write(p.to, {p.size});
   args.Submit(&Operations::Cast, p);
@@ -53,6 +53,8 @@ ExpandShape ReadExpandShape(Args& args) {
   s.sim_head_dim = args.Size();
   s.kernel_size = args.Size();
   s.features = args.Flag();
+  args.Expect(s.kernel_size % 2 == 1, "an odd kernel size");
+  args.Expect(s.features || s.sim_head_dim == s.head_dim, "as many features as x has, without weights for them");
   return s;
 }
 
@@ -63,24 +65,24 @@ ExpandTensors<Float> ReadExpandTensors(Args& args, const ExpandShape& s) {
   const Napi::Array list = args.List();
   if (list.Length() != (s.features ? 8u : 4u)) args.Fail("expected 8 weights with features, else 4");
   uint32_t next = 0;
-  const auto take = [&](int64_t size) { return args.Operand(list[next++], size, !kWrite, kWrite); };
+  const auto take = [&](Shape shape) { return args.Operand(list[next++], shape, !kWrite, kWrite); };
   ExpandTensors<Float> w{};
-  w.head_weight = take(s.sim_heads * s.heads * s.kernel_size);
-  w.head_bias = take(s.sim_heads);
-  w.head_residual_weight = take(s.sim_heads * s.sim_heads * s.kernel_size);
-  w.head_residual_bias = take(s.sim_heads);
+  w.head_weight = take({s.sim_heads, s.heads, s.kernel_size});
+  w.head_bias = take({s.sim_heads});
+  w.head_residual_weight = take({s.sim_heads, s.sim_heads, s.kernel_size});
+  w.head_residual_bias = take({s.sim_heads});
   if (!s.features) return w;
-  w.feature_weight = take(s.sim_head_dim * s.head_dim);
-  w.feature_bias = take(s.sim_head_dim);
-  w.feature_residual_weight = take(s.sim_head_dim * s.sim_head_dim);
-  w.feature_residual_bias = take(s.sim_head_dim);
+  w.feature_weight = take({s.sim_head_dim, s.head_dim});
+  w.feature_bias = take({s.sim_head_dim});
+  w.feature_residual_weight = take({s.sim_head_dim, s.sim_head_dim});
+  w.feature_residual_bias = take({s.sim_head_dim});
   return w;
 }
 
 void Expand(Info info) {
   Args args(info, "expand");
   ExpandParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   const ExpandShape s = p.shape = ReadExpandShape(args);
   const bool naive = args.Flag();
   p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
@@ -92,10 +94,10 @@ void Expand(Info info) {
 void ExpandBackward(Info info) {
   Args args(info, "expandBackward");
   ExpandBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   const ExpandShape s = p.shape = ReadExpandShape(args);
   const bool naive = args.Flag();
-  p.grad_dtype = args.Type();
+  p.grad_dtype = args.GradientType(p.dtype, !naive);
   p.grad_output = args.Read(p.grad_dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
   p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
   p.weights = ReadExpandTensors<const float>(args, s);
@@ -111,6 +113,7 @@ AttentionShape ReadAttentionShape(Args& args) {
   s.keys = args.Size();
   s.heads = args.Size();
   s.kv_heads = args.Size();
+  args.Expect(s.heads % s.kv_heads == 0, "a number of heads that is a multiple of that of k and v");
   s.width = args.Size();
   s.value_width = args.Size();
   s.causal = args.Flag();
@@ -121,7 +124,7 @@ AttentionShape ReadAttentionShape(Args& args) {
 void Attention(Info info) {
   Args args(info, "attention");
   AttentionParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   const AttentionShape s = p.shape = ReadAttentionShape(args);
   const bool naive = args.Flag();
   p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
@@ -135,10 +138,10 @@ void Attention(Info info) {
 void AttentionMean(Info info) {
   Args args(info, "attentionMean");
   AttentionMeanParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   const AttentionShape s = p.shape = ReadAttentionShape(args);
   p.groups = args.Size();
-  if (p.groups == 0 || s.heads % p.groups != 0) args.Fail("heads is not a multiple of groups");
+  args.Expect(s.heads % p.groups == 0, "a number of heads that is a multiple of the groups");
   p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
@@ -149,10 +152,10 @@ void AttentionMean(Info info) {
 void AttentionBackward(Info info) {
   Args args(info, "attentionBackward");
   AttentionBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   const AttentionShape s = p.shape = ReadAttentionShape(args);
   const bool naive = args.Flag();
-  p.grad_dtype = args.Type();
+  p.grad_dtype = args.GradientType(p.dtype, !naive);
   p.grad_output = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
@@ -167,11 +170,12 @@ void AttentionBackward(Info info) {
 
 AggregateParams ReadAggregateShape(Args& args) {
   AggregateParams p{};
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.tokens = args.Size();
   p.heads = args.Size();
   p.sim_heads = args.Size();
   p.head_dim = args.Size();
+  args.Expect(p.sim_heads % p.heads == 0, "a number of simulated heads that is a multiple of heads");
   return p;
 }
 
@@ -196,7 +200,7 @@ void AggregateBackward(Info info) {
 void Linear(Info info) {
   Args args(info, "linear");
   LinearParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.input_width = args.Size();
   p.output_width = args.Size();
@@ -210,7 +214,7 @@ void Linear(Info info) {
 void LinearBackward(Info info) {
   Args args(info, "linearBackward");
   LinearBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.input_width = args.Size();
   p.output_width = args.Size();
@@ -226,7 +230,7 @@ void LinearBackward(Info info) {
 void LayerNorm(Info info) {
   Args args(info, "layerNorm");
   LayerNormParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.width = args.Size();
   p.eps = static_cast<float>(args.Number());
@@ -242,7 +246,7 @@ void LayerNorm(Info info) {
 void LayerNormBackward(Info info) {
   Args args(info, "layerNormBackward");
   LayerNormBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.width = args.Size();
   p.grad_output = args.Read(p.dtype, {p.rows, p.width});
@@ -259,7 +263,7 @@ void LayerNormBackward(Info info) {
 void RmsNorm(Info info) {
   Args args(info, "rmsNorm");
   RmsNormParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.width = args.Size();
   p.eps = static_cast<float>(args.Number());
@@ -273,7 +277,7 @@ void RmsNorm(Info info) {
 void RmsNormBackward(Info info) {
   Args args(info, "rmsNormBackward");
   RmsNormBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.width = args.Size();
   p.grad_output = args.Read(p.dtype, {p.rows, p.width});
@@ -288,7 +292,7 @@ void RmsNormBackward(Info info) {
 void Gelu(Info info) {
   Args args(info, "gelu");
   GeluParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.size = args.Size();
   p.tanh_approximation = args.Flag();
   p.x = args.Read(p.dtype, {p.size});
@@ -299,7 +303,7 @@ void Gelu(Info info) {
 void GeluBackward(Info info) {
   Args args(info, "geluBackward");
   GeluBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.size = args.Size();
   p.tanh_approximation = args.Flag();
   p.grad_output = args.Read(p.dtype, {p.size});
@@ -311,7 +315,7 @@ void GeluBackward(Info info) {
 void Add(Info info) {
   Args args(info, "add");
   AddParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.size = args.Size();
   p.a = args.Read(p.dtype, {p.size});
   p.b = args.Read(p.dtype, {p.size});
@@ -322,15 +326,16 @@ void Add(Info info) {
 void Embedding(Info info) {
   Args args(info, "embedding");
   EmbeddingParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.batch = args.Size();
   p.length = args.Size();
   p.width = args.Size();
   p.vocabulary = args.Size();
-  p.positions = args.Size();
+  p.positions = args.Count();
   p.tokens = args.ReadInts({p.batch, p.length});
   p.token_table = args.ReadFloats({p.vocabulary, p.width});
   p.position_table = args.ReadOptionalFloats({p.positions, p.width});
+  args.Expect(p.position_table == nullptr || p.positions >= p.length, "a position for every token");
   p.output = args.Write(p.dtype, {p.batch, p.length, p.width});
   args.Submit(&Operations::Embedding, p);
 }
@@ -338,27 +343,29 @@ void Embedding(Info info) {
 void EmbeddingBackward(Info info) {
   Args args(info, "embeddingBackward");
   EmbeddingBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.batch = args.Size();
   p.length = args.Size();
   p.width = args.Size();
   p.vocabulary = args.Size();
-  p.positions = args.Size();
+  p.positions = args.Count();
   p.grad_output = args.Read(p.dtype, {p.batch, p.length, p.width});
   p.tokens = args.ReadInts({p.batch, p.length});
   p.grad_token_table = args.WriteFloats({p.vocabulary, p.width});
   p.grad_position_table = args.WriteOptionalFloats({p.positions, p.width});
+  args.Expect(p.grad_position_table == nullptr || p.positions >= p.length, "a position for every token");
   args.Submit(&Operations::EmbeddingBackward, p);
 }
 
 void Rope(Info info) {
   Args args(info, "rope");
   RopeParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.batch = args.Size();
   p.length = args.Size();
   p.heads = args.Size();
   p.width = args.Size();
+  args.Expect(p.width % 2 == 0, "an even width");
   p.base = args.Number();
   p.offset = args.Integer();
   p.interleaved = args.Flag();
@@ -371,7 +378,7 @@ void Rope(Info info) {
 void CrossEntropy(Info info) {
   Args args(info, "crossEntropy");
   CrossEntropyParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.classes = args.Size();
   p.ignore_index = static_cast<int32_t>(args.Integer());
@@ -385,7 +392,7 @@ void CrossEntropy(Info info) {
 void CrossEntropyBackward(Info info) {
   Args args(info, "crossEntropyBackward");
   CrossEntropyBackwardParams p;
-  p.dtype = args.Type();
+  p.dtype = args.FloatType();
   p.rows = args.Size();
   p.classes = args.Size();
   p.ignore_index = static_cast<int32_t>(args.Integer());
@@ -402,9 +409,10 @@ void ClipGradNorm(Info info) {
   const Napi::Array gradients = args.List();
   const Napi::Array sizes = args.List();
   ClipGradNormParams p;
-  for (uint32_t i = 0; i < gradients.Length(); ++i) {
-    const int64_t size = sizes.Get(i).ToNumber().Int64Value();
-    p.gradients.push_back({args.Operand(gradients[i], size, true, true), size});
+  const uint32_t count = gradients.Length();
+  for (uint32_t i = 0; i < count; ++i) {
+    const int64_t size = args.SizeOf(sizes[i]);
+    p.gradients.push_back({args.Operand(gradients[i], {size}, true, true), size});
   }
   p.max_norm = static_cast<float>(args.Number());
   p.norm = args.WriteFloats({});
@@ -415,12 +423,15 @@ void AdamW(Info info) {
   Args args(info, "adamW");
   const Napi::Array states = args.List();
   AdamWParams p;
-  for (uint32_t i = 0; i < states.Length(); ++i) {
+  const uint32_t count = states.Length();
+  for (uint32_t i = 0; i < count; ++i) {
     const Napi::Value value = states[i];
     if (!value.IsObject()) args.Fail("a state is not an object");
     const auto state = value.As<Napi::Object>();
-    const int64_t size = state.Get("size").ToNumber().Int64Value();
-    const auto operand = [&](const char* name, bool write) { return args.Operand(state.Get(name), size, true, write); };
+    const int64_t size = args.SizeOf(state.Get("size"));
+    const auto operand = [&](const char* name, bool write) {
+      return args.Operand(state.Get(name), {size}, true, write);
+    };
     AdamWParams::State s;
     s.parameter = operand("parameter", true);
     s.gradient = operand("gradient", false);
@@ -440,36 +451,33 @@ void AdamW(Info info) {
 
 }  // namespace
 
-void ExportOps(Napi::Env env, Napi::Object exports) {
-  const auto add = [&](const char* name, void (*function)(Info)) {
-    exports[name] = Napi::Function::New(env, function, name);
-  };
-  add("fill", Fill);
-  add("random", Random);
-  add("cast", Cast);
-  add("expand", Expand);
-  add("expandBackward", ExpandBackward);
-  add("attention", Attention);
-  add("attentionMean", AttentionMean);
-  add("attentionBackward", AttentionBackward);
-  add("aggregate", Aggregate);
-  add("aggregateBackward", AggregateBackward);
-  add("linear", Linear);
-  add("linearBackward", LinearBackward);
-  add("layerNorm", LayerNorm);
-  add("layerNormBackward", LayerNormBackward);
-  add("rmsNorm", RmsNorm);
-  add("rmsNormBackward", RmsNormBackward);
-  add("gelu", Gelu);
-  add("geluBackward", GeluBackward);
-  add("add", Add);
-  add("embedding", Embedding);
-  add("embeddingBackward", EmbeddingBackward);
-  add("rope", Rope);
-  add("crossEntropy", CrossEntropy);
-  add("crossEntropyBackward", CrossEntropyBackward);
-  add("clipGradNorm", ClipGradNorm);
-  add("adamW", AdamW);
+void ExportOps(Napi::Object exports) {
+  Export<Fill>(exports, "fill");
+  Export<Random>(exports, "random");
+  Export<Cast>(exports, "cast");
+  Export<Expand>(exports, "expand");
+  Export<ExpandBackward>(exports, "expandBackward");
+  Export<Attention>(exports, "attention");
+  Export<AttentionMean>(exports, "attentionMean");
+  Export<AttentionBackward>(exports, "attentionBackward");
+  Export<Aggregate>(exports, "aggregate");
+  Export<AggregateBackward>(exports, "aggregateBackward");
+  Export<Linear>(exports, "linear");
+  Export<LinearBackward>(exports, "linearBackward");
+  Export<LayerNorm>(exports, "layerNorm");
+  Export<LayerNormBackward>(exports, "layerNormBackward");
+  Export<RmsNorm>(exports, "rmsNorm");
+  Export<RmsNormBackward>(exports, "rmsNormBackward");
+  Export<Gelu>(exports, "gelu");
+  Export<GeluBackward>(exports, "geluBackward");
+  Export<Add>(exports, "add");
+  Export<Embedding>(exports, "embedding");
+  Export<EmbeddingBackward>(exports, "embeddingBackward");
+  Export<Rope>(exports, "rope");
+  Export<CrossEntropy>(exports, "crossEntropy");
+  Export<CrossEntropyBackward>(exports, "crossEntropyBackward");
+  Export<ClipGradNorm>(exports, "clipGradNorm");
+  Export<AdamW>(exports, "adamW");
 }
 
 }  // namespace sas::binding

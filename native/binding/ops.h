@@ -5,6 +5,6 @@
 
 namespace sas::binding {
 
-void ExportOps(Napi::Env env, Napi::Object exports);
+void ExportOps(Napi::Object exports);
 
 }  // namespace sas::binding

@@ -23,8 +23,8 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   const size_t capacity = BlockCapacity(bytes);
   void* data = nullptr;
   Ticket last_use = 0;
-  if (auto entry = free_.find(capacity); entry != free_.end()) {
-    auto& blocks = entry->second;
+  if (auto entry = classes_.find(capacity); entry != classes_.end()) {
+    auto& blocks = entry->second.free;
     // The most recently freed block first: it is the likeliest to be in cache.
     auto block = std::find_if(blocks.rbegin(), blocks.rend(),
                               [&](const FreeBlock& free) { return free.last_use <= idle_since; });
@@ -37,10 +37,10 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   if (data == nullptr) {
     if (capacity <= limit_ && use_.reserved + capacity > limit_) Trim(completed);
     if (capacity <= limit_ && use_.reserved + capacity <= limit_) {
-      data = device_.AllocateRaw(capacity);
+      data = NewBlock(capacity);
       if (data == nullptr) {
         Trim(completed);
-        data = device_.AllocateRaw(capacity);
+        data = NewBlock(capacity);
       }
     }
     if (data == nullptr) {
@@ -58,9 +58,17 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   return {};
 }
 
-void BufferPool::Free(const Buffer& buffer) {
+void* BufferPool::NewBlock(size_t capacity) {
+  SizeClass& size_class = classes_[capacity];
+  if (size_class.free.capacity() == size_class.blocks) size_class.free.reserve(2 * size_class.blocks + 1);
+  void* data = device_.AllocateRaw(capacity);
+  if (data != nullptr) ++size_class.blocks;
+  return data;
+}
+
+void BufferPool::Free(const Buffer& buffer) noexcept {
   Count(-static_cast<ptrdiff_t>(buffer.bytes));
-  if (buffer.capacity != 0) free_[buffer.capacity].push_back({buffer.data, buffer.last_use});
+  if (buffer.capacity != 0) classes_.find(buffer.capacity)->second.free.push_back({buffer.data, buffer.last_use});
 }
 
 void BufferPool::Count(ptrdiff_t bytes) {
@@ -69,15 +77,15 @@ void BufferPool::Count(ptrdiff_t bytes) {
 }
 
 void BufferPool::Trim(Ticket completed) {
-  for (auto& [capacity, blocks] : free_) {
-    std::erase_if(blocks, [&, size = capacity](const FreeBlock& block) {
+  for (auto& [capacity, size_class] : classes_) {
+    size_class.blocks -= std::erase_if(size_class.free, [&, size = capacity](const FreeBlock& block) {
       if (block.last_use > completed) return false;
       device_.FreeRaw(block.data, size);
       use_.reserved -= size;
       return true;
     });
   }
-  std::erase_if(free_, [](const auto& entry) { return entry.second.empty(); });
+  std::erase_if(classes_, [](const auto& entry) { return entry.second.blocks == 0; });
 }
 
 }  // namespace sas

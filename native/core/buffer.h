@@ -54,7 +54,7 @@ class BufferPool {
   // touches it outside the queue: such a caller passes the last completed ticket as `idle_since`. Blocks that tasks no
   // longer use (up to `completed`) are given back to the system before giving up.
   Status Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out);
-  void Free(const Buffer& buffer);
+  void Free(const Buffer& buffer) noexcept;
   // Counts memory that the pool does not own (wrapped) as live.
   void Count(ptrdiff_t bytes);
   const MemoryUse& use() const { return use_; }
@@ -64,12 +64,18 @@ class BufferPool {
     void* data;
     Ticket last_use;
   };
+  void* NewBlock(size_t capacity);
   void Trim(Ticket completed);
 
   Device& device_;
   const size_t limit_;
   MemoryUse use_;
-  std::map<size_t, std::vector<FreeBlock>> free_;  // by capacity
+  // The blocks of one capacity. `free` has room for all of them, so that giving one back never needs memory.
+  struct SizeClass {
+    std::vector<FreeBlock> free;
+    size_t blocks = 0;  // taken from the system, free or not
+  };
+  std::map<size_t, SizeClass> classes_;  // by capacity
 };
 
 }  // namespace sas

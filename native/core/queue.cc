@@ -36,26 +36,32 @@ void Queue::Stop() {
 
 void Queue::Submit(Task task, bool brief) {
   const bool idle = completed() == submitted_ && waiting_.load(std::memory_order_acquire) == 0;
-  const Ticket ticket = ++submitted_;
-  for (const BufferRef& buffer : task.reads) buffer->last_use = ticket;
-  for (const BufferRef& buffer : task.writes) buffer->last_use = buffer->last_write = ticket;
+  const Ticket ticket = submitted_ + 1;
+  const auto mark = [ticket](const Task& accepted) {
+    for (const BufferRef& buffer : accepted.reads) buffer->last_use = ticket;
+    for (const BufferRef& buffer : accepted.writes) buffer->last_use = buffer->last_write = ticket;
+  };
   if (brief && idle) {
+    mark(task);
     Run(task);
+    submitted_ = ticket;
     completed_.store(ticket, std::memory_order_release);
     return;
   }
   {
     std::lock_guard lock(mutex_);
     tasks_.push_back(std::move(task));
+    mark(tasks_.back());
+    submitted_ = ticket;
   }
   wake_.notify_one();
 }
 
 void Queue::Wait(Ticket ticket, std::function<void()> ready) {
-  ++waiting_;
   {
     std::lock_guard lock(mutex_);
     waiters_.emplace(ticket, std::move(ready));
+    ++waiting_;
   }
   wake_.notify_one();
 }
@@ -116,7 +122,17 @@ Status Queue::MakeRoom() {
   return status;
 }
 
-void Queue::Run(Task& task) {
+void Queue::Run(Task& task) noexcept {
+  try {
+    RunChecked(task);
+  } catch (const std::bad_alloc&) {
+    // Not even the message of a failure found room; this one is short enough to need none.
+    for (const BufferRef& buffer : task.writes) buffer->failure = Status(StatusCode::kOutOfMemory, "out of memory");
+    if (failure_.ok()) failure_ = Status(StatusCode::kOutOfMemory, "out of memory");
+  }
+}
+
+void Queue::RunChecked(Task& task) {
   Status own = MakeRoom(), status;
   if (task.after.valid()) status = OutcomeOf(task.after);
   Doubts doubts{period_, {}};

@@ -33,7 +33,8 @@ struct Task {
 
 // Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
 // same failure on. A task that the device has yet to check leaves a doubt on its outputs, which they hand on; the next
-// wait turns it into a failure or drops it. Submit, Wait, Stop and the destructor belong to the environment's thread.
+// wait turns it into a failure or drops it. A Submit or Wait that throws (std::bad_alloc) has done nothing. Submit,
+// Wait, Stop and the destructor belong to the environment's thread.
 class Queue {
  public:
   explicit Queue(Device& device);
@@ -62,7 +63,8 @@ class Queue {
 
  private:
   void Execute();
-  void Run(Task& task);
+  void Run(Task& task) noexcept;
+  void RunChecked(Task& task);
   Status MakeRoom();
 
   Device& device_;

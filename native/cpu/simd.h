@@ -51,10 +51,12 @@ constexpr T Max(T a, T b) {
 
 SAS_INLINE Vec Broadcast(float value) { return value - Vec{}; }
 SAS_INLINE VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
-// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b for wide vectors).
+// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b).
 SAS_INLINE Vec VecMax(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else
   return a > b ? a : b;
 #endif
@@ -62,6 +64,8 @@ SAS_INLINE Vec VecMax(Vec a, Vec b) {
 SAS_INLINE Vec VecMin(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else
   return a < b ? a : b;
 #endif
@@ -320,12 +324,12 @@ SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
   return poly * AsFloat((half + 127) << 23) * AsFloat((exponent - half + 127) << 23);
 }
 
-// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126, NaN for NaN.
+// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126.5, NaN for NaN.
 SAS_INLINE Vec Exp2NonPositive(Vec x) {
   constexpr float kBiasedRounder = kRounder + 127;  // leaves integer + 127, the exponent of 2^integer, in the low bits
-  const Vec rounded = x + kBiasedRounder;
-  const Vec mantissa = Exp2Polynomial(x - (rounded - kBiasedRounder));
-  return x < -126.0f ? Vec{} : mantissa * AsFloat(AsInt(rounded) << 23);
+  const Vec clamped = VecMax(Broadcast(-127.0f), x);  // 2^-127 has the exponent of 0
+  const Vec rounded = clamped + kBiasedRounder;
+  return Exp2Polynomial(clamped - (rounded - kBiasedRounder)) * AsFloat(AsInt(rounded) << 23);
 }
 
 // e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), infinity where it overflows, NaN for NaN.

@@ -25,7 +25,7 @@ class LoopBody {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller of Run.
+  // `threads` counts the caller of Run. Throws std::system_error when the system gives no more threads.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -41,6 +41,7 @@ class ThreadPool {
  private:
   void Work(int thread);
   void Drain(int thread);
+  void Stop();
 
   std::vector<std::thread> workers_;
   // A worker may join a loop that is open. To close it, Run clears `open_` and waits until nobody is inside; entering

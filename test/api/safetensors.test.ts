@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -8,6 +8,7 @@ import {
   DTypeError,
   loadSafetensors,
   loadSafetensorsMetadata,
+  OutOfMemoryError,
   SasAttention,
   type SasError,
   ShapeError,
@@ -254,9 +255,28 @@ describe('hostile files', () => {
     await expect(loadSafetensors(folder)).rejects.toThrow();
   });
 
+  test('a header of nothing but structure is refused before it is parsed', async () => {
+    for (const [unit, fault] of [
+      ['0,', 'the header has more than 4000000 brackets and commas'],
+      ['{},', 'the header has more than 4000000 brackets and commas'],
+      ['[', 'the header nests deeper than 3 levels'],
+    ] as const) {
+      const error = await rejection(loadSafetensors(await write(`{"a":[${unit.repeat(20_000_000)}0]}`)));
+      expect(error).toBeInstanceOf(ArgumentError);
+      expect(error.message).toContain(fault);
+    }
+  });
+
+  test('a tensor that no memory holds, in a file as long as it says', async () => {
+    const header = { a: { dtype: 'F32', shape: [2 ** 38], data_offsets: [0, 2 ** 40] } };
+    await truncate(await write(header), 8 + JSON.stringify(header).length + 2 ** 40); // a hole
+    expect(await rejection(loadSafetensors(path))).toBeInstanceOf(OutOfMemoryError);
+  });
+
   test('deep nesting and names with quotes and braces', async () => {
     const deep = '['.repeat(100_000) + ']'.repeat(100_000);
-    expect((await rejection(loadSafetensors(await write(`{"a":${deep}}`)))).message).toContain("'a' is not an object");
+    const error = await rejection(loadSafetensors(await write(`{"a":${deep}}`)));
+    expect(error.message).toContain('the header nests deeper than 3 levels');
     const odd = '{"}\\\\:[\\"';
     const loaded = await loadSafetensors(await write({ [odd]: a, __metadata__: { a: '{"a":' } }, 4));
     expect([...loaded.keys()]).toEqual([odd]);
