@@ -6,6 +6,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <cstdint>
@@ -24,6 +26,11 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 inline constexpr int kLanes = kVectorBytes / 4;
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int kVectorRegisters = 32;
+#else
+inline constexpr int kVectorRegisters = 16;
+#endif
 
 typedef float Vec __attribute__((vector_size(kVectorBytes)));
 typedef int32_t VecInt __attribute__((vector_size(kVectorBytes)));
@@ -100,6 +107,10 @@ SAS_INLINE Vec Load(const Float16* source) {
       _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
 #elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#elif defined(__aarch64__)
+  float16x4_t bits;
+  memcpy(&bits, source, sizeof bits);
+  return reinterpret_cast<Vec>(vcvt_f32_f16(bits));
 #else
   Vec value;
   for (int lane = 0; lane < kLanes; ++lane) value[lane] = ToFloat(source[lane]);
@@ -114,6 +125,9 @@ SAS_INLINE void Store(Float16* target, Vec value) {
 #elif defined(__AVX2__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target),
                    _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__aarch64__)
+  const float16x4_t bits = vcvt_f16_f32(reinterpret_cast<float32x4_t>(value));
+  memcpy(target, &bits, sizeof bits);
 #else
   for (int lane = 0; lane < kLanes; ++lane) FromFloat(value[lane], target + lane);
 #endif
@@ -279,6 +293,8 @@ SAS_INLINE Vec Sqrt(Vec value) {
   return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(value)));
 #elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(value)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Vec>(vsqrtq_f32(reinterpret_cast<float32x4_t>(value)));
 #else
   for (int lane = 0; lane < kLanes; ++lane) value[lane] = __builtin_sqrtf(value[lane]);
   return value;

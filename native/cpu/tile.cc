@@ -106,8 +106,8 @@ void Multiply(const Product& p) {
 namespace {
 
 // Sums in registers: 6 x 4 of 32 registers, or 4 x 3 of 16.
-constexpr int kTapRows = kLanes == 16 ? 6 : 4;
-constexpr int kTapColumns = kLanes == 16 ? 4 : 3;
+constexpr int kTapRows = kVectorRegisters == 32 ? 6 : 4;
+constexpr int kTapColumns = kVectorRegisters == 32 ? 4 : 3;
 constexpr int kTapSums = static_cast<int>(RoundUp(kTapRows * kTapColumns, kLanes));
 
 }  // namespace
