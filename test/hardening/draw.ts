@@ -44,7 +44,7 @@ const thrower = (): never => {
 };
 
 /** Numbers that are no sizes, or no sizes that exist. */
-export const wrongNumbers: readonly unknown[] = [
+const wrongNumbers: readonly unknown[] = [
   -1,
   0,
   -0,
@@ -64,6 +64,10 @@ export const wrongNumbers: readonly unknown[] = [
   Number.POSITIVE_INFINITY,
   Number.NEGATIVE_INFINITY,
 ];
+
+/** No size that exists, or one beside the right one. */
+export const wrongNumber = (draw: Draw, right: number): unknown =>
+  draw.chance(0.4) ? right + draw.pick([-1, 1]) : draw.pick(wrongNumbers);
 
 /** Values of every other kind; each call makes them anew, because some calls keep what they are given. */
 export function wrongValue(draw: Draw): unknown {

@@ -1,9 +1,14 @@
 /**
- * npm run test:fuzz -- [calls [seed]]: that many calls of the binding and of the library, half each. Prints the seed, which
- * replays the run on the same devices.
+ * npm run test:fuzz -- [calls [seed]]: that many calls of the binding and of the library, half each, under
+ * AddressSanitizer and UndefinedBehaviorSanitizer. Prints the seed, which replays the run on the same devices.
  */
+import { spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { getDevice, listDevices } from '../../lib/index.js';
+import { buildTarget, root, sanitizerEnvironment } from '../helpers/native_build.js';
 import { fuzzBinding } from './fuzz_binding.js';
 import { fuzzLibrary } from './fuzz_library.js';
 
@@ -36,9 +41,38 @@ export async function fuzz({
     .join('; ');
 }
 
+/** A CPU addon under the sanitizers, and the environment in which Node can load it. */
+function sanitized(): NodeJS.ProcessEnv {
+  const build = buildTarget('sanitized', 'sas_attention', { SAS_SANITIZE: 'address,undefined', SAS_ISAS: 'baseline' });
+  return { ...sanitizerEnvironment(), SAS_BINDING: join(build, 'Release/sas_attention.node') };
+}
+
+/** Node itself never frees everything: only what the addon allocated counts. */
+const isLeakOfTheAddon = (block: string): boolean => /leak of/.test(block) && /sas_attention/.test(block);
+
 if (process.argv[1] === import.meta.filename) {
-  const [calls = '200000', seed] = process.argv.slice(2);
-  const started = performance.now();
-  const summary = await fuzz({ calls: Number(calls), seed: seed === undefined ? undefined : Number(seed) });
-  console.log(`${summary}; no crash, no leak, no wrong answer, ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  const [calls = '200000', seed, inside] = process.argv.slice(2);
+  if (inside) {
+    const started = performance.now();
+    const summary = await fuzz({ calls: Number(calls), seed: Number(seed) });
+    console.log(`${summary}; ${((performance.now() - started) / 1000).toFixed(0)} s`);
+  } else {
+    const folder = mkdtempSync(join(tmpdir(), 'sas-fuzz-'));
+    const env: NodeJS.ProcessEnv = { ...process.env, ...sanitized(), SAS_MEMORY_LIMIT: String(256 << 20) };
+    env.ASAN_OPTIONS = `detect_leaks=1:allocator_may_return_null=1:exitcode=0:log_path=${folder}/report`;
+    env.UBSAN_OPTIONS = `${env.UBSAN_OPTIONS}:log_path=${folder}/report`;
+    const args = ['--import', 'tsx', import.meta.filename, calls, seed ?? String(randomInt(2 ** 32)), 'inside'];
+    const { status, signal } = spawnSync(process.execPath, args, { cwd: root, env, stdio: 'inherit' });
+    const reports = readdirSync(folder).map((name) => readFileSync(join(folder, name), 'utf8'));
+    const faults = [
+      ...reports.filter((report) => /ERROR: AddressSanitizer|runtime error/.test(report)),
+      ...reports.flatMap((report) => report.split('\n\n').filter(isLeakOfTheAddon)),
+    ];
+    for (const fault of faults) console.error(fault);
+    console.log(
+      `exit code ${status ?? signal}; AddressSanitizer, UndefinedBehaviorSanitizer, LeakSanitizer: ${faults.length} reports of the addon`,
+    );
+    process.exitCode = faults.length || status !== 0 ? 1 : 0;
+    rmSync(folder, { recursive: true });
+  }
 }

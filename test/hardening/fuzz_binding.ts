@@ -5,7 +5,7 @@
 import { types } from 'node:util';
 import { type BufferHandle, binding, type DeviceHandle } from '../../lib/binding.js';
 import { generators, Workshop } from './binding_calls.js';
-import { Draw, wrongNumbers, wrongValue } from './draw.js';
+import { Draw, wrongNumber, wrongValue } from './draw.js';
 
 export interface FuzzCounts {
   calls: number;
@@ -87,7 +87,7 @@ class BindingFuzz {
       const old = right[at];
       if (Array.isArray(old) && old.length > 0 && draw.chance(0.7)) args[at] = this.#spoiledList(old);
       else if (draw.chance(0.3)) args[at] = draw.pick(this.#strays);
-      else if (typeof old === 'number' && draw.chance(0.8)) args[at] = draw.pick(wrongNumbers);
+      else if (typeof old === 'number' && draw.chance(0.8)) args[at] = wrongNumber(draw, old);
       else args[at] = wrongValue(draw);
     }
   }

@@ -7,7 +7,7 @@ import { relativeError } from '../helpers/compare.js';
 import { type FloatType, fromBits, toBits } from '../helpers/random.js';
 import * as reference from '../helpers/reference/index.js';
 import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
-import { Draw, PlantedError, wrongArray, wrongNumbers, wrongValue } from './draw.js';
+import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import type { FuzzCounts } from './fuzz_binding.js';
 
 export async function fuzzLibrary(
@@ -128,7 +128,7 @@ const disposing = (options: object, key: string, made: readonly Tensor[]): objec
   });
 
 function replacement(draw: Draw, old: unknown, made: Tensor[], devices: readonly Device[]): unknown {
-  if (typeof old === 'number' && draw.chance(0.7)) return draw.pick(wrongNumbers);
+  if (typeof old === 'number' && draw.chance(0.7)) return wrongNumber(draw, old);
   if (ArrayBuffer.isView(old) && draw.chance(0.7)) return wrongArray(draw);
   if (old instanceof Tensor && draw.chance(0.6)) return wrongTensor(draw, old, made, devices);
   return wrongValue(draw);

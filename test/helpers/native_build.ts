@@ -28,3 +28,13 @@ export const buildEmulated = (target: string): string => buildTarget(emulatedFol
 
 /** The addon whose cuda:0 is the emulated device, once buildEmulated('sas_attention_emulated') has made it. */
 export const emulatedAddon = join(root, 'build', emulatedFolder, 'Release/sas_attention_emulated.node');
+
+/** What a process needs before it loads an addon built with the sanitizers: their runtime. Node itself never frees everything. */
+export function sanitizerEnvironment(): Record<string, string> {
+  return {
+    LD_PRELOAD: execFileSync('g++', ['-print-file-name=libasan.so'], { encoding: 'utf8' }).trim(),
+    // An allocation of any size that fails is the library's to report.
+    ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1',
+    UBSAN_OPTIONS: 'halt_on_error=1:print_stacktrace=1',
+  };
+}
