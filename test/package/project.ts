@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   realpathSync,
   rmSync,
   symlinkSync,
@@ -16,6 +17,10 @@ import { join, resolve } from 'node:path';
 
 export const root = resolve(import.meta.dirname, '../..');
 export const prebuiltName = `${process.platform}-${process.arch}/sas-attention.glibc.node`;
+
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  dependencies: Record<string, string>;
+};
 
 export interface Output {
   status: number | null;
@@ -126,7 +131,7 @@ export class Workshop {
   private packed: string[] | undefined;
 
   private dependencies(): string[] {
-    this.packed ??= ['node-addon-api', 'node-api-headers'].map((name) => this.pack(join(root, 'node_modules', name)));
+    this.packed ??= Object.keys(manifest.dependencies).map((name) => this.pack(join(root, 'node_modules', name)));
     return this.packed;
   }
 }
