@@ -47,8 +47,13 @@ function sanitized(): NodeJS.ProcessEnv {
   return { ...sanitizerEnvironment(), SAS_BINDING: join(build, 'Release/sas_attention.node') };
 }
 
-/** Node itself never frees everything: only what the addon allocated counts. */
-const isLeakOfTheAddon = (block: string): boolean => /leak of/.test(block) && /sas_attention/.test(block);
+/** Node itself never frees everything: only what the addon's own code allocated counts. */
+function isLeakOfTheAddon(block: string): boolean {
+  const frames = block
+    .split('\n')
+    .filter((line) => /^ *#\d/.test(line) && !/ in (operator new|malloc|calloc)/.test(line));
+  return /leak of/.test(block) && /native\/|node-addon-api|sas_attention/.test(frames[0] ?? '');
+}
 
 if (process.argv[1] === import.meta.filename) {
   const [calls = '200000', seed, inside] = process.argv.slice(2);
