@@ -38,7 +38,9 @@ describe('the packed tarball', () => {
     expect(readdirSync(installedIn(project)).sort()).toEqual([...top, 'prebuilds'].sort());
     const files = filesBelow(installedIn(project));
     const kinds = /\.(js|d\.ts|cjs|cc|h|cu|cuh|map|node|md|txt|cmake|json)$|LICENSE$/;
-    expect(files.filter((name) => !kinds.test(name) || /^(test|bench)\/|\.test\.|prebuild\.cjs/.test(name))).toEqual([]);
+    expect(files.filter((name) => !kinds.test(name) || /^(test|bench)\/|\.test\.|prebuild\.cjs/.test(name))).toEqual(
+      [],
+    );
     const bytes = statSync(tarball).size;
     const unpacked = files.reduce((sum, name) => sum + statSync(join(installedIn(project), name)).size, 0);
     const binary = statSync(join(installedIn(project), 'prebuilds', prebuiltName)).size;
