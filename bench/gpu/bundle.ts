@@ -133,7 +133,10 @@ async function main(): Promise<void> {
   rmSync(out, { recursive: true, force: true });
   mkdirSync(join(out, 'peers'), { recursive: true });
 
-  await writeScripts(join(out, 'js'), PROGRAMS.map((name) => `bench/gpu/${name}.ts`));
+  await writeScripts(
+    join(out, 'js'),
+    PROGRAMS.map((name) => `bench/gpu/${name}.ts`),
+  );
   for (const name of ['sas_torch.py', 'rivals.py'])
     copyFileSync(join(root, 'bench/peers', name), join(out, 'peers', name));
   for (const [from, to] of [

@@ -38,7 +38,11 @@ export function buildAddon(): void {
 
 /** What `run` starts, and a command that starts an emulated Node: processes that an emulated one starts need it. */
 export async function writePrograms(): Promise<void> {
-  await writeScripts(join(folder, 'js'), ['bench/gpu/parity.ts', 'bench/gpu/parity_worker.ts', 'test/arm64/threads.ts']);
+  await writeScripts(join(folder, 'js'), [
+    'bench/gpu/parity.ts',
+    'bench/gpu/parity_worker.ts',
+    'test/arm64/threads.ts',
+  ]);
   writeFileSync(launcher, `#!/bin/sh\nexec qemu-aarch64 -L ${sysroot} '${node}' "$@"\n`, { mode: 0o755 });
 }
 const launcher = join(folder, 'node');

@@ -1,5 +1,5 @@
 /** `npm run test:arm64`: all parity tests with the addon for 64-bit Arm Linux, emulated. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { addon, buildAddon, missing, runParity, threadsDiffer, writePrograms } from './emulation.js';
 
@@ -32,6 +32,8 @@ if (values.help) {
     console.log(`${group}: ${checks} checks, worst ${error.toExponential(1)} of ${limit.toExponential(1)}`);
   }
   const differing = threadsDiffer([1, 2, 3, 4]);
-  console.log(differing.length === 0 ? 'threads: same bits with 1, 2, 3 and 4' : `FAIL threads: ${differing.join(', ')}`);
+  console.log(
+    differing.length === 0 ? 'threads: same bits with 1, 2, 3 and 4' : `FAIL threads: ${differing.join(', ')}`,
+  );
   process.exitCode = parity.status !== 0 || differing.length > 0 ? 1 : 0;
 }
