@@ -44,7 +44,7 @@ const config: VitestRunnerConfig = {
   sequence: { seed: 0, hooks: 'stack', setupFiles: 'list' },
   chaiConfig: undefined,
   maxConcurrency: 1,
-  testTimeout: 120_000,
+  testTimeout: Number(process.env.SAS_TEST_TIMEOUT) || 120_000,
   hookTimeout: 120_000,
   retry: 0,
   includeTaskLocation: false,

@@ -65,6 +65,7 @@ export interface ParityResult {
   seconds: number;
   counts: { passed: number; failed: number; skipped: number; notRun: number };
   failures: { file: string; name: string; message?: string }[];
+  passed: { name: string; seconds: number }[];
   worst: Worst[];
 }
 
