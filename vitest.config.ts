@@ -4,12 +4,13 @@ import { emulatedAddon } from './test/helpers/native_build.js';
 
 /** The processor's feature flags; instruction sets that it lacks are left out below. */
 const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
-const instructionSets = [
+const x86 = [
   ...(flags.includes(' avx512_bf16') ? ['avx512bf16'] : []),
   ...(flags.includes(' avx512bw') ? ['avx512'] : []),
   ...(flags.includes(' avx2') && flags.includes(' f16c') ? ['avx2'] : []),
   'baseline',
 ];
+const instructionSets = process.arch === 'arm64' ? ['neon'] : x86;
 
 export default defineConfig({
   test: {
@@ -20,12 +21,21 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'main', include: ['test/**/*.test.ts'], exclude: ['test/parity/**', 'test/cuda/**'] },
+        test: {
+          name: 'main',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/parity/**', 'test/cuda/**', 'test/arm64/**'],
+        },
       },
       {
         // After the others, for minutes of nvcc on every core. Skips itself where nvcc is not installed.
         extends: true,
         test: { name: 'cuda', include: ['test/cuda/**/*.test.ts'], maxWorkers: 1, sequence: { groupOrder: 1 } },
+      },
+      {
+        // Last, for minutes on every core. Skips itself where the cross compiler or the emulator is not installed.
+        extends: true,
+        test: { name: 'arm64', include: ['test/arm64/**/*.test.ts'], maxWorkers: 1, sequence: { groupOrder: 2 } },
       },
       // The CUDA kernels' own source on the emulated device; the seed of its scheduling is printed.
       {

@@ -32,17 +32,17 @@ const worker = fileURLToPath(new URL('./parity_worker.mjs', import.meta.url));
 
 /** The tests of one file; one that stands for all where it cannot be loaded. */
 async function list(file: string, limits: Limits): Promise<Case[]> {
-  let names: string[] = [];
+  let found: Extract<Message, { kind: 'list' }>['tests'] = [];
   const ending = await runJob<Message>(worker, { file } satisfies Assignment, limits, (message) => {
-    if (message.kind === 'list') names = message.tests;
+    if (message.kind === 'list') found = message.tests;
   });
-  if (names.length === 0) {
+  if (found.length === 0) {
     const unread: Case = { file, index: -1, name: 'cannot be loaded', state: 'not run' };
     if (ending.kind !== 'out of time') fail(unread, `the process ${ending.kind}: ${ending.detail}`);
     return [unread];
   }
-  return names.map((name, index): Case => {
-    const reason = SKIPPED[name];
+  return found.map(({ name, skips }, index): Case => {
+    const reason = SKIPPED[name] ?? (skips ? 'not for this device' : undefined);
     return { file, index, name, state: reason ? 'skipped' : 'not run', ...(reason && { message: reason }) };
   });
 }

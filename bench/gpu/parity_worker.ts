@@ -21,7 +21,7 @@ export interface Worst {
 }
 
 export type Message =
-  | { kind: 'list'; tests: string[] }
+  | { kind: 'list'; tests: { name: string; skips: boolean }[] }
   | { kind: 'begin'; test: number }
   | { kind: 'end'; test: number; seconds: number; failure?: string }
   | { kind: 'worst'; groups: Worst[] };
@@ -44,7 +44,7 @@ const config: VitestRunnerConfig = {
   sequence: { seed: 0, hooks: 'stack', setupFiles: 'list' },
   chaiConfig: undefined,
   maxConcurrency: 1,
-  testTimeout: 120_000,
+  testTimeout: Number(process.env.SAS_TEST_TIMEOUT) || 120_000,
   hookTimeout: 120_000,
   retry: 0,
   includeTaskLocation: false,
@@ -95,7 +95,7 @@ if (tests === undefined) {
   if (collected?.result?.errors) leave(collected.result);
   await report({
     kind: 'list',
-    tests: getTests(collected ?? []).map((test) => getTestName(test, ' > ')),
+    tests: getTests(collected ?? []).map((test) => ({ name: getTestName(test, ' > '), skips: test.mode === 'skip' })),
   } satisfies Message);
   leave(undefined);
 }

@@ -65,6 +65,7 @@ export interface ParityResult {
   seconds: number;
   counts: { passed: number; failed: number; skipped: number; notRun: number };
   failures: { file: string; name: string; message?: string }[];
+  passed: { name: string; seconds: number }[];
   worst: Worst[];
 }
 
@@ -72,7 +73,7 @@ export interface ParityResult {
 export function runParity({ only = [''], show = false }: { only?: readonly string[]; show?: boolean }): ParityResult {
   const out = join(folder, 'parity.json');
   rmSync(out, { force: true });
-  // Seconds per test: emulated code is ten to fifty times slower.
+  // Seconds per test: generous, emulated code is slow and the machine may be busy.
   const [perTest, inAll] = [1800, 6 * 3600];
   const options = { out, seconds: inAll, patience: perTest, processes: availableParallelism() };
   const { status, stderr } = run(

@@ -5,7 +5,7 @@ import { addon, buildAddon, missing, runParity, threadsDiffer, writePrograms } f
 
 const HELP = `Usage: npm run test:arm64 -- [options]
 
-Cross-compiles the addon and runs the parity tests with it in an emulated Node for Arm: about an hour on two cores.
+Cross-compiles the addon and runs the parity tests with it in an emulated Node for Arm.
 
   --only TEXT    only tests whose file and name have TEXT in them; may be repeated
   --skip-build   take the addon that prebuilds/linux-arm64 holds
