@@ -146,7 +146,7 @@ export const generators: readonly Generator[] = [
     name: 'upload',
     args: [device, draw.pick([new Float32Array(3), new Int32Array(0), new Uint16Array(5)])],
   }),
-  ({ devices, draw }) => ({ name: 'wrap', args: [devices.at(-1), draw.floats(draw.size())] }),
+  ({ devices, draw }) => ({ name: 'wrap', args: [devices[0], draw.floats(draw.size())] }),
   (shop) => ({ name: 'share', args: [shop.input(0, 3)] }),
   (shop) => ({ name: 'release', args: [shop.input(0, 3)] }),
   (shop) => ({ name: 'write', args: [shop.output(0, 3), shop.draw.floats(3)] }),
