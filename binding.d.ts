@@ -19,6 +19,7 @@ export interface DeviceHandle {
 
 /** f32 = 0, bf16 = 1, f16 = 2, i32 = 3: the order of `sas::DType` in native/core/dtype.h. */
 export type DTypeCode = 0 | 1 | 2 | 3;
+/** The typed arrays that hold tensors on the host; Uint16Array: the raw bits of bf16 or f16. */
 export type HostArray = Float32Array | Int32Array | Uint16Array;
 
 export interface RawDeviceInfo {
@@ -80,6 +81,8 @@ export interface Binding {
    * until then. Rejects when work the buffer depends on failed.
    */
   read(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): Promise<void>;
+  /** As `read`, but waits on this thread, and throws where that rejects. */
+  readSync(buffer: BufferHandle, dtype: DTypeCode, size: number, target: HostArray): void;
 
   // ---- filling and converting: one element per thread of thought
   /** output[i] = value, `size` elements. */

@@ -23,7 +23,9 @@ export interface DeviceInfo {
   readonly threads?: number;
   /** CUDA: major and minor. */
   readonly computeCapability?: readonly [number, number];
+  /** CUDA: the newest CUDA version that the driver supports. */
   readonly driver?: string;
+  /** CUDA: what computes plain matrix products, cuBLAS with its version and place or the built-in kernels, and why. */
   readonly blas?: string;
 }
 
@@ -35,6 +37,7 @@ export class Device {
     handleOf = (device) => device.#handle;
   }
 
+  /** What is known of it. */
   readonly info: DeviceInfo;
   readonly #handle: DeviceHandle;
 

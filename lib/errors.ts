@@ -25,6 +25,7 @@ export class SasError extends Error {
   /** Says what went wrong; does not change between versions. */
   readonly code: SasErrorCode = 'SAS_INTERNAL';
 
+  /** Holds for every error of this package, by its code. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     // biome-ignore lint/complexity/noThisInStatic: the subclass that is asked, when it is one
     return this === SasError ? isSasError(value) : Function.prototype[Symbol.hasInstance].call(this, value);

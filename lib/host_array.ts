@@ -50,6 +50,9 @@ export function refuseUnshareable(op: string, data: HostArray, dtype: DType): vo
   if (fault) throw new ArgumentError(`${op}: data has a ${fault} buffer, expected a plain ArrayBuffer of fixed length`);
 }
 
+/** Whether a tensor can share this memory. */
+export const isShareable = (buffer: ArrayBufferLike): boolean => unshareable(buffer) === null;
+
 function unshareable(buffer: ArrayBufferLike): string | null {
   if (!(buffer instanceof ArrayBuffer)) return 'shared';
   if (buffer.resizable) return 'resizable';

@@ -11,7 +11,7 @@ export {
   type SasErrorCode,
   ShapeError,
 } from './errors.js';
-export type { TensorData } from './host_array.js';
+export type { HostArray, TensorData } from './host_array.js';
 export * as ops from './ops/index.js';
 export {
   loadSafetensors,

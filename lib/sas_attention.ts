@@ -1,15 +1,14 @@
-/** The SAS attention module (arXiv 2507.07694): parameters, forward and backward composed of the ops. */
+/** The SAS attention module (arXiv 2507.07694): parameters, their state dict, and what a forward keeps for its backward. */
 import * as check from './checks.js';
 import { Device, getDevice } from './device.js';
 import { type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js';
 import type { HostArray } from './host_array.js';
-import { aggregate, aggregateBackward } from './ops/aggregate.js';
-import { attention, attentionBackward, attentionMean } from './ops/attention.js';
-import { type ExpandWeights, expand, expandBackward } from './ops/expand.js';
-import { linear, linearBackward } from './ops/linear.js';
+import * as block from './sas_block.js';
 import { forget, scope, track } from './scope.js';
 import { operands, overwrite, random, type Tensor } from './tensor.js';
+
+export type { SasGradients } from './sas_block.js';
 
 /** The sizes and settings of a module; symbols as in the paper. */
 export interface SasConfig {
@@ -42,35 +41,7 @@ export interface StateEntry {
   readonly dtype?: DType;
 }
 
-/** What `backward` returns; gradients of parameters are f32, under the parameters' names. */
-export interface SasGradients {
-  gradQ: Tensor;
-  gradK: Tensor;
-  gradV: Tensor;
-  gradParameters: ReadonlyMap<string, Tensor>;
-}
-
-type Projected = 'q' | 'k' | 'v';
-
-/** The tensors that a backward pass reads. */
-type Activations = Record<
-  'q' | 'k' | 'v' | 'expandedQ' | 'expandedK' | 'expandedV' | 'heads' | 'logSumExp' | 'aggregated',
-  Tensor
->;
-
-/** Where the published module keeps each weight of an expansion (its state dict, after `sas_q.`, `sas_k.` or `sas_v.`). */
-const layers: Readonly<Record<keyof ExpandWeights, string>> = {
-  headWeight: '0.weight',
-  headBias: '0.bias',
-  headResidualWeight: '1.process.weight',
-  headResidualBias: '1.process.bias',
-  featureWeight: '2.weight',
-  featureBias: '2.bias',
-  featureResidualWeight: '3.process.weight',
-  featureResidualBias: '3.process.bias',
-};
-
-let activationsOf: (op: string, owner: SasAttention, saved: SasSaved) => Activations;
+let activationsOf: (op: string, owner: SasAttention, saved: SasSaved) => block.Activations;
 
 /**
  * What a forward pass keeps for its backward pass, as views of its own: the tensors given to `forward` may be disposed. Goes
@@ -90,16 +61,17 @@ export class SasSaved {
   }
 
   readonly #owner: SasAttention;
-  #activations: Activations | null;
+  #activations: block.Activations | null;
 
   /** @internal */
-  constructor(owner: SasAttention, activations: Activations) {
+  constructor(owner: SasAttention, activations: block.Activations) {
     this.#owner = owner;
     this.#activations = activations;
     for (const tensor of Object.values(activations)) forget(tensor);
     track(this);
   }
 
+  /** Whether the memory has been given up. */
   get disposed(): boolean {
     return this.#activations === null;
   }
@@ -110,6 +82,7 @@ export class SasSaved {
     this.#activations = null;
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -129,7 +102,7 @@ export class SasAttention {
     this.config = Object.freeze(resolved(config));
     const { device, seed } = this.config;
     this.parameters = scope(() => {
-      const made = parameterTable(this.config).map(([name, shape, fanIn], stream): [string, Tensor] => {
+      const made = block.parameterTable(this.config).map(([name, shape, fanIn], stream): [string, Tensor] => {
         const draw = { kind: 1, scale: 1 / Math.sqrt(fanIn), seed, stream } as const;
         return [name, random(`SasAttention: ${name}`, shape, { dtype: 'f32', device }, draw)];
       });
@@ -148,73 +121,21 @@ export class SasAttention {
   forward(q: Tensor, k: Tensor, v: Tensor, options?: { save?: boolean }): { output: Tensor; saved: SasSaved | null };
   forward(q: Tensor, k: Tensor, v: Tensor, options?: { save?: boolean }): { output: Tensor; saved: SasSaved | null } {
     const op = 'SasAttention.forward';
-    const { heads: H, headDim: D, dtype, causal, scale } = this.config;
     this.#checkAlive(op);
-    operands(op, { q, k, v, ...Object.fromEntries(this.parameters) });
-    const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
-    const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], `q has shape ${check.show(q.shape)}`);
-    check.shape(op, 'v', v, [B, Tk, H, D], `k has shape ${check.show(k.shape)}`);
-    for (const [name, tensor] of Object.entries({ q, k, v })) {
-      check.dtype(op, name, tensor, dtype, 'the dtype of the module');
-    }
     const { save = true } = check.options(op, options, ['save']);
     check.boolean(op, 'save', save);
-
-    return scope(() => {
-      const expandedQ = expand(q, this.#weights('q'));
-      const expandedK = expand(k, this.#weights('k'));
-      const expandedV = expand(v, this.#weights('v'));
-      const project = (aggregated: Tensor): Tensor =>
-        linear(aggregated, this.#parameter('output_dense.weight'), this.#parameter('output_dense.bias'));
-      if (!save) {
-        const aggregated = attentionMean(expandedQ, expandedK, expandedV, { heads: H, causal, scale });
-        return { output: project(aggregated), saved: null };
-      }
-      const { output: heads, logSumExp } = attention(expandedQ, expandedK, expandedV, { causal, scale });
-      const aggregated = aggregate(heads, H);
-      const output = project(aggregated);
-      const [viewQ, viewK, viewV] = [q, k, v].map((x) => x.reshape(x.shape)) as [Tensor, Tensor, Tensor];
-      const inputs = { q: viewQ, k: viewK, v: viewV };
-      return {
-        output,
-        saved: new SasSaved(this, { ...inputs, expandedQ, expandedK, expandedV, heads, logSumExp, aggregated }),
-      };
-    });
+    const { output, activations } = block.forward(op, this.config, this.parameters, { q, k, v }, save);
+    return { output, saved: activations && new SasSaved(this, activations) };
   }
 
   /**
    * The gradients of `forward`: gradOutput [B, Tq, H*D] of `config.dtype` and the `saved` of that call, which stays usable.
    * gradQ, gradK and gradV are shaped as q, k and v.
    */
-  backward(gradOutput: Tensor, saved: SasSaved): SasGradients {
+  backward(gradOutput: Tensor, saved: SasSaved): block.SasGradients {
     const op = 'SasAttention.backward';
-    const { heads: H, simHeads, dtype, causal, scale } = this.config;
     this.#checkAlive(op);
-    const from = activationsOf(op, this, saved);
-    operands(op, { gradOutput, ...Object.fromEntries(this.parameters) });
-    check.shape(op, 'gradOutput', gradOutput, from.aggregated.shape, 'the shape of the output');
-    check.dtype(op, 'gradOutput', gradOutput, dtype, 'the dtype of the module');
-
-    return scope(() => {
-      const projection = linearBackward(gradOutput, from.aggregated, this.#parameter('output_dense.weight'));
-      const gradHeads = aggregateBackward(projection.gradX, H, simHeads);
-      const { expandedQ, expandedK, expandedV, heads, logSumExp } = from;
-      const attended = { q: expandedQ, k: expandedK, v: expandedV, output: heads, logSumExp };
-      // In f32, also with 16-bit storage: rounding gradK here would drown the bias gradient that is 0 in exact arithmetic.
-      const gradients = attentionBackward(gradHeads, attended, { causal, scale, gradDtype: 'f32' });
-      gradHeads.dispose();
-      const q = expandBackward(gradients.gradQ, from.q, this.#weights('q'));
-      const k = expandBackward(gradients.gradK, from.k, this.#weights('k'));
-      const v = expandBackward(gradients.gradV, from.v, this.#weights('v'));
-      const gradParameters = new Map([
-        ...named('q', q.gradWeights),
-        ...named('k', k.gradWeights),
-        ...named('v', v.gradWeights),
-        ['output_dense.weight', projection.gradWeight],
-        ['output_dense.bias', projection.gradBias],
-      ] as const);
-      return { gradQ: q.gradX, gradK: k.gradX, gradV: v.gradX, gradParameters };
-    });
+    return block.backward(op, this.config, this.parameters, gradOutput, activationsOf(op, this, saved));
   }
 
   /** A copy of the parameters on the host, as the ops enqueued so far leave them. */
@@ -236,15 +157,9 @@ export class SasAttention {
     this.#checkAlive(op);
     operands(op, Object.fromEntries(this.parameters));
     const entries = [...state];
+    const names = entries.map(([name]) => name);
+    block.checkNames(op, [...this.parameters.keys()], names);
     const given = new Map(entries);
-    const twice = entries.filter(([name, entry]) => given.get(name) !== entry).map(([name]) => name);
-    const missing = [...this.parameters.keys()].filter((name) => !given.has(name));
-    const unexpected = [...given.keys()].filter((name) => !this.parameters.has(name));
-    const faults = Object.entries({ missing, unexpected, twice }).filter(([, names]) => names.length);
-    if (faults.length) {
-      const found = faults.map(([fault, names]) => `${fault}: ${names.join(', ')}`).join('; ');
-      throw new ArgumentError(`${op}: expected exactly the module's ${this.parameters.size} parameters; ${found}`);
-    }
     for (const [name, entry] of given) checkEntry(op, name, entry, this.#parameter(name).shape);
     for (const [name, { data, dtype = 'f32' }] of given) overwrite(op, this.#parameter(name), data, dtype);
   }
@@ -254,6 +169,7 @@ export class SasAttention {
     for (const tensor of this.parameters.values()) tensor.dispose();
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -268,21 +184,6 @@ export class SasAttention {
   #parameter(name: string): Tensor {
     return this.parameters.get(name) as Tensor;
   }
-
-  /** The weights of one tensor's expansion; those of features are absent for v. */
-  #weights(tensor: Projected): ExpandWeights {
-    const entries = Object.entries(layers).map(([weight, layer]) => [
-      weight,
-      this.parameters.get(`sas_${tensor}.${layer}`),
-    ]);
-    return Object.fromEntries(entries) as ExpandWeights;
-  }
-}
-
-/** The gradients of an expansion's weights under the names of the parameters. */
-function named(tensor: Projected, gradWeights: ExpandWeights): [string, Tensor][] {
-  const entries = Object.entries(gradWeights) as [keyof ExpandWeights, Tensor][];
-  return entries.map(([weight, gradient]) => [`sas_${tensor}.${layers[weight]}`, gradient]);
 }
 
 /** The config with its defaults, checked. */
@@ -303,11 +204,7 @@ function resolved(config: SasConfig): Required<SasConfig> {
   ] as const;
   const given = check.options(op, config, known);
   const { heads, headDim, simHeads, simHeadDim, kernelSize = 5 } = given;
-  for (const [name, size] of Object.entries({ heads, headDim, simHeads, simHeadDim, kernelSize })) {
-    check.integer(op, name, size, { min: 1 });
-  }
-  check.multiple(op, 'simHeads', simHeads, heads, `heads is ${heads}`);
-  check.odd(op, 'kernelSize', kernelSize, 'the convolution is centred');
+  block.checkSizes(op, { heads, headDim, simHeads, simHeadDim, kernelSize });
   const { causal = true, scale = 1 / Math.sqrt(simHeadDim), dtype = 'f32', seed = 0 } = given;
   check.boolean(op, 'causal', causal);
   check.finite(op, 'scale', scale);
@@ -318,31 +215,6 @@ function resolved(config: SasConfig): Required<SasConfig> {
     throw new ArgumentError(`${op}: device is ${check.describe(device)}, expected a Device (from getDevice)`);
   }
   return { heads, headDim, simHeads, simHeadDim, kernelSize, causal, scale, dtype, device, seed };
-}
-
-/** Name, shape and fan-in of every parameter. */
-function parameterTable(config: Required<SasConfig>): [name: string, shape: number[], fanIn: number][] {
-  const { heads: H, headDim: D, simHeads: Hs, simHeadDim: Ds, kernelSize: k } = config;
-  const layer = (name: string, shape: number[]): [string, number[], number][] => {
-    const fanIn = check.elements(shape.slice(1));
-    return [
-      [`${name}.weight`, shape, fanIn],
-      [`${name}.bias`, shape.slice(0, 1), fanIn],
-    ];
-  };
-  const headLayers = (tensor: string) => [
-    ...layer(`${tensor}.0`, [Hs, H, k]),
-    ...layer(`${tensor}.1.process`, [Hs, Hs, k]),
-  ];
-  const featureLayers = (tensor: string) => [
-    ...layer(`${tensor}.2`, [Ds, D]),
-    ...layer(`${tensor}.3.process`, [Ds, Ds]),
-  ];
-  return [
-    ...['sas_q', 'sas_k'].flatMap((tensor) => [...headLayers(tensor), ...featureLayers(tensor)]),
-    ...headLayers('sas_v'),
-    ...layer('output_dense', [H * D, H * D]),
-  ];
 }
 
 /** The entry of a state dict holds an f32 parameter of that shape, or one that widens to f32. */

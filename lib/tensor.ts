@@ -41,8 +41,11 @@ export class Tensor {
   }
 
   #buffer: BufferHandle | null;
+  /** Sizes, outermost first. */
   readonly shape: readonly number[];
+  /** Type of the elements. */
   readonly dtype: DType;
+  /** Where the memory is. */
   readonly device: Device;
   /** The number of elements. */
   readonly size: number;
@@ -109,10 +112,12 @@ export class Tensor {
     });
   }
 
+  /** Bytes of its elements. */
   get byteLength(): number {
     return this.size * dtypes[this.dtype].bytes;
   }
 
+  /** Whether the memory has been given up. */
   get disposed(): boolean {
     return this.#buffer === null;
   }
@@ -120,6 +125,19 @@ export class Tensor {
   /** A copy of the elements, bf16 and f16 widened to f32. Waits for this tensor only; rejects if an op it depends on failed. */
   async data(): Promise<Float32Array | Int32Array> {
     return read<Float32Array | Int32Array>('Tensor.data', this, this.dtype === 'i32' ? Int32Array : Float32Array);
+  }
+
+  /**
+   * As `data()`, but waits on this thread: the event loop stands still until the work that this tensor depends on is done, and
+   * throws where `data()` rejects. For callers that must return synchronously, such as a TensorFlow.js op; prefer `data()`.
+   */
+  dataSync(): Float32Array | Int32Array {
+    const op = 'Tensor.dataSync';
+    const buffer = bufferOf(op, 'this', this);
+    const kind = this.dtype === 'i32' ? Int32Array : Float32Array;
+    const target = hostMemory<Float32Array | Int32Array>(op, kind, this.size);
+    binding.readSync(buffer, codeOf(this.dtype), this.size, target);
+    return target;
   }
 
   /** As `data()`, with the bits of bf16 and f16 as they are. */
@@ -164,6 +182,7 @@ export class Tensor {
     this.#buffer = null;
   }
 
+  /** As `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -1,26 +1,47 @@
-// npm's install script: nothing to do where a prebuilt binary fits, else builds from source with cmake-js.
-// `npm_config_build_from_source=true` always builds.
+// npm's install script: nothing to do where a binary of the package loads, else builds from source.
+// `npm_config_build_from_source=true` or the argument `build` always builds. SAS_CUDA and the other options of CMakeLists.txt
+// are read from the environment.
 const { spawnSync } = require('node:child_process');
+const os = require('node:os');
 const path = require('node:path');
+const { pathToFileURL } = require('node:url');
 
 const root = path.join(__dirname, '..');
 
-function hasBinary() {
-  if (process.env.npm_config_build_from_source === 'true') return false;
-  try {
-    require('node-gyp-build')(root);
-    return true;
-  } catch {
-    return false;
-  }
+/** Why no binary loads; an empty string: one does. In a process of its own, which a broken binary may take down. */
+function whyNoBinary() {
+  const { SAS_BINDING: _, ...env } = process.env;
+  const loader = pathToFileURL(path.join(root, 'dist/binding.js'));
+  const program = `import(${JSON.stringify(loader)}).catch((error) => { console.error(error.message); process.exitCode = 1; })`;
+  const { status, signal, stderr } = spawnSync(process.execPath, ['-e', program], { env, encoding: 'utf8' });
+  return status === 0 ? '' : stderr || `loading the binary ended with ${signal ?? `exit code ${status}`}`;
 }
 
-if (!hasBinary()) {
-  const cmakeJs = path.join(path.dirname(require.resolve('cmake-js/package.json')), 'bin', 'cmake-js');
-  const build = spawnSync(process.execPath, [cmakeJs, 'build', '--out', 'build', '--parallel', String(require('node:os').availableParallelism())], { cwd: root, stdio: 'inherit' });
-  if (build.status !== 0) {
-    console.error('sas-attention: no prebuilt binary fits this machine, and building from source failed (see above).');
-    console.error('sas-attention: a source build needs a C++20 compiler and CMake 3.18 or newer.');
-    process.exitCode = build.status ?? 1;
+/** Returns what failed; an empty string: nothing. */
+function build() {
+  const folder = path.join(root, 'build');
+  const release = `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${path.join(folder, 'Release')}`;
+  const steps = [
+    ['-S', root, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', release],
+    ['--build', folder, '--target', 'sas_attention', '--parallel', String(os.availableParallelism())],
+  ];
+  for (const step of steps) {
+    const { status, error } = spawnSync('cmake', step, { cwd: root, stdio: 'inherit' });
+    if (error?.code === 'ENOENT') return 'cmake is not on PATH';
+    if (error) return error.message;
+    if (status !== 0) return `cmake ended with exit code ${status} (see above)`;
+  }
+  return '';
+}
+
+const forced = process.argv[2] === 'build' || process.env.npm_config_build_from_source === 'true';
+const reason = forced ? '' : whyNoBinary();
+if (forced || reason) {
+  const failure = build();
+  if (failure) {
+    if (reason) console.error(reason.trim());
+    console.error(`sas-attention: the build from source failed: ${failure}.`);
+    console.error('sas-attention: it needs a C++20 compiler and CMake 3.18 or newer; then install again.');
+    process.exitCode = 1;
   }
 }

@@ -1,6 +1,6 @@
 /** Times one group of cases in one dtype and reports each as it is measured. */
 import { type Device, getDevice, ops, SasError, scope, Tensor } from 'sas-attention';
-import { type Spread, spread, time } from '../micro/timing.js';
+import { type Spread, spread, time } from '../../lib/cli/bench/timing.js';
 import { type Float, type GpuCase, groupsOf, type Own, type Prepared } from './gpu_cases.js';
 import { report, workerArgument } from './jobs.js';
 

@@ -21,8 +21,8 @@ import { basename, join, resolve } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { constants, createGzip } from 'node:zlib';
-import { build } from 'esbuild';
 import type { Manifest } from './manifest.js';
+import { writeScripts } from './scripts.js';
 
 const HELP = `Usage: npm run bundle:gpu -- [options]
 
@@ -41,7 +41,6 @@ const root = resolve(import.meta.dirname, '../..');
 const require = createRequire(import.meta.url);
 
 const PROGRAMS = ['check_device', 'parity', 'parity_worker', 'gpu_bench', 'bench_worker', 'summary'];
-const FIXTURES = ['sas_torch_state.json', 'sas_torch_state.safetensors', 'ops.json', 'sas.json'];
 
 function run(command: string, args: readonly string[]): void {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
@@ -69,28 +68,6 @@ function cmakeCache(name: string): string | undefined {
 function nvccVersion(): string | undefined {
   const compiler = cmakeCache('SAS_NVCC');
   return compiler === undefined ? undefined : /V[\d.]+/.exec(textOf(compiler, ['--version']))?.[0];
-}
-
-/** The TypeScript as plain modules that share chunks; modules find fixtures/ and manifest.json relative to js/. */
-async function bundleScripts(out: string): Promise<void> {
-  const tests = readdirSync(join(root, 'test/parity')).filter((name) => name.endsWith('.test.ts'));
-  await build({
-    absWorkingDir: root,
-    entryPoints: Object.fromEntries([
-      ...PROGRAMS.map((name) => [`run/${name}`, `bench/gpu/${name}.ts`]),
-      ...tests.map((name) => [`parity/${name.slice(0, -'.test.ts'.length)}`, `test/parity/${name}`]),
-    ]),
-    outdir: join(out, 'js'),
-    outExtension: { '.js': '.mjs' },
-    chunkNames: 'chunks/[hash]',
-    bundle: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    alias: { vitest: join(root, 'bench/gpu/vitest_shim.ts'), 'sas-attention': join(root, 'lib/index.ts') },
-    logLevel: 'warning',
-  });
 }
 
 /**
@@ -154,10 +131,12 @@ async function main(): Promise<void> {
     throw new Error(`${out} is there and is not a bundle: remove it, or name another folder`);
   }
   rmSync(out, { recursive: true, force: true });
-  for (const name of ['js/fixtures', 'peers']) mkdirSync(join(out, name), { recursive: true });
+  mkdirSync(join(out, 'peers'), { recursive: true });
 
-  await bundleScripts(out);
-  for (const name of FIXTURES) copyFileSync(join(root, 'test/fixtures', name), join(out, 'js/fixtures', name));
+  await writeScripts(
+    join(out, 'js'),
+    PROGRAMS.map((name) => `bench/gpu/${name}.ts`),
+  );
   for (const name of ['sas_torch.py', 'rivals.py'])
     copyFileSync(join(root, 'bench/peers', name), join(out, 'peers', name));
   for (const [from, to] of [

@@ -1,7 +1,7 @@
 /** What is timed on a GPU: the ops and the module at the paper's reference heads, in batches that fill the device. */
 import { type DType, ops, SasAttention, scope, Tensor } from 'sas-attention';
-import { expandWeights } from '../micro/cases.js';
-import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../micro/work.js';
+import { expandWeights } from '../../lib/cli/bench/cases.js';
+import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../../lib/cli/bench/work.js';
 
 export type Float = Exclude<DType, 'i32'>;
 

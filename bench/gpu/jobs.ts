@@ -30,6 +30,7 @@ export function runJob<Message>(
   if (left <= 0) return Promise.resolve({ kind: 'out of time', detail: 'the time is up' });
   return new Promise((resolve) => {
     const child = fork(program, [JSON.stringify(argument)], {
+      execPath: process.env.SAS_NODE ?? process.execPath, // an emulated Node cannot start itself: test/arm64
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
       serialization: 'advanced', // keeps NaN and infinity
     });

@@ -1,6 +1,6 @@
 /**
  * Runs the project's parity tests (test/parity) on the device that SAS_DEVICE names, within a time budget:
- *   node parity.mjs --out FILE [--seconds N] [--processes N] [--only TEXT]
+ *   node parity.mjs --out FILE [--seconds N] [--processes N] [--patience N] [--only TEXT]...
  * Every test is run, skipped with a reason, or counted as not run. Exit code 1 if one failed or none passed.
  */
 import { readdirSync, writeFileSync } from 'node:fs';
@@ -16,9 +16,6 @@ const SKIPPED: Readonly<Record<string, string>> = {
   'repeatability > threads 1, 2, 3, 4 give the same bits':
     'starts child processes through tsx, which the bundle does not hold; it is about threads of the CPU',
 };
-
-/** Longer than any test may take (60 s). */
-const PATIENCE = 75;
 
 interface Case {
   readonly file: string;
@@ -115,11 +112,13 @@ async function main(): Promise<void> {
       out: { type: 'string', default: 'parity.json' },
       seconds: { type: 'string', default: '600' },
       processes: { type: 'string', default: '6' },
-      only: { type: 'string', default: '' },
+      patience: { type: 'string', default: '75' }, // longer than any test may take (60 s)
+      only: { type: 'string', multiple: true, default: [''] },
     },
   });
   const start = performance.now();
-  const limits: Limits = { deadline: start + 1000 * secondsOption('seconds', values.seconds), patience: PATIENCE };
+  const deadline = start + 1000 * secondsOption('seconds', values.seconds);
+  const limits: Limits = { deadline, patience: secondsOption('patience', values.patience) };
   const width = Math.max(1, Math.min(Number(values.processes), availableParallelism()));
   // Fresh memory holds NaN: an element that no kernel wrote shows.
   process.env.SAS_POISON ??= '1';
@@ -133,7 +132,8 @@ async function main(): Promise<void> {
 
   // One part of every file, then the next of every file: whatever the budget, every op gets its share of it.
   const chosen = cases.filter(
-    (item) => item.state === 'not run' && item.index >= 0 && `${item.file} > ${item.name}`.includes(values.only),
+    ({ file, name, index, state }) =>
+      state === 'not run' && index >= 0 && values.only.some((text) => `${file} > ${name}`.includes(text)),
   );
   const parts = files.map((file) =>
     deal(

@@ -1,7 +1,7 @@
 /** Prints what a run of the bundle found, from the files in its folder: only what was measured. `node summary.mjs DIR [REASON]` */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Spread } from '../micro/timing.js';
+import type { Spread } from '../../lib/cli/bench/timing.js';
 import type { Bounds, Row } from './bench_worker.js';
 import type { Origin } from './manifest.js';
 import type { Worst } from './parity_worker.js';

@@ -1,9 +1,9 @@
 /** The two pictures of a report: percent of the peak and targets as bars, and the roofline. */
 import type { TopLevelSpec } from 'vega-lite';
+import { type IsaRun, type Report, type Row, sameRow } from '../../lib/cli/bench/report.js';
+import { show, unitOf } from '../../lib/cli/bench/units.js';
 import { type Bar, barChart, type Panel } from '../chart/bar_chart.js';
 import { type RooflinePoint, roofline } from '../chart/roofline.js';
-import { type IsaRun, type Report, type Row, sameRow } from './report.js';
-import { show, unitOf } from './units.js';
 
 const machine = ({ device, date }: Report, isas: string) =>
   `${device.name}, ${isas}, ${device.threads ?? 1} threads, ${date.slice(0, 10)}`;

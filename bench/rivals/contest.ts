@@ -1,5 +1,5 @@
 /** What is compared with whom, and what it takes to be a side of a comparison. */
-import { REFERENCE } from '../micro/cases.js';
+import { REFERENCE } from '../../lib/cli/bench/cases.js';
 
 /** Heads of the plain attention: the reference before its simulation. */
 export const { heads: HEADS, headDim: WIDTH } = REFERENCE;

@@ -1,6 +1,6 @@
 /** Checks and times one contest: both sides must agree, then take turns. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Spread, spread } from '../micro/timing.js';
+import { type Spread, spread } from '../../lib/cli/bench/timing.js';
 import type { Results, Side } from './contest.js';
 
 /** Largest relative errors that pass: ||rival - ours|| / ||ours|| per tensor, f32 on both sides. */

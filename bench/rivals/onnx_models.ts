@@ -1,5 +1,5 @@
 /** ONNX graphs of attention and of the SAS block, static shapes, batch 1. */
-import { REFERENCE } from '../micro/cases.js';
+import { REFERENCE } from '../../lib/cli/bench/cases.js';
 import { HEADS, type HostTensors, WIDTH } from './contest.js';
 
 /** What is used of npm's onnx-proto. */

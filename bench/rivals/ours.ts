@@ -1,6 +1,6 @@
 /** Our side of each contest, and the inputs that both sides get. */
 import { type Device, ops, SasAttention, scope, Tensor } from 'sas-attention';
-import { REFERENCE } from '../micro/cases.js';
+import { REFERENCE } from '../../lib/cli/bench/cases.js';
 import { type Contest, HEADS, type HostTensor, type Side, sampleRuns, WIDTH, type Work } from './contest.js';
 
 const MODEL = HEADS * WIDTH;

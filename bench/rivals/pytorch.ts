@@ -3,7 +3,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { REFERENCE } from '../micro/cases.js';
+import { REFERENCE } from '../../lib/cli/bench/cases.js';
 import type { Contest, HostTensor, OpenRival, Rival, Side, Work } from './contest.js';
 
 const SERVER = fileURLToPath(new URL('../peers/torch_server.py', import.meta.url));

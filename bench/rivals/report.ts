@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import type { DeviceInfo } from 'sas-attention';
-import { textTable } from '../text_table.js';
+import { textTable } from '../../lib/cli/text_table.js';
 import { describe, type Outcome, type Row } from './run.js';
 
 export interface Report extends Outcome {

@@ -12,6 +12,7 @@ export interface AdamWState {
   secondMoment: Tensor;
 }
 
+/** Settings of one step. */
 export interface AdamWOptions {
   /** The learning rate. */
   lr: number;

@@ -5,6 +5,7 @@ import { codeOf, type DType, floats } from '../dtype.js';
 import { DTypeError } from '../errors.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
+/** Settings of `attention`. */
 export interface AttentionOptions {
   /** Query i sees the keys j <= i + Tk - Tq (aligned to the bottom right). Default true. */
   causal?: boolean;
@@ -12,6 +13,7 @@ export interface AttentionOptions {
   scale?: number;
 }
 
+/** Settings of `attentionBackward`: those of the forward, and the dtype of the gradients. */
 export interface AttentionBackwardOptions extends AttentionOptions {
   /**
    * The dtype of the gradients: that of q, or 'f32' to keep what 16-bit storage would round away before the next op (whose
@@ -20,6 +22,7 @@ export interface AttentionBackwardOptions extends AttentionOptions {
   gradDtype?: DType;
 }
 
+/** Settings of `attentionMean`. */
 export interface AttentionMeanOptions extends AttentionOptions {
   /** H, the number of heads after the mean; the number of heads of q is a multiple of it. */
   heads: number;
@@ -35,8 +38,11 @@ export interface AttentionResult {
 
 /** What `attentionBackward` needs of the forward: its arguments and results. */
 export interface AttentionSaved extends AttentionResult {
+  /** [B, Tq, Hq, Dqk] */
   q: Tensor;
+  /** [B, Tk, Hkv, Dqk] */
   k: Tensor;
+  /** [B, Tk, Hkv, Dv] */
   v: Tensor;
 }
 
@@ -153,7 +159,11 @@ export function attentionMean(q: Tensor, k: Tensor, v: Tensor, options: Attentio
   ).output;
 }
 
-/** The gradients of `attention`, shaped as q, k and v; `causal` and `scale` are those of the forward. */
+/**
+ * The gradients of `attention`, shaped as q, k and v: gradOutput [B, Tq, Hq, Dv] of the dtype of q, and the arguments and results of
+ * the forward; `causal` and `scale` are those of the forward too. Only q, k, v, output and logSumExp are kept between the two:
+ * the scores are computed anew.
+ */
 export function attentionBackward(
   gradOutput: Tensor,
   saved: AttentionSaved,

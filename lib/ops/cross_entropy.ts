@@ -3,6 +3,7 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
+/** Settings of `crossEntropy` and its backward. */
 export interface CrossEntropyOptions {
   /** Targets of this value do not count. Default -100. */
   ignoreIndex?: number;

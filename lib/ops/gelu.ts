@@ -3,6 +3,7 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
+/** Settings of `gelu` and its backward. */
 export interface GeluOptions {
   /** 'none' is exact, through erf; 'tanh' is GPT-2's approximation. Default 'none'. */
   approximate?: 'none' | 'tanh';
@@ -13,7 +14,7 @@ function isTanh(op: string, options: GeluOptions | undefined): boolean {
   return check.oneOf(op, 'approximate', approximate, ['none', 'tanh']) === 'tanh';
 }
 
-/** The Gaussian error linear unit of every element. x of any shape -> same shape and dtype. */
+/** The Gaussian error linear unit of every element (Hendrycks and Gimpel, arXiv 1606.08415). x of any shape -> same shape and dtype. */
 export function gelu(x: Tensor, options?: GeluOptions): Tensor {
   const op = 'gelu';
   const { device, buffers } = operands(op, { x });
@@ -25,7 +26,7 @@ export function gelu(x: Tensor, options?: GeluOptions): Tensor {
   ).output;
 }
 
-/** The gradient of `gelu` with respect to x; `options` are those of the forward. */
+/** The gradient of `gelu` with respect to x: gradOutput as x -> same shape and dtype; `options` are those of the forward. */
 export function geluBackward(gradOutput: Tensor, x: Tensor, options?: GeluOptions): Tensor {
   const op = 'geluBackward';
   const { device, buffers } = operands(op, { gradOutput, x });

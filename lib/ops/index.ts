@@ -8,6 +8,7 @@ export { type AdamWOptions, type AdamWState, adamW } from './adamw.js';
 export { add, addBackward } from './add.js';
 export { aggregate, aggregateBackward } from './aggregate.js';
 export {
+  type AttentionBackwardOptions,
   type AttentionMeanOptions,
   type AttentionOptions,
   type AttentionResult,

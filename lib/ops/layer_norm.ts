@@ -3,15 +3,18 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
-/** What `layerNorm` returns: the output as x; mean and 1/deviation of each row, [rows] f32. */
+/** What `layerNorm` returns. */
 export interface LayerNormResult {
+  /** [..., C], the dtype of x. */
   output: Tensor;
+  /** [rows] f32. */
   mean: Tensor;
+  /** [rows] f32, 1/deviation. */
   rstd: Tensor;
 }
 
 /**
- * Each row to mean 0 and variance 1 (biased, plus eps), times weight, plus bias. x [..., C], weight [C] f32, bias [C] f32;
+ * Each row to mean 0 and variance 1 (biased, plus eps), times weight, plus bias (Ba et al., arXiv 1607.06450). x [..., C], weight [C] f32, bias [C] f32;
  * eps is 1e-5 by default.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, options?: { eps?: number }): LayerNormResult {

@@ -3,13 +3,18 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
-/** What `rmsNorm` returns: the output as x; 1/root-mean-square of each row, [rows] f32. */
+/** What `rmsNorm` returns. */
 export interface RmsNormResult {
+  /** [..., C], the dtype of x. */
   output: Tensor;
+  /** [rows] f32, 1/root-mean-square. */
   rstd: Tensor;
 }
 
-/** Each row divided by its root mean square (of mean square plus eps), times weight. x [..., C], weight [C] f32; eps is 1e-6 by default. */
+/**
+ * Each row divided by its root mean square (of mean square plus eps), times weight (Zhang and Sennrich, arXiv 1910.07467).
+ * x [..., C], weight [C] f32; eps is 1e-6 by default.
+ */
 export function rmsNorm(x: Tensor, weight: Tensor, options?: { eps?: number }): RmsNormResult {
   const op = 'rmsNorm';
   const { device, buffers } = operands(op, { x, weight });

@@ -3,6 +3,7 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
+/** Settings of `rope` and its backward. */
 export interface RopeOptions {
   /** Pair i of D/2 turns by position / base^(2i/D). Default 10000. */
   base?: number;
@@ -27,12 +28,12 @@ function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: 
   ).output;
 }
 
-/** Rotary position embedding of queries or keys. x [B, T, H, D], D even -> same shape and dtype. */
+/** Rotary position embedding of queries or keys (Su et al., arXiv 2104.09864). x [B, T, H, D], D even -> same shape and dtype. */
 export function rope(x: Tensor, options?: RopeOptions): Tensor {
   return rotate('rope', 'x', false, x, options);
 }
 
-/** The gradient of `rope`: the rotation backwards; `options` are those of the forward. */
+/** The gradient of `rope`: the rotation backwards, gradOutput [B, T, H, D] -> same shape and dtype; `options` are those of the forward. */
 export function ropeBackward(gradOutput: Tensor, options?: RopeOptions): Tensor {
   return rotate('ropeBackward', 'gradOutput', true, gradOutput, options);
 }

@@ -341,26 +341,43 @@ Status CopyOut(Device& device, Queue& queue, const Buffer& buffer, DType dtype, 
   return {};
 }
 
-Napi::Value Read(Info info) {
-  constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
-  Args args(info, "read");
-  BufferHandle& handle = BufferOf(args, info[0]);
-  args.Skip();
-  const DType dtype = args.Type();
-  const auto size = static_cast<size_t>(args.Count());
-  const HostBytes target = HostBytesOf(args, info[3]);
-  const bool widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
-  if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
-    args.Fail("target and buffer differ in size");
+// The operands of read and readSync: what is copied, and where to.
+struct Reading {
+  Reading(Args args, Info info) : handle(BufferOf(args, info[0])) {
+    args.Skip();
+    dtype = args.Type();
+    const auto size = static_cast<size_t>(args.Count());
+    target = HostBytesOf(args, info[3]);
+    widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
+    if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
+      args.Fail("target and buffer differ in size");
+    }
   }
 
-  Session& session = *handle.session;
-  Device& device = *session.device;
+  // Whether the JavaScript thread may copy now.
+  bool ready() const {
+    return handle.session->device->HostAccessible() && handle.buffer->last_write <= handle.session->queue->completed();
+  }
+  // What copies, here or on the executor thread.
+  std::function<Status()> copy() const {
+    return [&device = *handle.session->device, &queue = *handle.session->queue, data = target.data,
+            raw = handle.buffer.get(), dtype = dtype,
+            widen = widen] { return CopyOut(device, queue, *raw, dtype, widen, data); };
+  }
+
+  const BufferHandle& handle;
+  DType dtype;
+  HostBytes target;
+  bool widen;
+};
+
+Napi::Value Read(Info info) {
+  constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
+  const Reading reading(Args(info, "read"), info);
   Environment& environment = Environment::Of(info.Env());
-  const BufferRef buffer = handle.buffer;
-  if (buffer->last_write <= session.queue->completed() && target.bytes <= kCopyAtOnce && device.HostAccessible()) {
+  if (reading.ready() && reading.target.bytes <= kCopyAtOnce) {
     const auto deferred = Napi::Promise::Deferred::New(info.Env());
-    const Status status = CopyOut(device, *session.queue, *buffer, dtype, widen, target.data);
+    const Status status = reading.copy()();
     if (status.ok()) {
       deferred.Resolve(info.Env().Undefined());
     } else {
@@ -369,21 +386,39 @@ Napi::Value Read(Info info) {
     return deferred.Promise();
   }
   // The promise owns a share of the buffer and keeps the target alive.
-  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
-  auto owner =
-      std::make_shared<BufferHandle>(BufferHandle{HandleKind::kBuffer, handle.session, buffer, handle.wrapped});
+  const auto& [kind, session, buffer, wrapped] = reading.handle;
+  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(reading.target.array.As<Napi::Object>()));
+  auto owner = std::make_shared<BufferHandle>(BufferHandle{kind, session, buffer, wrapped});
   ++buffer->owners;
   try {
-    return environment.Await(
-        session, buffer->last_write,
-        [&device, &queue = *session.queue, data = target.data, raw = buffer.get(), dtype, widen] {
-          return CopyOut(device, queue, *raw, dtype, widen, data);
-        },
-        [owner, array, env = info.Env()] { Release(env, *owner); });
+    return environment.Await(*session, buffer->last_write, reading.copy(),
+                             [owner, array, env = info.Env()] { Release(env, *owner); });
   } catch (...) {
     Release(info.Env(), *owner);
     throw;
   }
+}
+
+Napi::Value ReadSync(Info info) {
+  const Reading reading(Args(info, "readSync"), info);
+  Status status;
+  if (reading.ready()) {
+    status = reading.copy()();
+  } else {
+    // The queue lives on: only this thread, which waits, could stop it. The executor thread shares the promise, as it
+    // may still be inside set_value when this one goes on. What copying throws is thrown here.
+    const auto copied = std::make_shared<std::promise<Status>>();
+    reading.handle.session->queue->Wait(reading.handle.buffer->last_write, [copied, copy = reading.copy()] {
+      try {
+        copied->set_value(copy());
+      } catch (const std::bad_alloc&) {
+        copied->set_exception(std::current_exception());
+      }
+    });
+    status = copied->get_future().get();
+  }
+  Environment::Of(info.Env()).ThrowIfFailed(status);
+  return info.Env().Undefined();
 }
 
 }  // namespace
@@ -403,6 +438,7 @@ void ExportMemory(Napi::Object exports) {
   Export<ReleaseBuffer>(exports, "release");
   Export<Write>(exports, "write");
   Export<Read>(exports, "read");
+  Export<ReadSync>(exports, "readSync");
 }
 
 }  // namespace sas::binding

@@ -2,6 +2,13 @@
 
 #include <new>
 
+#if defined(__linux__) && defined(__GLIBCXX__)
+// std::condition_variable::wait has a new symbol version since GCC 12; the old one works on, and older systems have it.
+__asm__(
+    ".symver _ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE,"
+    "_ZNSt18condition_variable4waitERSt11unique_lockISt5mutexE@GLIBCXX_3.4.11");
+#endif
+
 namespace sas {
 namespace {
 

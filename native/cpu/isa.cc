@@ -16,7 +16,12 @@ SAS_DECLARE_ISA(avx512)
 #if defined(SAS_WITH_AVX2)
 SAS_DECLARE_ISA(avx2)
 #endif
+#if defined(SAS_WITH_NEON)
+SAS_DECLARE_ISA(neon)
+#endif
+#if defined(SAS_WITH_BASELINE)
 SAS_DECLARE_ISA(baseline)
+#endif
 #undef SAS_DECLARE_ISA
 
 #if defined(SAS_WITH_AVX512) || defined(SAS_WITH_AVX512BF16)
@@ -43,7 +48,12 @@ const std::vector<Isa>& Isas() {
      },
      avx2::GetOperations, avx2::PeakFlops},
 #endif
+#if defined(SAS_WITH_NEON)  // part of every 64-bit Arm processor
+    {"neon", [] { return true; }, neon::GetOperations, neon::PeakFlops},
+#endif
+#if defined(SAS_WITH_BASELINE)
     {"baseline", [] { return true; }, baseline::GetOperations, baseline::PeakFlops},
+#endif
   };
   return isas;
 }

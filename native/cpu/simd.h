@@ -6,6 +6,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <cstdint>
@@ -24,6 +26,11 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 inline constexpr int kLanes = kVectorBytes / 4;
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int kVectorRegisters = 32;
+#else
+inline constexpr int kVectorRegisters = 16;
+#endif
 
 typedef float Vec __attribute__((vector_size(kVectorBytes)));
 typedef int32_t VecInt __attribute__((vector_size(kVectorBytes)));
@@ -44,10 +51,12 @@ constexpr T Max(T a, T b) {
 
 SAS_INLINE Vec Broadcast(float value) { return value - Vec{}; }
 SAS_INLINE VecInt BroadcastInt(int32_t value) { return value - VecInt{}; }
-// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b for wide vectors).
+// b where one is NaN, like the instruction (which the compiler does not find in a > b ? a : b).
 SAS_INLINE Vec VecMax(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_max_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else
   return a > b ? a : b;
 #endif
@@ -55,6 +64,8 @@ SAS_INLINE Vec VecMax(Vec a, Vec b) {
 SAS_INLINE Vec VecMin(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b)));
+#elif defined(__AVX2__)
+  return reinterpret_cast<Vec>(_mm256_min_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b)));
 #else
   return a < b ? a : b;
 #endif
@@ -96,6 +107,10 @@ SAS_INLINE Vec Load(const Float16* source) {
       _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source))));
 #elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source))));
+#elif defined(__aarch64__)
+  float16x4_t bits;
+  memcpy(&bits, source, sizeof bits);
+  return reinterpret_cast<Vec>(vcvt_f32_f16(bits));
 #else
   Vec value;
   for (int lane = 0; lane < kLanes; ++lane) value[lane] = ToFloat(source[lane]);
@@ -110,6 +125,9 @@ SAS_INLINE void Store(Float16* target, Vec value) {
 #elif defined(__AVX2__)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(target),
                    _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+#elif defined(__aarch64__)
+  const float16x4_t bits = vcvt_f16_f32(reinterpret_cast<float32x4_t>(value));
+  memcpy(target, &bits, sizeof bits);
 #else
   for (int lane = 0; lane < kLanes; ++lane) FromFloat(value[lane], target + lane);
 #endif
@@ -275,6 +293,8 @@ SAS_INLINE Vec Sqrt(Vec value) {
   return reinterpret_cast<Vec>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(value)));
 #elif defined(__AVX2__)
   return reinterpret_cast<Vec>(_mm256_sqrt_ps(reinterpret_cast<__m256>(value)));
+#elif defined(__aarch64__)
+  return reinterpret_cast<Vec>(vsqrtq_f32(reinterpret_cast<float32x4_t>(value)));
 #else
   for (int lane = 0; lane < kLanes; ++lane) value[lane] = __builtin_sqrtf(value[lane]);
   return value;
@@ -304,12 +324,12 @@ SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
   return poly * AsFloat((half + 127) << 23) * AsFloat((exponent - half + 127) << 23);
 }
 
-// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126, NaN for NaN.
+// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126.5, NaN for NaN.
 SAS_INLINE Vec Exp2NonPositive(Vec x) {
   constexpr float kBiasedRounder = kRounder + 127;  // leaves integer + 127, the exponent of 2^integer, in the low bits
-  const Vec rounded = x + kBiasedRounder;
-  const Vec mantissa = Exp2Polynomial(x - (rounded - kBiasedRounder));
-  return x < -126.0f ? Vec{} : mantissa * AsFloat(AsInt(rounded) << 23);
+  const Vec clamped = VecMax(Broadcast(-127.0f), x);  // 2^-127 has the exponent of 0
+  const Vec rounded = clamped + kBiasedRounder;
+  return Exp2Polynomial(clamped - (rounded - kBiasedRounder)) * AsFloat(AsInt(rounded) << 23);
 }
 
 // e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), infinity where it overflows, NaN for NaN.

@@ -1,14 +1,14 @@
 #include "cpu/tile.h"
 
+#include <type_traits>
+
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// One register tile: kRows rows by kVectors vectors from row m and column n on.
+// One register tile: kRows rows by kVectors vectors, of which `a`, `b` and `c` are the first elements; `m` and `n` are
+// its first row and column.
 template <int kRows, int kVectors, bool kOverlapping, bool kPairs>
-void MultiplyTile(const Product& p, int64_t m, int64_t n) {
-  const float* a = p.a + m / kTileRows * p.a_panel + m % kTileRows * p.a_row;
-  const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
-  float* c = p.c + m * p.c_row + n;
+SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float* a, const float* b, float* c) {
   const int64_t a_row = p.a_row, a_step = p.a_step, b_step = p.b_step, c_row = p.c_row;
   const int32_t* offsets = p.b_offsets;
 
@@ -56,35 +56,39 @@ void MultiplyTile(const Product& p, int64_t m, int64_t n) {
   }
 }
 
-using TileFunction = void (*)(const Product&, int64_t, int64_t);
-
-template <int kRows, bool kOverlapping, bool kPairs>
-TileFunction ChooseTile(int64_t vectors) {
-  if (vectors == 1) return MultiplyTile<kRows, 1, kOverlapping, kPairs>;
-  if (vectors == 2) return MultiplyTile<kRows, 2, kOverlapping, kPairs>;
-  if constexpr (kTileVectors == 4) {
-    if (vectors == 3) return MultiplyTile<kRows, 3, kOverlapping, kPairs>;
-    return MultiplyTile<kRows, 4, kOverlapping, kPairs>;
+// All rows of kVectors vectors of columns from n on. The loop over tiles is in here, so that the end of one tile
+// overlaps the beginning of the next.
+template <int kVectors, bool kOverlapping, bool kPairs>
+void MultiplyColumns(const Product& p, int64_t n) {
+  const float* a = p.a;
+  const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
+  float* c = p.c + n;
+  int64_t m = 0;
+  for (; m + kTileRows <= p.rows; m += kTileRows, a += p.a_panel, c += kTileRows * p.c_row) {
+    MultiplyTile<kTileRows, kVectors, kOverlapping, kPairs>(p, m, n, a, b, c);
   }
-  return nullptr;
+  const auto rest = [&]<int kRows>(std::integral_constant<int, kRows>) __attribute__((always_inline)) {
+    if (p.rows - m < kRows) return;
+    MultiplyTile<kRows, kVectors, kOverlapping, kPairs>(p, m, n, a, b, c);
+    m += kRows;
+    a += kRows * p.a_row;
+    c += kRows * p.c_row;
+  };
+  rest(std::integral_constant<int, 4>());
+  rest(std::integral_constant<int, 2>());
+  rest(std::integral_constant<int, 1>());
 }
 
 template <bool kOverlapping, bool kPairs>
 void MultiplyTiles(const Product& p) {
   for (int64_t n = 0; n < p.columns;) {
     const int64_t vectors = Min<int64_t>(CeilDiv(p.columns - n, kLanes), kTileVectors);
-    const TileFunction full = ChooseTile<kTileRows, kOverlapping, kPairs>(vectors);
-    int64_t m = 0;
-    for (; m + kTileRows <= p.rows; m += kTileRows) full(p, m, n);
-    if (p.rows - m >= 4) {
-      ChooseTile<4, kOverlapping, kPairs>(vectors)(p, m, n);
-      m += 4;
+    if constexpr (kTileVectors == 4) {
+      if (vectors == 4) MultiplyColumns<4, kOverlapping, kPairs>(p, n);
+      if (vectors == 3) MultiplyColumns<3, kOverlapping, kPairs>(p, n);
     }
-    if (p.rows - m >= 2) {
-      ChooseTile<2, kOverlapping, kPairs>(vectors)(p, m, n);
-      m += 2;
-    }
-    if (p.rows - m >= 1) ChooseTile<1, kOverlapping, kPairs>(vectors)(p, m, n);
+    if (vectors == 2) MultiplyColumns<2, kOverlapping, kPairs>(p, n);
+    if (vectors == 1) MultiplyColumns<1, kOverlapping, kPairs>(p, n);
     n += vectors * kLanes;
   }
 }
@@ -102,8 +106,8 @@ void Multiply(const Product& p) {
 namespace {
 
 // Sums in registers: 6 x 4 of 32 registers, or 4 x 3 of 16.
-constexpr int kTapRows = kLanes == 16 ? 6 : 4;
-constexpr int kTapColumns = kLanes == 16 ? 4 : 3;
+constexpr int kTapRows = kVectorRegisters == 32 ? 6 : 4;
+constexpr int kTapColumns = kVectorRegisters == 32 ? 4 : 3;
 constexpr int kTapSums = static_cast<int>(RoundUp(kTapRows * kTapColumns, kLanes));
 
 }  // namespace

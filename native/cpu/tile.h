@@ -7,9 +7,9 @@
 
 namespace sas::cpu::SAS_ISA {
 
-// Register tile: 6 x 4 vectors of 16 (24 of 32 registers), or 6 x 2 vectors of 8 or 4 (12 of 16 registers).
+// Register tile: 6 x 4 vectors (24 of 32 registers), or 6 x 2 (12 of 16 registers).
 inline constexpr int kTileRows = 6;
-inline constexpr int kTileVectors = kLanes == 16 ? 4 : 2;
+inline constexpr int kTileVectors = kVectorRegisters == 32 ? 4 : 2;
 inline constexpr int kTileColumns = kTileVectors * kLanes;
 
 struct Product {

@@ -7,12 +7,12 @@ import { fileURLToPath } from 'node:url';
 import { getDevice } from 'sas-attention';
 import { afterAll, describe, expect, it } from 'vitest';
 import { renderSvg } from '../../bench/chart/render.js';
-import { verdictText, verify } from '../../bench/micro/check.js';
-import { checkAll } from '../../bench/micro/measure.js';
 import { bars, rooflineOf } from '../../bench/micro/pictures.js';
-import { type IsaRun, makeReport, type Row, table, targetSummary } from '../../bench/micro/report.js';
-import { missedBy, unitOf } from '../../bench/micro/units.js';
-import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../../bench/micro/work.js';
+import { verdictText, verify } from '../../lib/cli/bench/check.js';
+import { checkAll } from '../../lib/cli/bench/measure.js';
+import { type IsaRun, makeReport, type Row, table, targetSummary } from '../../lib/cli/bench/report.js';
+import { missedBy, unitOf } from '../../lib/cli/bench/units.js';
+import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../../lib/cli/bench/work.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'sas-bench-'));
@@ -21,7 +21,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 describe('checks', () => {
   it('find every fused op right', async () => {
     const labels: string[] = [];
-    for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' })) {
+    for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' }, getDevice())) {
       labels.push(label);
       expect(verdict.right, `${label}: ${verdictText(verdict)}`).toBe(true);
     }

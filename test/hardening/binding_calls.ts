@@ -159,6 +159,10 @@ export const generators: readonly Generator[] = [
     const size = shop.draw.size() * 1000; // too large for a copy at once
     return { name: 'read', args: [shop.input(0, size), 0, size, new Float32Array(size)] };
   },
+  (shop) => {
+    const size = shop.draw.size();
+    return { name: 'readSync', args: [shop.input(0, size), 0, size, new Float32Array(size)] };
+  },
   (shop) => ({ name: 'transfer', args: [shop.input(shop.float(), shop.draw.size()), shop.draw.pick(shop.devices)] }),
   (shop) => {
     const [dtype, size] = [shop.draw.pick<DTypeCode>([0, 1, 2, 3]), shop.draw.size()];

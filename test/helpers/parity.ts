@@ -10,8 +10,10 @@ import { round64 } from './rounded_pipeline.js';
 export const device = getDevice();
 /** The emulated CUDA device is exact and slow (test/emulator): tests that repeat themselves do so less often there. */
 export const emulated = device.info.name.startsWith('emulated');
-/** Milliseconds per test: the float64 reference is slow by design, the emulated device slower, sanitizers slowest. */
-export const timeout = !emulated ? 60_000 : process.env.SAS_SANITIZE === undefined ? 600_000 : 1_800_000;
+/** Milliseconds per test: the float64 reference is slow by design, the emulated device slower, sanitizers slowest. SAS_TEST_TIMEOUT overrides. */
+export const timeout =
+  Number(process.env.SAS_TEST_TIMEOUT) ||
+  (!emulated ? 60_000 : process.env.SAS_SANITIZE === undefined ? 600_000 : 1_800_000);
 export const floatTypes: readonly FloatType[] = ['f32', 'bf16', 'f16'];
 
 /** A tensor on the device and exactly its values. */

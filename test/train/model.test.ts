@@ -1,10 +1,11 @@
 import { getDevice, ops, scope, Tensor } from 'sas-attention';
 import { describe, expect, test } from 'vitest';
-import { Random, type TextData, VOCABULARY } from '../../bench/train/data.js';
-import { Gpt, type ModelConfig } from '../../bench/train/model.js';
-import { ATTENTIONS, DEFAULT_CONFIG, type TrainConfig } from '../../bench/train/options.js';
-import { disposeRun, startRun } from '../../bench/train/run.js';
-import { learningRate, train, validate } from '../../bench/train/train_loop.js';
+import { Random } from '../../lib/cli/random.js';
+import { type TextData, VOCABULARY } from '../../lib/cli/train/data.js';
+import { Gpt, type ModelConfig } from '../../lib/cli/train/model.js';
+import { ATTENTIONS, DEFAULT_CONFIG, type TrainConfig } from '../../lib/cli/train/options.js';
+import { disposeRun, startRun } from '../../lib/cli/train/run.js';
+import { learningRate, train, validate } from '../../lib/cli/train/train_loop.js';
 
 const device = getDevice('cpu');
 const tiny = { width: 32, layers: 2, heads: 2, simHeads: 6, simHeadDim: 24, kernel: 3, seq: 16, batch: 4 };

@@ -1,7 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { DEFAULT_CONFIG, parseOptions, UsageError } from '../../bench/train/options.js';
+import { UsageError } from '../../lib/cli/failure.js';
+import { DEFAULT_CONFIG, parseOptions } from '../../lib/cli/train/options.js';
 import { temporaryFolder, trainCli } from './cli.js';
 
 describe('parseOptions', () => {
@@ -99,7 +100,6 @@ describe('command line', () => {
     ['a bad value', ['--steps', 'many'], 'train: --steps must be an integer'],
     ['an unknown option', ['--stepz', '3'], "train: Unknown option '--stepz'"],
     ['a missing text', ['--text', join(folder, 'no.txt')], 'no such file'],
-    ['a folder as text', ['--text', folder], 'it is a folder'],
     ['a text that is too short', ['--text', short], `is too short: 21 bytes, --seq 128 needs at least 1290`],
     ['a missing checkpoint', ['--resume', join(folder, 'no.safetensors')], 'no such file'],
     ['a file that is no checkpoint', ['--resume', short], 'it cannot be read'],

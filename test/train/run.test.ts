@@ -2,11 +2,12 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getDevice } from 'sas-attention';
 import { expect, test } from 'vitest';
-import { loadCheckpoint, resumedConfig, resumeRun, saveCheckpoint } from '../../bench/train/checkpoint.js';
-import { loadText } from '../../bench/train/data.js';
-import { DEFAULT_CONFIG, parseOptions, type TrainConfig } from '../../bench/train/options.js';
-import { disposeRun, startRun } from '../../bench/train/run.js';
-import { train } from '../../bench/train/train_loop.js';
+import { mobyDick } from '../../bench/train/moby_dick.js';
+import { loadCheckpoint, resumedConfig, resumeRun, saveCheckpoint } from '../../lib/cli/train/checkpoint.js';
+import { loadText } from '../../lib/cli/train/data.js';
+import { DEFAULT_CONFIG, parseOptions, type TrainConfig } from '../../lib/cli/train/options.js';
+import { disposeRun, startRun } from '../../lib/cli/train/run.js';
+import { train } from '../../lib/cli/train/train_loop.js';
 import { losses, temporaryFolder, trainCli } from './cli.js';
 
 const TINY = '--width 32 --layers 2 --heads 2 --sim-heads 4 --sim-head-dim 24 --kernel 3 --seq 16 --batch 4';
@@ -62,7 +63,7 @@ test('a checkpoint between two steps, and options that contradict it', async () 
   const path = join(temporaryFolder(), 'checkpoint.safetensors');
   const options = parseOptions([...tiny, '--steps', '9', '--attention', 'sas']);
   const config: TrainConfig = options?.config ?? DEFAULT_CONFIG;
-  const data = loadText(null, config.seq);
+  const data = loadText(mobyDick, config.seq);
   const whole: number[] = [];
   const parts: number[] = [];
   const events = (losses: number[], stopAfter: number) => ({

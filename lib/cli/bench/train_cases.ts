@@ -1,0 +1,77 @@
+/** The steps of `npm run train`, timed as it takes them: batch, forward, backward, clipping and AdamW. */
+import type { Device } from 'sas-attention';
+import { Random } from '../random.js';
+import { loadText, type TextData, type TextSource, VOCABULARY } from '../train/data.js';
+import { DEFAULT_CONFIG, type TrainConfig } from '../train/options.js';
+import { type Run, startRun } from '../train/run.js';
+import { enqueueStep } from '../train/train_loop.js';
+import type { Case, Contestant } from './cases.js';
+import { linearWork, sasWork, sum, sumPasses, type Work } from './work.js';
+
+const SMALL_CONFIG: TrainConfig = { ...DEFAULT_CONFIG, width: 64, seq: 32 };
+
+/**
+ * Matrix work of one step with SAS, forward and backward; norms, embeddings, GELU, the loss and AdamW do not count:
+ *
+ *   layers * (3 projections C -> C + SAS block (expansions, attention, C -> C) + MLP C -> 4C -> C) + head C -> vocabulary
+ *
+ * on B*T rows, where backward is twice forward, 2.5 times for attention.
+ */
+function stepWork({ batch, seq, width, layers, heads, simHeads, simHeadDim, kernel }: TrainConfig): Work {
+  const linear = (inputs: number, outputs: number) => linearWork(batch * seq, inputs, outputs);
+  const sizes = { heads, headDim: width / heads, simHeads, simHeadDim, kernelSize: kernel };
+  const projections = [linear(width, width), linear(width, width), linear(width, width)];
+  const mlp = [linear(width, 4 * width), linear(4 * width, width)];
+  const block = sumPasses([...projections, sasWork(batch, seq, sizes), ...mlp]);
+  const blocks = Array.from({ length: layers }, () => block);
+  const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARY)]);
+  return sum([forward, backward]);
+}
+
+/** The time of a step does not depend on what is written. */
+const randomText: TextSource = {
+  name: 'random bytes',
+  read() {
+    const random = Random.seeded(0, 'text');
+    return Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARY));
+  },
+};
+
+/** The model is made when its first step is taken. */
+function step(name: string, config: TrainConfig, device: Device, target?: number): Contestant {
+  let started: { run: Run; data: TextData } | undefined;
+  return {
+    name,
+    work: stepWork(config),
+    target,
+    run() {
+      started ??= { run: startRun(config, 'sas', device), data: loadText(randomText, config.seq) };
+      const { loss, gradNorm } = enqueueStep(started.run, started.data);
+      loss.dispose();
+      gradNorm.dispose();
+    },
+  };
+}
+
+export function defaultStepCases(device: Device): Case[] {
+  return [
+    {
+      name: 'training step, default model',
+      length: DEFAULT_CONFIG.seq,
+      unit: 'percent',
+      contestants: [step('fused', DEFAULT_CONFIG, device, 55)],
+    },
+  ];
+}
+
+/** Is a small step as good per FLOP? It has fewer of them to spread its fixed costs over. */
+export function smallStepCases(device: Device): Case[] {
+  return [
+    {
+      name: `training step, ${SMALL_CONFIG.width} wide`,
+      length: SMALL_CONFIG.seq,
+      unit: 'ratio',
+      contestants: [step('default step', DEFAULT_CONFIG, device), step('small step', SMALL_CONFIG, device, 0.5)],
+    },
+  ];
+}

@@ -1,0 +1,286 @@
+// A GPT whose forward and backward pass are written out, op by op; attention is plain multi-head or SAS.
+//
+// Shapes: B batch, T tokens, C width, H heads, D = C / H, V vocabulary. Activations have the configured dtype,
+// parameters and their gradients are f32.
+
+import { type Device, ops, SasAttention, type SasSaved, scope, Tensor } from 'sas-attention';
+import { Random } from '../random.js';
+import type { ActivationDType, Attention } from './options.js';
+
+export interface ModelConfig {
+  attention: Attention;
+  vocabulary: number;
+  width: number;
+  layers: number;
+  heads: number;
+  simHeads: number;
+  simHeadDim: number;
+  kernel: number;
+  /** Longest sequence: rows of the position table. */
+  seq: number;
+  dtype: ActivationDType;
+  seed: number;
+}
+
+export type Gradients = Map<string, Tensor>;
+
+/** What backward needs of one layerNorm. */
+interface NormSaved {
+  x: Tensor;
+  mean: Tensor;
+  rstd: Tensor;
+}
+
+/** Softmax attention with the projections around it: [B,T,C] -> [B,T,C]. */
+interface AttentionSaved {
+  x: Tensor;
+  q: Tensor;
+  k: Tensor;
+  v: Tensor;
+  /** mha: before the output projection. */
+  heads?: { output: Tensor; logSumExp: Tensor };
+  sas?: SasSaved | null;
+}
+
+interface BlockSaved {
+  norm1: NormSaved;
+  attention: AttentionSaved;
+  norm2: NormSaved;
+  normed2: Tensor;
+  hidden: Tensor;
+  activated: Tensor;
+}
+
+export interface Saved {
+  tokens: Tensor;
+  blocks: BlockSaved[];
+  normFinal: NormSaved;
+  normed: Tensor;
+}
+
+export class Gpt {
+  private readonly all = new Map<string, Tensor>();
+  /** One per block; none with plain multi-head attention. */
+  private readonly sas: SasAttention[] = [];
+
+  constructor(
+    readonly config: ModelConfig,
+    private readonly device: Device,
+  ) {
+    const { width, layers, vocabulary, seq, attention } = config;
+    this.initNormal('token.weight', [vocabulary, width]);
+    this.initNormal('position.weight', [seq, width]);
+    for (let i = 0; i < layers; i++) {
+      const name = `blocks.${i}`;
+      this.initNorm(`${name}.norm1`);
+      for (const part of ['query', 'key', 'value']) this.initLinear(`${name}.attention.${part}`, width, width);
+      if (attention === 'mha') this.initLinear(`${name}.attention.output`, width, width);
+      else this.initSas(`${name}.attention`);
+      this.initNorm(`${name}.norm2`);
+      this.initLinear(`${name}.mlp.up`, width, 4 * width);
+      this.initLinear(`${name}.mlp.down`, 4 * width, width);
+    }
+    this.initNorm('norm');
+    this.initLinear('head', width, vocabulary, { bias: false });
+  }
+
+  /** Every trainable tensor by name, in a fixed order. */
+  get parameters(): ReadonlyMap<string, Tensor> {
+    return this.all;
+  }
+
+  get parameterCount(): number {
+    let count = 0;
+    for (const tensor of this.all.values()) count += tensor.size;
+    return count;
+  }
+
+  /** tokens i32 [B,T] -> logits [B,T,V]. Without `save` nothing is kept for backward (inference). */
+  forward(tokens: Tensor): { logits: Tensor; saved: Saved };
+  forward(tokens: Tensor, options: { save: false }): { logits: Tensor; saved: null };
+  forward(tokens: Tensor, { save = true } = {}): { logits: Tensor; saved: Saved | null } {
+    const { layers, dtype } = this.config;
+    let x = ops.embedding(tokens, this.get('token.weight'), this.get('position.weight'), { dtype });
+    const blocks: BlockSaved[] = [];
+    for (let i = 0; i < layers; i++) {
+      if (save) {
+        const block = this.blockForward(i, x, true);
+        blocks.push(block.saved);
+        x = block.output;
+      } else {
+        const input = x;
+        x = scope(() => this.blockForward(i, input, false).output);
+        input.dispose();
+      }
+    }
+    const norm = this.norm('norm', x);
+    const logits = this.linear('head', norm.output);
+    return { logits, saved: save ? { tokens, blocks, normFinal: norm.saved, normed: norm.output } : null };
+  }
+
+  /** gradLogits [B,T,V] -> the gradient of every parameter. Uses `saved` up. */
+  backward(gradLogits: Tensor, saved: Saved): Gradients {
+    const gradients: Gradients = new Map();
+    const gradNormed = this.linearBackward('head', gradLogits, saved.normed, gradients);
+    let gradX = this.normBackward('norm', gradNormed, saved.normFinal, gradients);
+    for (const [i, block] of [...saved.blocks.entries()].reverse())
+      gradX = this.blockBackward(i, gradX, block, gradients);
+    const { vocabulary, seq } = this.config;
+    const embedding = ops.embeddingBackward(gradX, saved.tokens, { vocabulary, positions: seq });
+    gradients.set('token.weight', embedding.gradTokenTable);
+    if (embedding.gradPositionTable) gradients.set('position.weight', embedding.gradPositionTable);
+    return gradients;
+  }
+
+  dispose(): void {
+    for (const layer of this.sas) layer.dispose();
+    for (const tensor of this.all.values()) tensor.dispose();
+  }
+
+  // One block: x + attention(norm1(x)), then x + mlp(norm2(x)); [B,T,C] -> [B,T,C].
+
+  private blockForward(i: number, x: Tensor, save: boolean): { output: Tensor; saved: BlockSaved } {
+    const name = `blocks.${i}`;
+    const norm1 = this.norm(`${name}.norm1`, x);
+    const attention = this.attentionForward(i, norm1.output, save);
+    const middle = ops.add(x, attention.output);
+    const norm2 = this.norm(`${name}.norm2`, middle);
+    const hidden = this.linear(`${name}.mlp.up`, norm2.output); // [B,T,4C]
+    const activated = ops.gelu(hidden);
+    const output = ops.add(middle, this.linear(`${name}.mlp.down`, activated));
+    const saved = {
+      norm1: norm1.saved,
+      attention: attention.saved,
+      norm2: norm2.saved,
+      normed2: norm2.output,
+      hidden,
+      activated,
+    };
+    return { output, saved };
+  }
+
+  private blockBackward(i: number, gradOutput: Tensor, saved: BlockSaved, gradients: Gradients): Tensor {
+    const name = `blocks.${i}`;
+    const gradActivated = this.linearBackward(`${name}.mlp.down`, gradOutput, saved.activated, gradients);
+    const gradHidden = ops.geluBackward(gradActivated, saved.hidden);
+    const gradNormed2 = this.linearBackward(`${name}.mlp.up`, gradHidden, saved.normed2, gradients);
+    // A residual connection hands its gradient to both branches: they meet again in an addition.
+    const gradMiddle = ops.add(gradOutput, this.normBackward(`${name}.norm2`, gradNormed2, saved.norm2, gradients));
+    const gradNormed1 = this.attentionBackward(i, gradMiddle, saved.attention, gradients);
+    return ops.add(gradMiddle, this.normBackward(`${name}.norm1`, gradNormed1, saved.norm1, gradients));
+  }
+
+  private attentionForward(i: number, x: Tensor, save: boolean): { output: Tensor; saved: AttentionSaved } {
+    const name = `blocks.${i}.attention`;
+    const split = [...x.shape.slice(0, 2), this.config.heads, -1]; // [B,T,H,D]
+    const q = this.linear(`${name}.query`, x).reshape(split);
+    const k = this.linear(`${name}.key`, x).reshape(split);
+    const v = this.linear(`${name}.value`, x).reshape(split);
+    const layer = this.sas[i];
+    if (layer) {
+      const { output, saved } = save ? layer.forward(q, k, v) : layer.forward(q, k, v, { save: false });
+      return { output, saved: { x, q, k, v, sas: saved } };
+    }
+    const heads = ops.attention(q, k, v);
+    const output = this.linear(`${name}.output`, heads.output.reshape(x.shape));
+    return { output, saved: { x, q, k, v, heads } };
+  }
+
+  private attentionBackward(i: number, gradOutput: Tensor, saved: AttentionSaved, gradients: Gradients): Tensor {
+    const name = `blocks.${i}.attention`;
+    const { x, q, k, v, heads, sas } = saved;
+    const layer = this.sas[i];
+    let grad: { gradQ: Tensor; gradK: Tensor; gradV: Tensor }; // [B,T,H,D] each
+    if (layer && sas) {
+      const result = layer.backward(gradOutput, sas);
+      for (const [key, tensor] of result.gradParameters) gradients.set(`${name}.${key}`, tensor);
+      sas.dispose();
+      grad = result;
+    } else if (heads) {
+      const gradHeads = this.linearBackward(`${name}.output`, gradOutput, heads.output.reshape(x.shape), gradients);
+      grad = ops.attentionBackward(gradHeads.reshape(heads.output.shape), { q, k, v, ...heads });
+    } else {
+      throw new Error(`${name}: nothing was saved by the forward pass`);
+    }
+    // The three projections read the same x: their gradients add up.
+    const fromQuery = this.linearBackward(`${name}.query`, grad.gradQ.reshape(x.shape), x, gradients);
+    const fromKey = this.linearBackward(`${name}.key`, grad.gradK.reshape(x.shape), x, gradients);
+    const fromValue = this.linearBackward(`${name}.value`, grad.gradV.reshape(x.shape), x, gradients);
+    return ops.add(ops.add(fromQuery, fromKey), fromValue);
+  }
+
+  // Layers by name: parameters `<name>.weight` and, where there is one, `<name>.bias`.
+
+  private get(name: string): Tensor {
+    const tensor = this.parameters.get(name);
+    if (!tensor) throw new Error(`no parameter '${name}'`);
+    return tensor;
+  }
+
+  private linear(name: string, x: Tensor): Tensor {
+    return ops.linear(x, this.get(`${name}.weight`), this.parameters.get(`${name}.bias`));
+  }
+
+  private linearBackward(name: string, gradOutput: Tensor, x: Tensor, gradients: Gradients): Tensor {
+    const bias = this.parameters.has(`${name}.bias`);
+    const result = ops.linearBackward(gradOutput, x, this.get(`${name}.weight`), { bias });
+    gradients.set(`${name}.weight`, result.gradWeight);
+    if (result.gradBias) gradients.set(`${name}.bias`, result.gradBias);
+    return result.gradX;
+  }
+
+  private norm(name: string, x: Tensor): { output: Tensor; saved: NormSaved } {
+    const { output, mean, rstd } = ops.layerNorm(x, this.get(`${name}.weight`), this.get(`${name}.bias`));
+    return { output, saved: { x, mean, rstd } };
+  }
+
+  private normBackward(name: string, gradOutput: Tensor, saved: NormSaved, gradients: Gradients): Tensor {
+    const result = ops.layerNormBackward(gradOutput, { ...saved, weight: this.get(`${name}.weight`) });
+    gradients.set(`${name}.weight`, result.gradWeight);
+    gradients.set(`${name}.bias`, result.gradBias);
+    return result.gradX;
+  }
+
+  // Initial values as PyTorch's defaults, embeddings N(0, 0.02). Each parameter draws from a stream of its own, so
+  // that parameters which two models share begin alike.
+
+  private init(name: string, shape: readonly number[], value: (random: Random) => number): void {
+    const random = Random.seeded(this.config.seed, name);
+    const size = shape.reduce((a, b) => a * b, 1);
+    const data = Float32Array.from({ length: size }, () => value(random));
+    this.all.set(name, Tensor.from(data, shape, { device: this.device }));
+  }
+
+  private initNormal(name: string, shape: readonly number[]): void {
+    this.init(name, shape, (random) => 0.02 * random.normal());
+  }
+
+  private initLinear(name: string, inputs: number, outputs: number, { bias = true } = {}): void {
+    const bound = 1 / Math.sqrt(inputs);
+    const uniform = (random: Random) => bound * (2 * random.uniform() - 1);
+    this.init(`${name}.weight`, [outputs, inputs], uniform);
+    if (bias) this.init(`${name}.bias`, [outputs], uniform);
+  }
+
+  private initNorm(name: string): void {
+    this.init(`${name}.weight`, [this.config.width], () => 1);
+    this.init(`${name}.bias`, [this.config.width], () => 0);
+  }
+
+  private initSas(name: string): void {
+    const { attention, width, heads, simHeads, simHeadDim, kernel, dtype, seed } = this.config;
+    const layer = new SasAttention({
+      heads,
+      headDim: width / heads,
+      simHeads,
+      simHeadDim,
+      kernelSize: attention === 'sas-linear' ? 1 : kernel,
+      dtype,
+      device: this.device,
+      seed: Random.seeded(seed, name).next(),
+    });
+    this.sas.push(layer);
+    // Its output_dense is the output projection.
+    for (const [key, tensor] of layer.parameters) this.all.set(`${name}.${key}`, tensor);
+  }
+}

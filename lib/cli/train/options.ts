@@ -1,0 +1,229 @@
+/** Command line -> checked options. Bad values throw UsageError. */
+import type { DeviceId } from 'sas-attention';
+import { parseFlags } from '../arguments.js';
+import { UsageError } from '../failure.js';
+
+/** How a block attends. `sas-linear` is SAS with kernel size 1, the paper's linear variant. */
+export const ATTENTIONS = ['mha', 'sas', 'sas-linear'] as const;
+export type Attention = (typeof ATTENTIONS)[number];
+
+export const ACTIVATION_DTYPES = ['f32', 'bf16', 'f16'] as const;
+export type ActivationDType = (typeof ACTIVATION_DTYPES)[number];
+
+/** All that decides the result of a run; it travels in the checkpoint. */
+export interface TrainConfig {
+  /** The runs, in order. */
+  attentions: Attention[];
+  /** File or folder to train on; null: the book that the program has. */
+  text: string | null;
+  steps: number;
+  width: number;
+  layers: number;
+  heads: number;
+  simHeads: number;
+  simHeadDim: number;
+  kernel: number;
+  /** Tokens per sequence (T). */
+  seq: number;
+  /** Sequences per step (B). */
+  batch: number;
+  lr: number;
+  seed: number;
+  dtype: ActivationDType;
+}
+
+export interface Options {
+  config: TrainConfig;
+  /** Options that the user wrote, as opposed to defaults; with --resume these must not contradict the checkpoint. */
+  given: ReadonlySet<keyof TrainConfig>;
+  device: DeviceId | undefined;
+  resume: string | undefined;
+  out: string | undefined;
+}
+
+export const DEFAULT_CONFIG: Readonly<TrainConfig> = {
+  attentions: ['mha', 'sas'],
+  text: null,
+  steps: 800,
+  width: 128,
+  layers: 4,
+  heads: 4,
+  simHeads: 12,
+  simHeadDim: 48,
+  kernel: 5,
+  seq: 128,
+  batch: 16,
+  lr: 2e-3,
+  seed: 0,
+  dtype: 'f32',
+};
+
+export const DEFAULT_OUT = 'out';
+
+/** What the help says of the program that trains. */
+export interface TrainUsage {
+  /** What a user types before the options. */
+  readonly call: string;
+  /** Title of the text that it has itself. */
+  readonly book?: string;
+  /** Files that it writes besides the losses: name and content. */
+  readonly extraFiles?: readonly (readonly [string, string])[];
+}
+
+const d = DEFAULT_CONFIG;
+const fileLine = ([name, content]: readonly [string, string]) => `${' '.repeat(26)}${name.padEnd(36)}${content}\n`;
+
+export const helpText = ({ call, book, extraFiles = [] }: TrainUsage): string =>
+  `Trains a small byte-level GPT once per attention, with the same seed, data order and schedule.
+
+Usage: ${call} ${book ? '[options]' : '--text PATH [options]'}
+
+Model
+  --attention LIST      comma-separated, of ${ATTENTIONS.join(', ')}  (default ${d.attentions.join(',')})
+                          mha         plain multi-head attention
+                          sas         simulated attention score, convolutions of --kernel
+                          sas-linear  the same with kernel size 1
+  --width N             features per token, a multiple of --heads  (default ${d.width})
+  --layers N            blocks  (default ${d.layers})
+  --heads N             attention heads H  (default ${d.heads})
+  --sim-heads N         simulated heads H', a multiple of --heads  (default ${d.simHeads})
+  --sim-head-dim N      simulated query and key features per head D'  (default ${d.simHeadDim})
+  --kernel N            kernel size of the head convolutions, odd  (default ${d.kernel})
+
+Training
+  --text PATH           a file or a folder of files to train on; the last tenth is kept for validation${book ? `  (default: ${book})` : ''}
+  --steps N             optimiser steps per attention  (default ${d.steps})
+  --seq N               tokens per sequence T  (default ${d.seq})
+  --batch N             sequences per step  (default ${d.batch})
+  --lr X                peak learning rate  (default ${d.lr})
+  --seed N              initial weights and data order  (default ${d.seed})
+  --dtype TYPE          activations in ${ACTIVATION_DTYPES.join(', ')}; parameters are always f32  (default ${d.dtype})
+  --device ID           cpu, cuda:0, ...  (default: SAS_DEVICE, else the first usable CUDA device, else cpu)
+
+Files
+  --out DIR             where results go  (default ${DEFAULT_OUT}; with --resume, the run's own folder)
+${[
+  ['metrics.jsonl', 'every loss'] as const,
+  ...extraFiles,
+  ['ATTENTION/checkpoint.safetensors', 'weights, optimiser, position in the data'] as const,
+  ['ATTENTION/sample.txt', 'generated text'] as const,
+]
+  .map(fileLine)
+  .join('')}  --resume CHECKPOINT   continue a run exactly where it stopped, then the attentions that follow it;
+                        of the options above only --steps, --text, --device, --out and --attention may differ
+
+  --help                this text
+
+Ctrl-C finishes the step, writes a checkpoint and says how to resume.
+`;
+
+function integer(name: string, text: string, min: number, max: number): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < min || value > max) {
+    throw new UsageError(`${name} must be an integer from ${min} to ${max}, got '${text}'`);
+  }
+  return value;
+}
+
+function oneOf<T extends string>(name: string, text: string, allowed: readonly T[]): T {
+  const value = allowed.find((candidate) => candidate === text);
+  if (value === undefined) throw new UsageError(`${name} must be one of ${allowed.join(', ')}, got '${text}'`);
+  return value;
+}
+
+function attentionList(text: string): Attention[] {
+  const list = text.split(',').map((name) => oneOf('--attention', name.trim(), ATTENTIONS));
+  if (new Set(list).size !== list.length) throw new UsageError(`--attention names one attention twice: '${text}'`);
+  return list;
+}
+
+function learningRate(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0 || value > 10) {
+    throw new UsageError(`--lr must be a number above 0 and at most 10, got '${text}'`);
+  }
+  return value;
+}
+
+function deviceId(text: string): DeviceId {
+  if (text === 'cpu' || /^cuda:\d+$/.test(text)) return text as DeviceId;
+  throw new UsageError(`--device must be cpu or cuda:N, got '${text}'`);
+}
+
+/** What no single option can know; the flag named first is the one to change. */
+export function checkConfig(config: TrainConfig): void {
+  const { width, heads, simHeads, kernel } = config;
+  if (width % heads !== 0) throw new UsageError(`--width ${width} is not a multiple of --heads ${heads}`);
+  if (simHeads % heads !== 0) throw new UsageError(`--sim-heads ${simHeads} is not a multiple of --heads ${heads}`);
+  if (kernel % 2 === 0) throw new UsageError(`--kernel must be odd, got '${kernel}'`);
+}
+
+const text = { type: 'string' } as const;
+const FLAGS = {
+  attention: text,
+  text,
+  steps: text,
+  width: text,
+  layers: text,
+  heads: text,
+  'sim-heads': text,
+  'sim-head-dim': text,
+  kernel: text,
+  seq: text,
+  batch: text,
+  lr: text,
+  seed: text,
+  dtype: text,
+  device: text,
+  resume: text,
+  out: text,
+  help: { type: 'boolean', short: 'h' },
+} as const;
+
+/** null: the user asked for help. */
+export function parseOptions(args: readonly string[]): Options | null {
+  const flags = parseFlags(args, FLAGS);
+  if (flags.help) return null;
+
+  const config: TrainConfig = { ...DEFAULT_CONFIG, attentions: [...DEFAULT_CONFIG.attentions] };
+  const given = new Set<keyof TrainConfig>();
+  const set = <K extends keyof TrainConfig>(
+    key: K,
+    value: string | undefined,
+    parse: (v: string) => TrainConfig[K],
+  ) => {
+    if (value === undefined) return;
+    config[key] = parse(value);
+    given.add(key);
+  };
+  const count =
+    (name: string, max: number, min = 1) =>
+    (value: string) =>
+      integer(name, value, min, max);
+  const path = (name: string, value: string) => {
+    if (value === '') throw new UsageError(`${name} needs a path`);
+    return value;
+  };
+
+  set('attentions', flags.attention, attentionList);
+  set('text', flags.text, (value) => path('--text', value));
+  set('steps', flags.steps, count('--steps', 10_000_000));
+  set('width', flags.width, count('--width', 16_384));
+  set('layers', flags.layers, count('--layers', 256));
+  set('heads', flags.heads, count('--heads', 1024));
+  set('simHeads', flags['sim-heads'], count('--sim-heads', 4096));
+  set('simHeadDim', flags['sim-head-dim'], count('--sim-head-dim', 1024));
+  set('kernel', flags.kernel, count('--kernel', 63));
+  set('seq', flags.seq, count('--seq', 1_048_576));
+  set('batch', flags.batch, count('--batch', 65_536));
+  set('lr', flags.lr, learningRate);
+  set('seed', flags.seed, count('--seed', 2 ** 31 - 1, 0));
+  set('dtype', flags.dtype, (value) => oneOf('--dtype', value, ACTIVATION_DTYPES));
+
+  const device = flags.device === undefined ? undefined : deviceId(flags.device);
+  const resume = flags.resume === undefined ? undefined : path('--resume', flags.resume);
+  const out = flags.out === undefined ? undefined : path('--out', flags.out);
+  // With --resume most values still come from the checkpoint: they are checked together once it is read.
+  if (resume === undefined) checkConfig(config);
+  return { config, given, device, resume, out };
+}

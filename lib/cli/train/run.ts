@@ -1,0 +1,42 @@
+// One run: a model with one attention, its optimiser state and its place in the data. What a checkpoint holds.
+
+import { type Device, Tensor } from 'sas-attention';
+import { Random } from '../random.js';
+import { VOCABULARY } from './data.js';
+import { Gpt } from './model.js';
+import type { Attention, TrainConfig } from './options.js';
+
+/** AdamW keeps a running mean of the gradient and of its square, both shaped like the parameter. */
+export interface Moments {
+  first: Tensor;
+  second: Tensor;
+}
+
+export interface Run {
+  attention: Attention;
+  config: TrainConfig;
+  device: Device;
+  model: Gpt;
+  moments: Map<string, Moments>;
+  /** Steps done. */
+  step: number;
+  /** Draws the positions of training batches. */
+  random: Random;
+}
+
+export function startRun(config: TrainConfig, attention: Attention, device: Device): Run {
+  const model = new Gpt({ ...config, attention, vocabulary: VOCABULARY }, device);
+  const zeros = (like: Tensor) => Tensor.zeros(like.shape, { device });
+  const moments = new Map(
+    [...model.parameters].map(([name, tensor]) => [name, { first: zeros(tensor), second: zeros(tensor) }]),
+  );
+  return { attention, config, device, model, moments, step: 0, random: Random.seeded(config.seed, 'batches') };
+}
+
+export function disposeRun({ model, moments }: Run): void {
+  model.dispose();
+  for (const { first, second } of moments.values()) {
+    first.dispose();
+    second.dispose();
+  }
+}

@@ -1,0 +1,203 @@
+/** A training from its options to its table: checkpoints, losses, samples, Ctrl-C. */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { type Device, getDevice } from 'sas-attention';
+import { UsageError } from '../failure.js';
+import { onBrokenPipe } from '../terminal.js';
+import { type Checkpoint, loadCheckpoint, resumedConfig, resumeRun, saveCheckpoint } from './checkpoint.js';
+import { loadText, type TextData, type TextSource, textAt } from './data.js';
+import { MetricsLog } from './metrics.js';
+import { DEFAULT_OUT, type Options, type TrainConfig } from './options.js';
+import { createProgress } from './progress.js';
+import { summarize, summaryTable } from './report.js';
+import { disposeRun, type Run, startRun } from './run.js';
+import { generate, printable } from './sample.js';
+import { train, validate } from './train_loop.js';
+
+const SAMPLE_BYTES = 400;
+const SAMPLE_PROMPT_BYTES = 64;
+const SAMPLE_TEMPERATURE = 0.8;
+
+const print = (text: string) => process.stdout.write(`${text}\n`);
+
+export interface SessionOptions {
+  readonly options: Options;
+  /** What a user types to train, before the options. */
+  readonly call: string;
+  /** Trained on where no text is named. */
+  readonly book?: TextSource;
+  /** Writes more of what came out into the folder; returns the files. */
+  finish?(out: string, log: MetricsLog, config: TrainConfig, text: string): Promise<readonly string[]>;
+}
+
+/** Set by Ctrl-C, and when nobody reads what is printed any more. A second one, at least a second later (npm passes the first one on twice), ends the process at once. */
+class StopSignal {
+  private requestedAt = Number.POSITIVE_INFINITY;
+
+  get requested(): boolean {
+    return this.requestedAt < Number.POSITIVE_INFINITY;
+  }
+
+  listen(): void {
+    const request = () => {
+      if (!this.requested) this.requestedAt = performance.now();
+    };
+    const onSignal = () => {
+      if (performance.now() - this.requestedAt > 1000) process.exit(130);
+      request();
+    };
+    process.on('SIGINT', onSignal);
+    process.on('SIGTERM', onSignal);
+    onBrokenPipe(request);
+  }
+}
+
+/** A resumed run goes on in the folder that it was written to, unless --out names another. */
+function outFolder(options: Options, checkpoint: Checkpoint | undefined): string {
+  let out = options.out;
+  if (out === undefined && checkpoint) {
+    const folder = dirname(checkpoint.path);
+    const parent = dirname(folder);
+    if (basename(folder) === checkpoint.meta.attention && existsSync(join(parent, 'metrics.jsonl'))) out = parent;
+  }
+  out ??= DEFAULT_OUT;
+  try {
+    mkdirSync(out, { recursive: true });
+  } catch (error) {
+    throw new UsageError(`--out '${out}': ${error instanceof Error ? error.message : error}`);
+  }
+  return out;
+}
+
+/** The beginning of the first whole paragraph that the model has not seen. */
+function samplePrompt(text: Uint8Array): Uint8Array {
+  const isSpace = (byte: number) => byte === 10 || byte === 13 || byte === 32;
+  const lineBreak = text.indexOf(10);
+  const start = text.findIndex((byte, i) => i > lineBreak && !isSpace(byte));
+  return text.subarray(Math.max(0, start), Math.max(0, start) + SAMPLE_PROMPT_BYTES);
+}
+
+/** For a shell. */
+const quoted = (path: string) => (/^[\w./:@%+=-]+$/.test(path) ? path : `'${path.replaceAll("'", `'\\''`)}'`);
+
+class Training {
+  constructor(
+    private readonly config: TrainConfig,
+    private readonly data: TextData,
+    private readonly device: Device,
+    private readonly out: string,
+    private readonly log: MetricsLog,
+    private readonly stop: StopSignal,
+    private readonly call: string,
+  ) {}
+
+  /** Trains one run to its end, or until Ctrl-C; says which. */
+  async run(run: Run): Promise<boolean> {
+    const { log, data, config, device, stop } = this;
+    const { attention } = run;
+    const folder = join(this.out, attention);
+    const checkpoint = join(folder, 'checkpoint.safetensors');
+    print(`\n${attention}: ${run.model.parameterCount.toLocaleString('en-US')} parameters on ${device.info.name}`);
+
+    const progress = createProgress(attention, config.steps);
+    const begun = performance.now();
+    const firstStep = run.step;
+    const peakBefore = device.memory().peak;
+    let seconds = 0;
+    let tokensPerSecond = 0;
+    let highestLive = 0;
+    const finished = await train(run, data, {
+      onStep: (result, stepSeconds) => {
+        const done = result.step - firstStep;
+        seconds += stepSeconds;
+        tokensPerSecond = (done * config.batch * config.seq) / seconds;
+        highestLive = Math.max(highestLive, device.memory().live);
+        log.append({ attention, ...result, tokensPerSecond: Math.round(tokensPerSecond) });
+        // Validations take their share of what is left.
+        const etaSeconds = ((config.steps - result.step) * (performance.now() - begun)) / 1000 / done;
+        progress.step({ step: result.step, loss: result.loss, tokensPerSecond, etaSeconds });
+      },
+      onValidation: (step, validationLoss) => {
+        log.append({ attention, step, validationLoss });
+        progress.validation(step, validationLoss);
+      },
+      saveCheckpoint: () => saveCheckpoint(checkpoint, run, data.hash),
+      shouldStop: () => stop.requested,
+    }).finally(() => progress.stop());
+
+    if (finished) {
+      // Both are there already when a run is resumed that had come to its end.
+      if (log.validation(attention).at(-1)?.step !== run.step) {
+        log.append({ attention, step: run.step, validationLoss: await validate(run, data) });
+      }
+      if (!log.summaries().some((summary) => summary.attention === attention)) {
+        // The device counts one peak for the whole process: it is this run's own if this run raised it.
+        const { peak } = device.memory();
+        const peakMemory = peak > peakBefore ? peak : highestLive;
+        log.append({ attention, summary: summarize(run, log, tokensPerSecond, peakMemory) });
+      }
+      await this.sample(run, join(folder, 'sample.txt'));
+    }
+    if (stop.requested) {
+      print(`\nStopped at step ${run.step} of ${attention}. Resume with:`);
+      print(`  ${this.call} --resume ${quoted(checkpoint)}`);
+    }
+    return finished && !stop.requested;
+  }
+
+  private async sample(run: Run, path: string): Promise<void> {
+    const prompt = samplePrompt(this.data.validation);
+    const text = await generate(run.model, run.device, {
+      prompt,
+      length: SAMPLE_BYTES,
+      temperature: SAMPLE_TEMPERATURE,
+      seed: this.config.seed,
+      shouldStop: () => this.stop.requested,
+    });
+    writeFileSync(path, text);
+    const [given, generated] = [text.subarray(0, prompt.length), text.subarray(prompt.length)].map(printable);
+    print(`\nSample of ${run.attention}, after the prompt [${given}]:\n${generated}`);
+  }
+}
+
+/** The text that is named, else the program's own. */
+function sourceOf({ text }: TrainConfig, book: TextSource | undefined): TextSource {
+  const source = text === null ? book : textAt(text);
+  if (source) return source;
+  throw new UsageError('--text is missing: a file or folder of text to train on; --help lists the options');
+}
+
+export async function runSession({ options, call, book, finish }: SessionOptions): Promise<void> {
+  const stop = new StopSignal();
+  stop.listen();
+
+  const checkpoint = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
+  const config = checkpoint ? resumedConfig(options, checkpoint) : options.config;
+  const data = loadText(sourceOf(config, book), config.seq);
+  if (checkpoint && checkpoint.meta.textHash !== data.hash) {
+    throw new UsageError(`text '${data.name}' is not the one that the checkpoint was trained on`);
+  }
+  const device = getDevice(options.device);
+  const out = outFolder(options, checkpoint);
+  const log = new MetricsLog(join(out, 'metrics.jsonl'));
+
+  const first = checkpoint ? config.attentions.indexOf(checkpoint.meta.attention) : 0;
+  const plan = config.attentions.slice(first);
+  if (checkpoint) log.resume(checkpoint.meta.attention, checkpoint.step, config.steps, plan);
+  else log.reset();
+
+  const training = new Training(config, data, device, out, log, stop, call);
+  for (const [i, attention] of plan.entries()) {
+    const run = checkpoint && i === 0 ? resumeRun(checkpoint, config, device) : startRun(config, attention, device);
+    const finished = await training.run(run);
+    disposeRun(run);
+    if (!finished) return;
+  }
+
+  const more = (await finish?.(out, log, config, data.name)) ?? [];
+  print(`\n${summaryTable(log)}\n`);
+  print(`Written: ${[join(out, 'metrics.jsonl'), ...more].join(', ')},`);
+  print(
+    `         ${plan.map((attention) => `${join(out, attention)}/{checkpoint.safetensors,sample.txt}`).join(', ')}`,
+  );
+}

@@ -1,0 +1,200 @@
+/** What a SAS attention block computes (arXiv 2507.07694), forward and backward, composed of the ops; it keeps nothing. */
+import * as check from './checks.js';
+import type { DType } from './dtype.js';
+import { ArgumentError } from './errors.js';
+import { aggregate, aggregateBackward } from './ops/aggregate.js';
+import { attention, attentionBackward, attentionMean } from './ops/attention.js';
+import { type ExpandWeights, expand, expandBackward } from './ops/expand.js';
+import { linear, linearBackward } from './ops/linear.js';
+import { scope } from './scope.js';
+import { operands, type Tensor } from './tensor.js';
+
+/** The sizes that the parameters follow from; symbols as in the paper. */
+export interface Sizes {
+  readonly heads: number;
+  readonly headDim: number;
+  readonly simHeads: number;
+  readonly simHeadDim: number;
+  readonly kernelSize: number;
+}
+
+/** What forward and backward are told besides tensors. */
+export interface Settings extends Sizes {
+  readonly causal: boolean;
+  readonly scale: number;
+  readonly dtype: DType;
+}
+
+/** f32, by the names of the published module's state dict. */
+export type Parameters = ReadonlyMap<string, Tensor>;
+
+/** What `backward` returns; gradients of parameters are f32, under the parameters' names. */
+export interface SasGradients {
+  /** [B, Tq, H, D] */
+  gradQ: Tensor;
+  /** [B, Tk, H, D] */
+  gradK: Tensor;
+  /** [B, Tk, H, D] */
+  gradV: Tensor;
+  /** By name, f32, in the order of `parameters`. */
+  gradParameters: ReadonlyMap<string, Tensor>;
+}
+
+/** The tensors that a backward pass reads; q, k and v are views of those given. */
+export type Activations = Record<
+  'q' | 'k' | 'v' | 'expandedQ' | 'expandedK' | 'expandedV' | 'heads' | 'logSumExp' | 'aggregated',
+  Tensor
+>;
+
+type Projected = 'q' | 'k' | 'v';
+
+/** Where the published module keeps each weight of an expansion (its state dict, after `sas_q.`, `sas_k.` or `sas_v.`). */
+const layers: Readonly<Record<keyof ExpandWeights, string>> = {
+  headWeight: '0.weight',
+  headBias: '0.bias',
+  headResidualWeight: '1.process.weight',
+  headResidualBias: '1.process.bias',
+  featureWeight: '2.weight',
+  featureBias: '2.bias',
+  featureResidualWeight: '3.process.weight',
+  featureResidualBias: '3.process.bias',
+};
+
+/** Name, shape and fan-in of every parameter, in the order q, k, v, output. */
+export function parameterTable(sizes: Sizes): [name: string, shape: number[], fanIn: number][] {
+  const { heads: H, headDim: D, simHeads: Hs, simHeadDim: Ds, kernelSize: k } = sizes;
+  const layer = (name: string, shape: number[]): [string, number[], number][] => {
+    const fanIn = check.elements(shape.slice(1));
+    return [
+      [`${name}.weight`, shape, fanIn],
+      [`${name}.bias`, shape.slice(0, 1), fanIn],
+    ];
+  };
+  const headLayers = (tensor: string) => [
+    ...layer(`${tensor}.0`, [Hs, H, k]),
+    ...layer(`${tensor}.1.process`, [Hs, Hs, k]),
+  ];
+  const featureLayers = (tensor: string) => [
+    ...layer(`${tensor}.2`, [Ds, D]),
+    ...layer(`${tensor}.3.process`, [Ds, Ds]),
+  ];
+  return [
+    ...['sas_q', 'sas_k'].flatMap((tensor) => [...headLayers(tensor), ...featureLayers(tensor)]),
+    ...headLayers('sas_v'),
+    ...layer('output_dense', [H * D, H * D]),
+  ];
+}
+
+/** The sizes fit each other. */
+export function checkSizes(op: string, sizes: Sizes): void {
+  const { heads, headDim, simHeads, simHeadDim, kernelSize } = sizes;
+  for (const [name, size] of Object.entries({ heads, headDim, simHeads, simHeadDim, kernelSize })) {
+    check.integer(op, name, size, { min: 1 });
+  }
+  check.multiple(op, 'simHeads', simHeads, heads, `heads is ${heads}`);
+  check.odd(op, 'kernelSize', kernelSize, 'the convolution is centred');
+}
+
+/** Exactly the wanted names are given, each once. */
+export function checkNames(op: string, wanted: readonly string[], given: readonly string[]): void {
+  const missing = wanted.filter((name) => !given.includes(name));
+  const unexpected = given.filter((name) => !wanted.includes(name));
+  const twice = given.filter((name, i) => given.indexOf(name) !== i);
+  const faults = Object.entries({ missing, unexpected, twice }).filter(([, names]) => names.length);
+  if (!faults.length) return;
+  const found = faults.map(([fault, names]) => `${fault}: ${names.join(', ')}`).join('; ');
+  throw new ArgumentError(`${op}: expected exactly the module's ${wanted.length} parameters; ${found}`);
+}
+
+/**
+ * q [B, Tq, H, D], k and v [B, Tk, H, D] of `dtype` -> output [B, Tq, H*D], and what `backward` needs: null unless `save`.
+ * Then the mean over groups is fused into attention where the device can, and rounds less. `op` is its name in messages.
+ */
+export function forward(
+  op: string,
+  settings: Settings,
+  parameters: Parameters,
+  { q, k, v }: Readonly<Record<Projected, Tensor>>,
+  save: boolean,
+): { output: Tensor; activations: Activations | null } {
+  const { heads: H, headDim: D, dtype, causal, scale } = settings;
+  operands(op, { q, k, v, ...Object.fromEntries(parameters) });
+  const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
+  const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], `q has shape ${check.show(q.shape)}`);
+  check.shape(op, 'v', v, [B, Tk, H, D], `k has shape ${check.show(k.shape)}`);
+  for (const [name, tensor] of Object.entries({ q, k, v })) {
+    check.dtype(op, name, tensor, dtype, 'the dtype of the module');
+  }
+
+  return scope(() => {
+    const expandedQ = expand(q, expandWeights(parameters, 'q'));
+    const expandedK = expand(k, expandWeights(parameters, 'k'));
+    const expandedV = expand(v, expandWeights(parameters, 'v'));
+    const project = (aggregated: Tensor): Tensor =>
+      linear(aggregated, parameter(parameters, 'output_dense.weight'), parameter(parameters, 'output_dense.bias'));
+    if (!save) {
+      const aggregated = attentionMean(expandedQ, expandedK, expandedV, { heads: H, causal, scale });
+      return { output: project(aggregated), activations: null };
+    }
+    const { output: heads, logSumExp } = attention(expandedQ, expandedK, expandedV, { causal, scale });
+    const aggregated = aggregate(heads, H);
+    const output = project(aggregated);
+    const [viewQ, viewK, viewV] = [q, k, v].map((x) => x.reshape(x.shape)) as [Tensor, Tensor, Tensor];
+    const inputs = { q: viewQ, k: viewK, v: viewV };
+    return {
+      output,
+      activations: { ...inputs, expandedQ, expandedK, expandedV, heads, logSumExp, aggregated },
+    };
+  });
+}
+
+/** The gradients of `forward`: gradOutput [B, Tq, H*D] of `dtype` and what the forward kept, which stays usable. */
+export function backward(
+  op: string,
+  settings: Settings,
+  parameters: Parameters,
+  gradOutput: Tensor,
+  from: Activations,
+): SasGradients {
+  const { heads: H, simHeads, dtype, causal, scale } = settings;
+  operands(op, { gradOutput, ...Object.fromEntries(parameters) });
+  check.shape(op, 'gradOutput', gradOutput, from.aggregated.shape, 'the shape of the output');
+  check.dtype(op, 'gradOutput', gradOutput, dtype, 'the dtype of the module');
+
+  return scope(() => {
+    const projection = linearBackward(gradOutput, from.aggregated, parameter(parameters, 'output_dense.weight'));
+    const gradHeads = aggregateBackward(projection.gradX, H, simHeads);
+    const { expandedQ, expandedK, expandedV, heads, logSumExp } = from;
+    const attended = { q: expandedQ, k: expandedK, v: expandedV, output: heads, logSumExp };
+    // In f32, also with 16-bit storage: rounding gradK here would drown the bias gradient that is 0 in exact arithmetic.
+    const gradients = attentionBackward(gradHeads, attended, { causal, scale, gradDtype: 'f32' });
+    gradHeads.dispose();
+    const q = expandBackward(gradients.gradQ, from.q, expandWeights(parameters, 'q'));
+    const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'));
+    const v = expandBackward(gradients.gradV, from.v, expandWeights(parameters, 'v'));
+    const gradParameters = new Map([
+      ...named('q', q.gradWeights),
+      ...named('k', k.gradWeights),
+      ...named('v', v.gradWeights),
+      ['output_dense.weight', projection.gradWeight],
+      ['output_dense.bias', projection.gradBias],
+    ] as const);
+    return { gradQ: q.gradX, gradK: k.gradX, gradV: v.gradX, gradParameters };
+  });
+}
+
+function parameter(parameters: Parameters, name: string): Tensor {
+  return parameters.get(name) as Tensor;
+}
+
+/** The weights of one tensor's expansion; those of features are absent for v. */
+function expandWeights(parameters: Parameters, tensor: Projected): ExpandWeights {
+  const entries = Object.entries(layers).map(([weight, layer]) => [weight, parameters.get(`sas_${tensor}.${layer}`)]);
+  return Object.fromEntries(entries) as ExpandWeights;
+}
+
+/** The gradients of an expansion's weights under the names of the parameters. */
+function named(tensor: Projected, gradWeights: ExpandWeights): [string, Tensor][] {
+  const entries = Object.entries(gradWeights) as [keyof ExpandWeights, Tensor][];
+  return entries.map(([weight, gradient]) => [`sas_${tensor}.${layers[weight]}`, gradient]);
+}

@@ -1,0 +1,97 @@
+// Parts of the command line: suggestions, the doctor's own reference, texts.
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { closest } from '../../lib/cli/arguments.js';
+import * as reference from '../../lib/cli/doctor/reference.js';
+import { Random } from '../../lib/cli/random.js';
+import { textTable } from '../../lib/cli/text_table.js';
+import { textAt } from '../../lib/cli/train/data.js';
+import { type Array64, array64 } from '../helpers/reference/array64.js';
+import * as truth from '../helpers/reference/index.js';
+
+describe('closest', () => {
+  it.each([
+    ['trian', 'train'],
+    ['benc', 'bench'],
+    ['doktor', 'doctor'],
+    ['trainn', 'train'],
+    ['serve', undefined],
+    ['', undefined],
+  ])('%j is probably %j', (word, meant) => {
+    expect(closest(word, ['doctor', 'bench', 'train'])).toBe(meant);
+  });
+});
+
+describe("the doctor's reference agrees with that of the tests", () => {
+  const random = Random.seeded(3, 'reference');
+  const draw = (...shape: number[]): Array64 => {
+    const size = shape.reduce((a, b) => a * b, 1);
+    return array64(
+      Array.from({ length: size }, () => random.normal()),
+      shape,
+    );
+  };
+  const values = (arrays: object) =>
+    Object.fromEntries(Object.entries(arrays).map(([name, { data }]: [string, Array64]) => [name, data]));
+  const difference = (a: ArrayLike<number> = [], b: ArrayLike<number> = []) =>
+    a.length === b.length
+      ? Math.max(...Array.from(a, (value, i) => Math.abs(value - (b[i] ?? Number.NaN))))
+      : Number.NaN;
+  const agree = (actual: reference.Inputs, expected: reference.Inputs, tolerance: number) => {
+    expect(Object.keys(actual).sort()).toEqual(Object.keys(expected).sort());
+    for (const name of Object.keys(expected)) expect(difference(actual[name], expected[name])).toBeLessThan(tolerance);
+  };
+
+  it('of expand', () => {
+    const [T, H, D, S, E, k] = [4, 2, 5, 4, 7, 3];
+    const weights = {
+      headWeight: draw(S, H, k),
+      headBias: draw(S),
+      headResidualWeight: draw(S, S, k),
+      headResidualBias: draw(S),
+      featureWeight: draw(E, D),
+      featureBias: draw(E),
+      featureResidualWeight: draw(E, E),
+      featureResidualBias: draw(E),
+    };
+    const [x, gradOutput] = [draw(1, T, H, D), draw(1, T, S, E)];
+    const inputs = values({ x, ...weights });
+    const forward = reference.expand(H, D);
+    agree({ output: forward(inputs) }, values({ output: truth.expand(x, weights) }), 1e-12);
+    const { gradX, gradWeights } = truth.expandBackward(gradOutput, x, weights);
+    const expected = values({ x: gradX, ...gradWeights });
+    agree(reference.gradients(forward, inputs, gradOutput.data), expected, 1e-6);
+  });
+
+  it('of attention', () => {
+    const [T, heads, width, valueWidth] = [7, 2, 5, 3];
+    const [q, k, v] = [draw(1, T, heads, width), draw(1, T, heads, width), draw(1, T, heads, valueWidth)];
+    const gradOutput = draw(1, T, heads, valueWidth);
+    const inputs = values({ q, k, v });
+    const forward = reference.attention(heads, width, valueWidth);
+    agree({ output: forward(inputs) }, values({ output: truth.attention(q, k, v).output }), 1e-13);
+    const { gradQ, gradK, gradV } = truth.attentionBackward(gradOutput, q, k, v);
+    const expected = values({ q: gradQ, k: gradK, v: gradV });
+    agree(reference.gradients(forward, inputs, gradOutput.data), expected, 1e-8);
+  });
+});
+
+it('a table is as wide with colours as without', () => {
+  const plain = textTable(['', 'n'], [['ok', '1']], [0]);
+  const coloured = textTable(['', 'n'], [['\u001b[32mok\u001b[39m', '1']], [0]);
+  expect(coloured.replace('\u001b[32mok\u001b[39m', 'ok')).toBe(plain);
+});
+
+describe('a folder as text', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sas-text-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  it('is its text files in the order of their paths', () => {
+    mkdirSync(join(folder, 'b'));
+    const files = { 'c.txt': 'last', 'a.txt': 'first', 'b/z.md': 'between', '.hidden': 'no', 'd.bin': 'n\u0000o' };
+    for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
+    expect(Buffer.from(textAt(folder).read()).toString()).toBe('first\n\nbetween\n\nlast');
+  });
+});

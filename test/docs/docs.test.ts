@@ -1,0 +1,132 @@
+// The documentation holds: its programs compile, run and print what it says; its links, commands and quoted messages exist.
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { anchorsOf, commandsOf, firstColumnCode, linksOf, samplesOf } from './markdown.js';
+
+const root = resolve(import.meta.dirname, '../..');
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+const pages = readdirSync(join(root, 'docs'))
+  .filter((name) => name.endsWith('.md'))
+  .map((name) => `docs/${name}`);
+const textOf = Object.fromEntries(['README.md', ...pages].map((page) => [page, read(page)]));
+const scripts = Object.keys((JSON.parse(read('package.json')) as { scripts: object }).scripts);
+
+/** The source of the library and of the addon, in which messages and variables are looked for. */
+const source = ['lib', 'native']
+  .flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+  )
+  .filter((path) => /\.(ts|cc|h|cu|cuh)$/.test(path))
+  .map(read)
+  .join('\n');
+
+describe('programs', () => {
+  // Inside the package, so that `sas-attention` means this checkout's dist.
+  const folder = join(root, 'build/docs-samples');
+  const samples = pages.flatMap((page) =>
+    samplesOf(textOf[page]).map((sample, i) => ({
+      ...sample,
+      name: `${page}:${sample.program.line}`,
+      file: `${page.slice(5, -3)}-${i}`,
+    })),
+  );
+
+  beforeAll(() => {
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    for (const { file, program } of samples) writeFileSync(join(folder, `${file}.ts`), program.text);
+    const compilerOptions = { noEmit: false, outDir: 'js', rootDir: '.' };
+    writeFileSync(
+      join(folder, 'tsconfig.json'),
+      JSON.stringify({ extends: '../../tsconfig.json', compilerOptions, include: ['*.ts'] }),
+    );
+    const compiler = join(root, 'node_modules/typescript/bin/tsc');
+    const { stdout, status } = spawnSync(process.execPath, [compiler, '-p', folder], { encoding: 'utf8' });
+    if (status !== 0) throw new Error(`the programs do not compile:\n${stdout}`);
+  });
+
+  it('are many, and most say what they print', () => {
+    expect(samples.length).toBeGreaterThan(10);
+    expect(samples.filter(({ prints }) => prints !== undefined).length).toBeGreaterThan(samples.length / 2);
+  });
+
+  it.each(samples)('$name runs', ({ file, prints }) => {
+    const env = { ...process.env, NODE_OPTIONS: '', SAS_DEVICE: 'cpu' };
+    const printed = execFileSync(process.execPath, [join(folder, 'js', `${file}.js`)], {
+      encoding: 'utf8',
+      env,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    if (prints !== undefined) expect(printed).toBe(prints);
+  });
+});
+
+describe.each(Object.keys(textOf))('%s', (page) => {
+  it('links to what exists', () => {
+    for (const link of linksOf(textOf[page])) {
+      if (/^https?:/.test(link)) continue;
+      const [path, anchor] = link.split('#');
+      const target = path === '' ? page : join(dirname(page), path);
+      expect(existsSync(join(root, target)), `${link} (${target})`).toBe(true);
+      if (anchor !== undefined) expect(anchorsOf(textOf[target] ?? read(target)), link).toContain(anchor);
+    }
+  });
+
+  it('names scripts, test files and projects that exist', () => {
+    for (const command of commandsOf(textOf[page])) {
+      const script = /^(?:\w+=\S+ )*npm (?:run (\S+)|(test))/.exec(command);
+      if (script) expect(scripts, command).toContain(script[1] ?? script[2]);
+      const [, path] = /vitest run (\w\S*)/.exec(command) ?? [];
+      if (path) expect(existsSync(join(root, path)), command).toBe(true);
+      const [, project] = /--project (\S+)/.exec(command) ?? [];
+      if (project) expect(project).toMatch(/^(main|cuda|cuda-emulated|cpu-(avx512bf16|avx512|avx2|baseline))$/);
+    }
+  });
+
+  it('names files that exist', () => {
+    const paths = textOf[page].match(/`(lib|native|test|bench|docs)\/[\w./-]+`/g) ?? [];
+    for (const path of paths) expect(existsSync(join(root, path.slice(1, -1))), path).toBe(true);
+  });
+});
+
+describe('errors', () => {
+  it('has a section for every code', () => {
+    const codes = new Set(read('lib/errors.ts').match(/(?<=\| ')SAS_[A-Z_]+/g));
+    expect(codes.size).toBeGreaterThan(5);
+    const anchors = anchorsOf(textOf['docs/errors.md']);
+    for (const code of codes) expect(anchors).toContain(code.toLowerCase());
+  });
+
+  it('quotes messages as the source words them', () => {
+    const quoted = firstColumnCode(textOf['docs/errors.md']).filter(
+      (code) => !code.startsWith('SAS_') || code.includes(' '),
+    );
+    expect(quoted.length).toBeGreaterThan(40);
+    const parts = quoted.flatMap((message) => message.split('...').map((part) => part.trim()));
+    expect(parts.filter((part) => !source.includes(part))).toEqual([]);
+  });
+});
+
+it('lists every environment variable that is read', () => {
+  const names = source.match(/(?<=(?:getenv|Environment|Variable)\("|process\.env\.)SAS_\w+/g) ?? [];
+  const listed = firstColumnCode(textOf['docs/getting-started.md']);
+  expect(new Set(names).size).toBeGreaterThan(5);
+  for (const name of names) if (name !== 'SAS_POISON') expect(listed).toContain(name); // SAS_POISON is of the tests
+});
+
+it('makes the API reference without a warning', () => {
+  const typedoc = join(root, 'node_modules/typedoc/bin/typedoc');
+  const { status, stdout, stderr } = spawnSync(process.execPath, [typedoc, '--emit', 'none'], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  expect(`${stdout}${stderr}`.match(/\[(warning|error)\].*/g) ?? []).toEqual([]);
+  expect(status).toBe(0);
+});
+
+it('is cited by its version', () => {
+  const { version } = JSON.parse(read('package.json')) as { version: string };
+  expect(read('CITATION.cff')).toContain(`\nversion: ${version}\n`);
+});
