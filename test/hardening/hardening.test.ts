@@ -60,7 +60,7 @@ test('tensors that are dropped without dispose are collected', async () => {
 describe('special values', () => {
   test('NaN and infinities spread as in float64', async () => {
     const { checked, faults } = await propagate(device, randomInt(2 ** 32));
-    expect(checked).toBeGreaterThan(300);
+    expect(checked).toBeGreaterThan(200);
     expect(faults).toEqual([]);
   });
 

@@ -15,9 +15,13 @@ export function huntRaces(seconds: number, seed: number, plant = false): RaceHun
   const build = buildTarget('hardening', 'sas_races', { SAS_ISAS: 'baseline' });
   const args = [String(seconds), String(seed), ...(plant ? ['plant'] : [])];
   // Without address randomisation: the sanitizer's fixed memory map and that of newer kernels may collide.
-  const { status, stdout, stderr } = spawnSync('setarch', ['-R', join(build, 'test/hardening/native/sas_races'), ...args], {
-    encoding: 'utf8',
-  });
+  const { status, stdout, stderr } = spawnSync(
+    'setarch',
+    ['-R', join(build, 'test/hardening/native/sas_races'), ...args],
+    {
+      encoding: 'utf8',
+    },
+  );
   return { status, output: stdout + stderr };
 }
 
