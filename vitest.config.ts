@@ -1,6 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
-import { emulatedAddon } from './test/helpers/native_build.js';
+import { emulatedAddon, sanitizers } from './test/helpers/native_build.js';
 
 /** The processor's feature flags; instruction sets that it lacks are left out below. */
 const flags = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
@@ -17,6 +17,7 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 120_000,
     pool: 'forks',
+    execArgv: ['--expose-gc'],
     maxWorkers: 2,
     projects: [
       {
@@ -42,7 +43,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'cuda-emulated',
-          include: ['test/parity/**/*.test.ts'],
+          include: ['test/parity/**/*.test.ts', ...(sanitizers === undefined ? [] : ['test/hardening/fuzz.test.ts'])],
           globalSetup: 'test/helpers/emulated_device.ts',
           env: { SAS_BINDING: emulatedAddon, SAS_DEVICE: 'cuda:0', SAS_POISON: '1' },
           testTimeout: 1_800_000,

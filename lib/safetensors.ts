@@ -43,7 +43,7 @@ interface Header {
 const MAX_HEADER_BYTES = 100_000_000;
 /** Bounds on the header's JSON: how deep it nests (names, entries, sizes) and how much structure it may hold. */
 const MAX_HEADER_DEPTH = 3;
-const MAX_HEADER_MARKS = 4_000_000;
+const MAX_HEADER_MARKS = 2_000_000;
 /** Bytes per read or write, below the limit of one system call. */
 const CHUNK_BYTES = 2 ** 30;
 const METADATA = '__metadata__';

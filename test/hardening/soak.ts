@@ -51,6 +51,7 @@ export async function endure(device: Device, steps: number): Promise<Endurance> 
   for (let step = 2; step <= steps; step++) {
     if (step % 50 === 0 || step === steps) result.lastLoss = await training.loss();
     else training.run().dispose();
+    if (step % 1000 === 0) collect(); // what the collector has yet to find is not growth
     if (step === earlyStep) result.early = await footprint();
   }
   result.late = await footprint();

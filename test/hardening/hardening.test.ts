@@ -1,0 +1,71 @@
+/** A share of the hardening programs, small enough for every run; `npm run test:...` runs each at its full length. */
+import { randomInt } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { getDevice } from '../../lib/index.js';
+import { failAllocations } from './allocations.js';
+import { killWhileSaving } from './checkpoints.js';
+import { endProcesses, ways } from './exits.js';
+import { huntRaces } from './races.js';
+import { endure, forget } from './soak.js';
+import { denormalCosts, propagate } from './special_values.js';
+
+const device = getDevice('cpu');
+
+describe('ThreadSanitizer', () => {
+  test('queue, buffer pool and thread pool: no race, and a planted one is found', () => {
+    const seed = randomInt(2 ** 32);
+    const { status, output } = huntRaces(5, seed);
+    console.info(output);
+    expect(status, output).toBe(0);
+    expect(huntRaces(2, seed, true).status).toBe(66);
+  });
+});
+
+describe('out of memory', () => {
+  test('every allocation of a training step fails in turn', () => {
+    const result = failAllocations('all');
+    console.info(`all: ${JSON.stringify(result)}`);
+    expect(result.allocations).toBeGreaterThan(200);
+    expect(result.toldByCall + result.toldByWait + (result.notNoticed ?? 0)).toBe(result.allocations);
+  });
+
+  test('device memory and scratch, each time in a new environment', () => {
+    const result = failAllocations('device', 6);
+    expect(result.toldByCall + result.toldByWait).toBe(6);
+  });
+});
+
+test('processes end with work in flight, in every way', async () => {
+  expect(await endProcesses(Object.keys(ways).length)).toEqual([]);
+});
+
+test('SIGKILL while saving: the file is whole', async () => {
+  const seed = randomInt(2 ** 32);
+  console.info(`seed ${seed}: ${JSON.stringify(await killWhileSaving(5, seed))}`);
+});
+
+test('training steps leave nothing behind, and learn', async () => {
+  const { left, firstLoss, lastLoss } = await endure(device, 1000);
+  expect(left).toBe(0);
+  expect(lastLoss).toBeLessThan(firstLoss - 0.3);
+});
+
+test('tensors that are dropped without dispose are collected', async () => {
+  expect(typeof (globalThis as { gc?: unknown }).gc, 'node --expose-gc').toBe('function');
+  const { made, left } = await forget(device, 100);
+  expect(made).toBeGreaterThan(2 ** 20);
+  expect(left).toBe(0);
+});
+
+describe('special values', () => {
+  test('NaN and infinities spread as in float64', async () => {
+    const { checked, faults } = await propagate(device, randomInt(2 ** 32));
+    expect(checked).toBeGreaterThan(200);
+    expect(faults).toEqual([]);
+  });
+
+  test('denormals cost less than ten times as much', async () => {
+    const costs = await denormalCosts(device, 500, 8);
+    for (const [op, ratio] of Object.entries(costs)) expect(ratio, op).toBeLessThan(10);
+  });
+});
