@@ -1,5 +1,5 @@
-// Declares every CPU operation for the instruction set being compiled (SAS_ISA: avx512bf16, avx512, avx2 or baseline).
-// Each is defined in the file of its name.
+// Declares every CPU operation for the instruction set being compiled (SAS_ISA: avx512bf16, avx512, avx2, neon or
+// baseline). Each is defined in the file of its name.
 #pragma once
 
 #include "core/device.h"
