@@ -14,7 +14,7 @@ test('the CPU is always there and usable', () => {
   expect(cpu?.name).not.toBe('');
   expect(cpu?.memoryBytes).toBeGreaterThan(2 ** 28);
   expect(cpu?.threads).toBeGreaterThanOrEqual(1);
-  expect(['avx512bf16', 'avx512', 'avx2', 'baseline']).toContain(cpu?.isa);
+  expect(['avx512bf16', 'avx512', 'avx2', 'neon', 'baseline']).toContain(cpu?.isa);
 });
 
 test('what cannot be used says why', () => {
