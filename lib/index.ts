@@ -12,6 +12,7 @@ export {
   ShapeError,
 } from './errors.js';
 export type { HostArray, TensorData } from './host_array.js';
+export { type Activations, Module, type Placement, Saved, type StateEntry } from './module.js';
 export * as ops from './ops/index.js';
 export {
   loadSafetensors,
@@ -20,6 +21,6 @@ export {
   type SafetensorsInput,
   saveSafetensors,
 } from './safetensors.js';
-export { SasAttention, type SasConfig, type SasGradients, type SasSaved, type StateEntry } from './sas_attention.js';
+export { SasAttention, type SasConfig, type SasGradients, type SasSaved } from './sas_attention.js';
 export { scope } from './scope.js';
 export { Tensor, type TensorOptions } from './tensor.js';

@@ -1,10 +1,10 @@
 /** What a SAS attention block computes (arXiv 2507.07694), forward and backward, composed of the ops; it keeps nothing. */
 import * as check from './checks.js';
 import type { DType } from './dtype.js';
-import { ArgumentError } from './errors.js';
+import type { ParameterSpec } from './module.js';
 import { aggregate, aggregateBackward } from './ops/aggregate.js';
 import { attention, attentionBackward, attentionMean } from './ops/attention.js';
-import { type ExpandWeights, expand, expandBackward } from './ops/expand.js';
+import { type ExpandOptions, type ExpandWeights, expand, expandBackward } from './ops/expand.js';
 import { linear, linearBackward } from './ops/linear.js';
 import { scope } from './scope.js';
 import { operands, type Tensor } from './tensor.js';
@@ -18,11 +18,28 @@ export interface Sizes {
   readonly kernelSize: number;
 }
 
+/** What of the block is left out, for ablations. */
+export interface Variant {
+  /** What the expansions of q and k simulate; v has no features of its own to simulate. */
+  readonly expansion: 'both' | 'heads' | 'features';
+  /** Whether each map has its residual layer: the 1 and 3 of the parameters' names. */
+  readonly residual: boolean;
+  /** Whether the groups are averaged before the output projection (PEAA), or it reads all of them: [H*D, H'*D]. */
+  readonly aggregation: boolean;
+}
+
+/** As published. */
+const complete: Variant = { expansion: 'both', residual: true, aggregation: true };
+
 /** What forward and backward are told besides tensors. */
 export interface Settings extends Sizes {
   readonly causal: boolean;
   readonly scale: number;
   readonly dtype: DType;
+  /** Rotary positions of the expanded queries and keys. Default: none. */
+  readonly rope?: ExpandOptions['rope'];
+  /** See `Variant`. Default true. */
+  readonly aggregation?: boolean;
 }
 
 /** f32, by the names of the published module's state dict. */
@@ -60,28 +77,27 @@ const layers: Readonly<Record<keyof ExpandWeights, string>> = {
   featureResidualBias: '3.process.bias',
 };
 
-/** Name, shape and fan-in of every parameter, in the order q, k, v, output. */
-export function parameterTable(sizes: Sizes): [name: string, shape: number[], fanIn: number][] {
+/** Every parameter, in the order q, k, v, output. */
+export function parameterTable(sizes: Sizes, variant = complete): ParameterSpec[] {
   const { heads: H, headDim: D, simHeads: Hs, simHeadDim: Ds, kernelSize: k } = sizes;
-  const layer = (name: string, shape: number[]): [string, number[], number][] => {
+  const layer = (name: string, shape: number[]): ParameterSpec[] => {
     const fanIn = check.elements(shape.slice(1));
     return [
       [`${name}.weight`, shape, fanIn],
       [`${name}.bias`, shape.slice(0, 1), fanIn],
     ];
   };
-  const headLayers = (tensor: string) => [
-    ...layer(`${tensor}.0`, [Hs, H, k]),
-    ...layer(`${tensor}.1.process`, [Hs, Hs, k]),
-  ];
-  const featureLayers = (tensor: string) => [
-    ...layer(`${tensor}.2`, [Ds, D]),
-    ...layer(`${tensor}.3.process`, [Ds, Ds]),
-  ];
+  const { expansion, residual, aggregation } = variant;
+  const map = (wanted: boolean, first: ParameterSpec[], second: ParameterSpec[]): ParameterSpec[] =>
+    wanted ? [...first, ...(residual ? second : [])] : [];
+  const headLayers = (tensor: string) =>
+    map(expansion !== 'features', layer(`${tensor}.0`, [Hs, H, k]), layer(`${tensor}.1.process`, [Hs, Hs, k]));
+  const featureLayers = (tensor: string) =>
+    map(expansion !== 'heads', layer(`${tensor}.2`, [Ds, D]), layer(`${tensor}.3.process`, [Ds, Ds]));
   return [
     ...['sas_q', 'sas_k'].flatMap((tensor) => [...headLayers(tensor), ...featureLayers(tensor)]),
     ...headLayers('sas_v'),
-    ...layer('output_dense', [H * D, H * D]),
+    ...layer('output_dense', [H * D, (aggregation ? H : Hs) * D]),
   ];
 }
 
@@ -95,17 +111,6 @@ export function checkSizes(op: string, sizes: Sizes): void {
   check.odd(op, 'kernelSize', kernelSize, 'the convolution is centred');
 }
 
-/** Exactly the wanted names are given, each once. */
-export function checkNames(op: string, wanted: readonly string[], given: readonly string[]): void {
-  const missing = wanted.filter((name) => !given.includes(name));
-  const unexpected = given.filter((name) => !wanted.includes(name));
-  const twice = given.filter((name, i) => given.indexOf(name) !== i);
-  const faults = Object.entries({ missing, unexpected, twice }).filter(([, names]) => names.length);
-  if (!faults.length) return;
-  const found = faults.map(([fault, names]) => `${fault}: ${names.join(', ')}`).join('; ');
-  throw new ArgumentError(`${op}: expected exactly the module's ${wanted.length} parameters; ${found}`);
-}
-
 /**
  * q [B, Tq, H, D], k and v [B, Tk, H, D] of `dtype` -> output [B, Tq, H*D], and what `backward` needs: null unless `save`.
  * Then the mean over groups is fused into attention where the device can, and rounds less. `op` is its name in messages.
@@ -117,7 +122,7 @@ export function forward(
   { q, k, v }: Readonly<Record<Projected, Tensor>>,
   save: boolean,
 ): { output: Tensor; activations: Activations | null } {
-  const { heads: H, headDim: D, dtype, causal, scale } = settings;
+  const { heads: H, headDim: D, dtype, causal, scale, rope, aggregation = true } = settings;
   operands(op, { q, k, v, ...Object.fromEntries(parameters) });
   const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
   const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], `q has shape ${check.show(q.shape)}`);
@@ -127,18 +132,19 @@ export function forward(
   }
 
   return scope(() => {
-    const expandedQ = expand(q, expandWeights(parameters, 'q'));
-    const expandedK = expand(k, expandWeights(parameters, 'k'));
+    const expandedQ = expand(q, expandWeights(parameters, 'q'), { rope });
+    const expandedK = expand(k, expandWeights(parameters, 'k'), { rope });
     const expandedV = expand(v, expandWeights(parameters, 'v'));
     const project = (aggregated: Tensor): Tensor =>
       linear(aggregated, parameter(parameters, 'output_dense.weight'), parameter(parameters, 'output_dense.bias'));
-    if (!save) {
+    if (!save && aggregation) {
       const aggregated = attentionMean(expandedQ, expandedK, expandedV, { heads: H, causal, scale });
       return { output: project(aggregated), activations: null };
     }
     const { output: heads, logSumExp } = attention(expandedQ, expandedK, expandedV, { causal, scale });
-    const aggregated = aggregate(heads, H);
+    const aggregated = aggregation ? aggregate(heads, H) : heads.reshape([...heads.shape.slice(0, 2), -1]);
     const output = project(aggregated);
+    if (!save) return { output, activations: null };
     const [viewQ, viewK, viewV] = [q, k, v].map((x) => x.reshape(x.shape)) as [Tensor, Tensor, Tensor];
     const inputs = { q: viewQ, k: viewK, v: viewV };
     return {
@@ -156,21 +162,23 @@ export function backward(
   gradOutput: Tensor,
   from: Activations,
 ): SasGradients {
-  const { heads: H, simHeads, dtype, causal, scale } = settings;
+  const { heads: H, headDim: D, simHeads, dtype, causal, scale, rope, aggregation = true } = settings;
   operands(op, { gradOutput, ...Object.fromEntries(parameters) });
-  check.shape(op, 'gradOutput', gradOutput, from.aggregated.shape, 'the shape of the output');
+  check.shape(op, 'gradOutput', gradOutput, [...from.q.shape.slice(0, 2), H * D], 'the shape of the output');
   check.dtype(op, 'gradOutput', gradOutput, dtype, 'the dtype of the module');
 
   return scope(() => {
     const projection = linearBackward(gradOutput, from.aggregated, parameter(parameters, 'output_dense.weight'));
-    const gradHeads = aggregateBackward(projection.gradX, H, simHeads);
+    const gradHeads = aggregation
+      ? aggregateBackward(projection.gradX, H, simHeads)
+      : projection.gradX.reshape(from.heads.shape);
     const { expandedQ, expandedK, expandedV, heads, logSumExp } = from;
     const attended = { q: expandedQ, k: expandedK, v: expandedV, output: heads, logSumExp };
     // In f32, also with 16-bit storage: rounding gradK here would drown the bias gradient that is 0 in exact arithmetic.
     const gradients = attentionBackward(gradHeads, attended, { causal, scale, gradDtype: 'f32' });
     gradHeads.dispose();
-    const q = expandBackward(gradients.gradQ, from.q, expandWeights(parameters, 'q'));
-    const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'));
+    const q = expandBackward(gradients.gradQ, from.q, expandWeights(parameters, 'q'), { rope });
+    const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'), { rope });
     const v = expandBackward(gradients.gradV, from.v, expandWeights(parameters, 'v'));
     const gradParameters = new Map([
       ...named('q', q.gradWeights),

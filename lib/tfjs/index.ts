@@ -8,6 +8,7 @@ import * as check from '../checks.js';
 import { Device, getDevice } from '../device.js';
 import { ArgumentError, DisposedError, DTypeError } from '../errors.js';
 import { isShareable } from '../host_array.js';
+import { checkNames } from '../module.js';
 import * as block from '../sas_block.js';
 import { forget, scope } from '../scope.js';
 import { Tensor } from '../tensor.js';
@@ -137,7 +138,7 @@ function checked(
   block.checkSizes(op, sizes);
   const table = block.parameterTable(sizes);
   const names = table.map(([name]) => name);
-  block.checkNames(op, names, Object.keys(weights));
+  checkNames(op, names, Object.keys(weights));
   for (const [name, shape] of table)
     check.shape(op, name, weight(name), shape, 'by the shapes of q and of the weights');
 

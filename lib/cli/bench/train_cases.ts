@@ -1,7 +1,7 @@
 /** The steps of `npm run train`, timed as it takes them: batch, forward, backward, clipping and AdamW. */
 import type { Device } from 'sas-attention';
 import { Random } from '../random.js';
-import { loadText, type TextData, type TextSource, VOCABULARY } from '../train/data.js';
+import { loadText, type TextData, type TextSource, VOCABULARIES } from '../train/data.js';
 import { DEFAULT_CONFIG, type TrainConfig } from '../train/options.js';
 import { type Run, startRun } from '../train/run.js';
 import { enqueueStep } from '../train/train_loop.js';
@@ -24,7 +24,7 @@ function stepWork({ batch, seq, width, layers, heads, simHeads, simHeadDim, kern
   const mlp = [linear(width, 4 * width), linear(4 * width, width)];
   const block = sumPasses([...projections, sasWork(batch, seq, sizes), ...mlp]);
   const blocks = Array.from({ length: layers }, () => block);
-  const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARY)]);
+  const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARIES.bytes)]);
   return sum([forward, backward]);
 }
 
@@ -33,7 +33,7 @@ const randomText: TextSource = {
   name: 'random bytes',
   read() {
     const random = Random.seeded(0, 'text');
-    return Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARY));
+    return Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARIES.bytes));
   },
 };
 

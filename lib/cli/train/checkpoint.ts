@@ -9,7 +9,7 @@ import { dirname } from 'node:path';
 import { type Device, type DType, loadSafetensors, saveSafetensors, type Tensor } from 'sas-attention';
 import { UsageError } from '../failure.js';
 import { Random } from '../random.js';
-import { type Attention, checkConfig, type Options, type TrainConfig } from './options.js';
+import { type Attention, checkConfig, DEFAULT_CONFIG, type Options, type TrainConfig } from './options.js';
 import { type Run, startRun } from './run.js';
 
 interface Meta {
@@ -71,7 +71,9 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
     throw new UsageError(`--resume '${path}': ${reason}`);
   }
   const json = Buffer.from(Uint8Array.from(int32(path, tensors, 'run.meta'))).toString();
-  const meta = JSON.parse(json) as Meta;
+  const stored = JSON.parse(json) as Meta;
+  // What is not in it, older versions did not know.
+  const meta: Meta = { ...stored, config: { ...DEFAULT_CONFIG, ...stored.config } };
   const [step = 0] = int32(path, tensors, 'run.step');
   return { path, meta, step, random: Random.fromState(int32(path, tensors, 'run.random')), tensors };
 }

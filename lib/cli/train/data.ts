@@ -1,4 +1,4 @@
-// Byte-level text: one token per byte, vocabulary 256. The first nine tenths train, the last tenth validates.
+// Text as tokens, one per byte where nothing else is asked for. The first nine tenths train, the last tenth validates.
 
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
@@ -6,13 +6,18 @@ import { join } from 'node:path';
 import { UsageError } from '../failure.js';
 import type { Random } from '../random.js';
 
-export const VOCABULARY = 256;
+/** Sizes of the vocabularies: bytes, and the byte pairs of GPT-2. */
+export const VOCABULARIES = { bytes: 256, r50k: 50257 } as const;
+export type Tokenizer = keyof typeof VOCABULARIES;
+
+/** Token ids, as narrow as the vocabulary allows. */
+export type Tokens = Uint8Array | Uint16Array;
 
 export interface TextData {
   /** For titles: the path, or the book's title. */
   name: string;
-  train: Uint8Array;
-  validation: Uint8Array;
+  train: Tokens;
+  validation: Tokens;
   /** SHA-256 of all bytes: a resumed run must see the same text. */
   hash: string;
 }
@@ -62,25 +67,31 @@ export const textAt = (path: string): TextSource => ({
 });
 
 /** Both parts must hold at least one sequence of `seq` tokens and its last target. */
-export function loadText({ name, read }: TextSource, seq: number): TextData {
+export function loadText(
+  { name, read }: TextSource,
+  seq: number,
+  encode: (text: Uint8Array) => Tokens = (text) => text,
+): TextData {
   const bytes = read();
-  const validationStart = Math.floor(bytes.length * 0.9);
-  if (bytes.length - validationStart < seq + 1) {
+  const tokens = encode(bytes);
+  const validationStart = Math.floor(tokens.length * 0.9);
+  if (tokens.length - validationStart < seq + 1) {
     const needed = 10 * (seq + 1);
+    const unit = tokens === bytes ? 'bytes' : 'tokens';
     throw new UsageError(
-      `text '${name}' is too short: ${bytes.length} bytes, --seq ${seq} needs at least ${needed} (a tenth validates)`,
+      `text '${name}' is too short: ${tokens.length} ${unit}, --seq ${seq} needs at least ${needed} (a tenth validates)`,
     );
   }
   return {
     name,
-    train: bytes.subarray(0, validationStart),
-    validation: bytes.subarray(validationStart),
+    train: tokens.subarray(0, validationStart),
+    validation: tokens.subarray(validationStart),
     hash: createHash('sha256').update(bytes).digest('hex'),
   };
 }
 
-/** Sequences that begin at the given bytes. */
-function batchAt(text: Uint8Array, starts: readonly number[], seq: number): Batch {
+/** Sequences that begin at the given tokens. */
+function batchAt(text: Tokens, starts: readonly number[], seq: number): Batch {
   const tokens = new Int32Array(starts.length * seq);
   const targets = new Int32Array(starts.length * seq);
   starts.forEach((start, b) => {
@@ -91,13 +102,13 @@ function batchAt(text: Uint8Array, starts: readonly number[], seq: number): Batc
 }
 
 /** A batch of sequences at random positions of the training text. */
-export function sampleBatch(text: Uint8Array, random: Random, batch: number, seq: number): Batch {
+export function sampleBatch(text: Tokens, random: Random, batch: number, seq: number): Batch {
   const starts = Array.from({ length: batch }, () => random.below(text.length - seq));
   return batchAt(text, starts, seq);
 }
 
 /** The same batches at every validation of every run: sequences spread evenly over the validation text. */
-export function validationBatches(text: Uint8Array, count: number, batch: number, seq: number): Batch[] {
+export function validationBatches(text: Tokens, count: number, batch: number, seq: number): Batch[] {
   const last = text.length - seq - 1;
   const total = count * batch;
   const start = (i: number) => (total === 1 ? 0 : Math.floor((i * last) / (total - 1)));

@@ -1,11 +1,13 @@
-// A GPT whose forward and backward pass are written out, op by op; attention is plain multi-head or SAS.
+// A GPT whose forward and backward pass are written out, op by op, with any of the attentions.
 //
-// Shapes: B batch, T tokens, C width, H heads, D = C / H, V vocabulary. Activations have the configured dtype,
-// parameters and their gradients are f32.
+// Shapes: B batch, T tokens, C width, F hidden, V vocabulary. Activations have the configured dtype, parameters and their
+// gradients are f32.
 
-import { type Device, ops, SasAttention, type SasSaved, scope, Tensor } from 'sas-attention';
+import { type Device, ops, type Saved as SavedByModule, scope, Tensor } from 'sas-attention';
+import type { SelfAttention } from 'sas-attention/attentions';
 import { Random } from '../random.js';
-import type { ActivationDType, Attention } from './options.js';
+import { createAttention } from './attention.js';
+import type { ActivationDType, Attention, Positions } from './options.js';
 
 export interface ModelConfig {
   attention: Attention;
@@ -16,6 +18,10 @@ export interface ModelConfig {
   simHeads: number;
   simHeadDim: number;
   kernel: number;
+  /** F: width inside the feed-forward layers. */
+  hidden: number;
+  /** A learned vector per position, added to the embedding, or rotary queries and keys. */
+  positions: Positions;
   /** Longest sequence: rows of the position table. */
   seq: number;
   dtype: ActivationDType;
@@ -31,20 +37,9 @@ interface NormSaved {
   rstd: Tensor;
 }
 
-/** Softmax attention with the projections around it: [B,T,C] -> [B,T,C]. */
-interface AttentionSaved {
-  x: Tensor;
-  q: Tensor;
-  k: Tensor;
-  v: Tensor;
-  /** mha: before the output projection. */
-  heads?: { output: Tensor; logSumExp: Tensor };
-  sas?: SasSaved | null;
-}
-
 interface BlockSaved {
   norm1: NormSaved;
-  attention: AttentionSaved;
+  attention: SavedByModule | null;
   norm2: NormSaved;
   normed2: Tensor;
   hidden: Tensor;
@@ -60,25 +55,23 @@ export interface Saved {
 
 export class Gpt {
   private readonly all = new Map<string, Tensor>();
-  /** One per block; none with plain multi-head attention. */
-  private readonly sas: SasAttention[] = [];
+  /** One per block. */
+  private readonly attentions: SelfAttention[] = [];
 
   constructor(
     readonly config: ModelConfig,
     private readonly device: Device,
   ) {
-    const { width, layers, vocabulary, seq, attention } = config;
+    const { width, layers, hidden, vocabulary, seq, positions } = config;
     this.initNormal('token.weight', [vocabulary, width]);
-    this.initNormal('position.weight', [seq, width]);
+    if (positions === 'learned') this.initNormal('position.weight', [seq, width]);
     for (let i = 0; i < layers; i++) {
       const name = `blocks.${i}`;
       this.initNorm(`${name}.norm1`);
-      for (const part of ['query', 'key', 'value']) this.initLinear(`${name}.attention.${part}`, width, width);
-      if (attention === 'mha') this.initLinear(`${name}.attention.output`, width, width);
-      else this.initSas(`${name}.attention`);
+      this.initAttention(`${name}.attention`);
       this.initNorm(`${name}.norm2`);
-      this.initLinear(`${name}.mlp.up`, width, 4 * width);
-      this.initLinear(`${name}.mlp.down`, 4 * width, width);
+      this.initLinear(`${name}.mlp.up`, width, hidden);
+      this.initLinear(`${name}.mlp.down`, hidden, width);
     }
     this.initNorm('norm');
     this.initLinear('head', width, vocabulary, { bias: false });
@@ -100,7 +93,7 @@ export class Gpt {
   forward(tokens: Tensor, options: { save: false }): { logits: Tensor; saved: null };
   forward(tokens: Tensor, { save = true } = {}): { logits: Tensor; saved: Saved | null } {
     const { layers, dtype } = this.config;
-    let x = ops.embedding(tokens, this.get('token.weight'), this.get('position.weight'), { dtype });
+    let x = ops.embedding(tokens, this.get('token.weight'), this.all.get('position.weight'), { dtype });
     const blocks: BlockSaved[] = [];
     for (let i = 0; i < layers; i++) {
       if (save) {
@@ -125,15 +118,16 @@ export class Gpt {
     let gradX = this.normBackward('norm', gradNormed, saved.normFinal, gradients);
     for (const [i, block] of [...saved.blocks.entries()].reverse())
       gradX = this.blockBackward(i, gradX, block, gradients);
-    const { vocabulary, seq } = this.config;
-    const embedding = ops.embeddingBackward(gradX, saved.tokens, { vocabulary, positions: seq });
+    const { vocabulary, seq, positions } = this.config;
+    const tables = positions === 'learned' ? { vocabulary, positions: seq } : { vocabulary };
+    const embedding = ops.embeddingBackward(gradX, saved.tokens, tables);
     gradients.set('token.weight', embedding.gradTokenTable);
     if (embedding.gradPositionTable) gradients.set('position.weight', embedding.gradPositionTable);
     return gradients;
   }
 
   dispose(): void {
-    for (const layer of this.sas) layer.dispose();
+    for (const attention of this.attentions) attention.dispose();
     for (const tensor of this.all.values()) tensor.dispose();
   }
 
@@ -142,10 +136,10 @@ export class Gpt {
   private blockForward(i: number, x: Tensor, save: boolean): { output: Tensor; saved: BlockSaved } {
     const name = `blocks.${i}`;
     const norm1 = this.norm(`${name}.norm1`, x);
-    const attention = this.attentionForward(i, norm1.output, save);
+    const attention = this.attention(i).forward(norm1.output, { save });
     const middle = ops.add(x, attention.output);
     const norm2 = this.norm(`${name}.norm2`, middle);
-    const hidden = this.linear(`${name}.mlp.up`, norm2.output); // [B,T,4C]
+    const hidden = this.linear(`${name}.mlp.up`, norm2.output); // [B,T,F]
     const activated = ops.gelu(hidden);
     const output = ops.add(middle, this.linear(`${name}.mlp.down`, activated));
     const saved = {
@@ -166,47 +160,15 @@ export class Gpt {
     const gradNormed2 = this.linearBackward(`${name}.mlp.up`, gradHidden, saved.normed2, gradients);
     // A residual connection hands its gradient to both branches: they meet again in an addition.
     const gradMiddle = ops.add(gradOutput, this.normBackward(`${name}.norm2`, gradNormed2, saved.norm2, gradients));
-    const gradNormed1 = this.attentionBackward(i, gradMiddle, saved.attention, gradients);
-    return ops.add(gradMiddle, this.normBackward(`${name}.norm1`, gradNormed1, saved.norm1, gradients));
+    if (!saved.attention) throw new Error(`${name}: nothing was saved by the forward pass`);
+    const attention = this.attention(i).backward(gradMiddle, saved.attention);
+    saved.attention.dispose();
+    for (const [key, tensor] of attention.gradParameters) gradients.set(`${name}.attention.${key}`, tensor);
+    return ops.add(gradMiddle, this.normBackward(`${name}.norm1`, attention.gradX, saved.norm1, gradients));
   }
 
-  private attentionForward(i: number, x: Tensor, save: boolean): { output: Tensor; saved: AttentionSaved } {
-    const name = `blocks.${i}.attention`;
-    const split = [...x.shape.slice(0, 2), this.config.heads, -1]; // [B,T,H,D]
-    const q = this.linear(`${name}.query`, x).reshape(split);
-    const k = this.linear(`${name}.key`, x).reshape(split);
-    const v = this.linear(`${name}.value`, x).reshape(split);
-    const layer = this.sas[i];
-    if (layer) {
-      const { output, saved } = save ? layer.forward(q, k, v) : layer.forward(q, k, v, { save: false });
-      return { output, saved: { x, q, k, v, sas: saved } };
-    }
-    const heads = ops.attention(q, k, v);
-    const output = this.linear(`${name}.output`, heads.output.reshape(x.shape));
-    return { output, saved: { x, q, k, v, heads } };
-  }
-
-  private attentionBackward(i: number, gradOutput: Tensor, saved: AttentionSaved, gradients: Gradients): Tensor {
-    const name = `blocks.${i}.attention`;
-    const { x, q, k, v, heads, sas } = saved;
-    const layer = this.sas[i];
-    let grad: { gradQ: Tensor; gradK: Tensor; gradV: Tensor }; // [B,T,H,D] each
-    if (layer && sas) {
-      const result = layer.backward(gradOutput, sas);
-      for (const [key, tensor] of result.gradParameters) gradients.set(`${name}.${key}`, tensor);
-      sas.dispose();
-      grad = result;
-    } else if (heads) {
-      const gradHeads = this.linearBackward(`${name}.output`, gradOutput, heads.output.reshape(x.shape), gradients);
-      grad = ops.attentionBackward(gradHeads.reshape(heads.output.shape), { q, k, v, ...heads });
-    } else {
-      throw new Error(`${name}: nothing was saved by the forward pass`);
-    }
-    // The three projections read the same x: their gradients add up.
-    const fromQuery = this.linearBackward(`${name}.query`, grad.gradQ.reshape(x.shape), x, gradients);
-    const fromKey = this.linearBackward(`${name}.key`, grad.gradK.reshape(x.shape), x, gradients);
-    const fromValue = this.linearBackward(`${name}.value`, grad.gradV.reshape(x.shape), x, gradients);
-    return ops.add(ops.add(fromQuery, fromKey), fromValue);
+  private attention(i: number): SelfAttention {
+    return this.attentions[i] as SelfAttention;
   }
 
   // Layers by name: parameters `<name>.weight` and, where there is one, `<name>.bias`.
@@ -267,20 +229,11 @@ export class Gpt {
     this.init(`${name}.bias`, [this.config.width], () => 0);
   }
 
-  private initSas(name: string): void {
-    const { attention, width, heads, simHeads, simHeadDim, kernel, dtype, seed } = this.config;
-    const layer = new SasAttention({
-      heads,
-      headDim: width / heads,
-      simHeads,
-      simHeadDim,
-      kernelSize: attention === 'sas-linear' ? 1 : kernel,
-      dtype,
-      device: this.device,
-      seed: Random.seeded(seed, name).next(),
-    });
-    this.sas.push(layer);
-    // Its output_dense is the output projection.
-    for (const [key, tensor] of layer.parameters) this.all.set(`${name}.${key}`, tensor);
+  /** It draws its own initial values, in the order of its parameters. */
+  private initAttention(name: string): void {
+    const seed = Random.seeded(this.config.seed, name).next();
+    const attention = createAttention(this.config.attention, { ...this.config, seed }, this.device);
+    this.attentions.push(attention);
+    for (const [key, tensor] of attention.parameters) this.all.set(`${name}.${key}`, tensor);
   }
 }

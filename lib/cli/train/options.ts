@@ -2,13 +2,30 @@
 import type { DeviceId } from 'sas-attention';
 import { parseFlags } from '../arguments.js';
 import { UsageError } from '../failure.js';
+import type { Tokenizer } from './data.js';
 
-/** How a block attends. `sas-linear` is SAS with kernel size 1, the paper's linear variant. */
-export const ATTENTIONS = ['mha', 'sas', 'sas-linear'] as const;
+/** How a block attends: the attentions of the paper's tables, and SAS without one of its parts. */
+export const ATTENTIONS = [
+  'mha',
+  'mqa',
+  'gqa',
+  'mla',
+  'tpa',
+  'mfa',
+  'sas',
+  'sas-linear',
+  'sas-heads',
+  'sas-features',
+  'sas-no-residual',
+  'sas-no-peaa',
+] as const;
 export type Attention = (typeof ATTENTIONS)[number];
 
 export const ACTIVATION_DTYPES = ['f32', 'bf16', 'f16'] as const;
 export type ActivationDType = (typeof ACTIVATION_DTYPES)[number];
+
+export const POSITIONS = ['learned', 'rope'] as const;
+export type Positions = (typeof POSITIONS)[number];
 
 /** All that decides the result of a run; it travels in the checkpoint. */
 export interface TrainConfig {
@@ -16,6 +33,7 @@ export interface TrainConfig {
   attentions: Attention[];
   /** File or folder to train on; null: the book that the program has. */
   text: string | null;
+  tokenizer: Tokenizer;
   steps: number;
   width: number;
   layers: number;
@@ -23,6 +41,9 @@ export interface TrainConfig {
   simHeads: number;
   simHeadDim: number;
   kernel: number;
+  /** Width inside the feed-forward layers; null: four times `width`. */
+  hidden: number | null;
+  positions: Positions;
   /** Tokens per sequence (T). */
   seq: number;
   /** Sequences per step (B). */
@@ -44,6 +65,7 @@ export interface Options {
 export const DEFAULT_CONFIG: Readonly<TrainConfig> = {
   attentions: ['mha', 'sas'],
   text: null,
+  tokenizer: 'bytes',
   steps: 800,
   width: 128,
   layers: 4,
@@ -51,6 +73,8 @@ export const DEFAULT_CONFIG: Readonly<TrainConfig> = {
   simHeads: 12,
   simHeadDim: 48,
   kernel: 5,
+  hidden: null,
+  positions: 'learned',
   seq: 128,
   batch: 16,
   lr: 2e-3,
@@ -79,16 +103,23 @@ export const helpText = ({ call, book, extraFiles = [] }: TrainUsage): string =>
 Usage: ${call} ${book ? '[options]' : '--text PATH [options]'}
 
 Model
-  --attention LIST      comma-separated, of ${ATTENTIONS.join(', ')}  (default ${d.attentions.join(',')})
-                          mha         plain multi-head attention
-                          sas         simulated attention score, convolutions of --kernel
-                          sas-linear  the same with kernel size 1
+  --attention LIST      comma-separated  (default ${d.attentions.join(',')})
+                          mha             multi-head attention
+                          mqa, gqa        with one key and value head, and with groups of query heads
+                          mla, tpa, mfa   latent, tensor product, multi-matrix factorisation attention
+                          sas             simulated attention score, convolutions of --kernel
+                          sas-linear      the same with kernel size 1
+                          sas-heads, sas-features, sas-no-residual, sas-no-peaa
+                                          SAS that simulates only heads or only features, or lacks the residual layers or
+                                          the mean before the output projection
   --width N             features per token, a multiple of --heads  (default ${d.width})
   --layers N            blocks  (default ${d.layers})
   --heads N             attention heads H  (default ${d.heads})
   --sim-heads N         simulated heads H', a multiple of --heads  (default ${d.simHeads})
   --sim-head-dim N      simulated query and key features per head D'  (default ${d.simHeadDim})
   --kernel N            kernel size of the head convolutions, odd  (default ${d.kernel})
+  --hidden N            width inside the feed-forward layers  (default 4 * width)
+  --positions KIND      ${POSITIONS.join(' or ')}: a vector added to the embedding, or rotary queries and keys  (default ${d.positions})
 
 Training
   --text PATH           a file or a folder of files to train on; the last tenth is kept for validation${book ? `  (default: ${book})` : ''}
@@ -152,9 +183,15 @@ function deviceId(text: string): DeviceId {
 
 /** What no single option can know; the flag named first is the one to change. */
 export function checkConfig(config: TrainConfig): void {
-  const { width, heads, simHeads, kernel } = config;
+  const { width, heads, simHeads, simHeadDim, kernel, positions } = config;
   if (width % heads !== 0) throw new UsageError(`--width ${width} is not a multiple of --heads ${heads}`);
   if (simHeads % heads !== 0) throw new UsageError(`--sim-heads ${simHeads} is not a multiple of --heads ${heads}`);
+  if (positions === 'rope' && simHeadDim % 2 === 1) {
+    throw new UsageError(`--sim-head-dim ${simHeadDim} is odd: rotary positions turn features in pairs`);
+  }
+  if (positions === 'rope' && (width / heads) % 2 === 1) {
+    throw new UsageError(`--width ${width} / --heads ${heads} is odd: rotary positions turn features in pairs`);
+  }
   if (kernel % 2 === 0) throw new UsageError(`--kernel must be odd, got '${kernel}'`);
 }
 
@@ -169,6 +206,8 @@ const FLAGS = {
   'sim-heads': text,
   'sim-head-dim': text,
   kernel: text,
+  hidden: text,
+  positions: text,
   seq: text,
   batch: text,
   lr: text,
@@ -214,6 +253,8 @@ export function parseOptions(args: readonly string[]): Options | null {
   set('simHeads', flags['sim-heads'], count('--sim-heads', 4096));
   set('simHeadDim', flags['sim-head-dim'], count('--sim-head-dim', 1024));
   set('kernel', flags.kernel, count('--kernel', 63));
+  set('hidden', flags.hidden, count('--hidden', 1_048_576));
+  set('positions', flags.positions, (value) => oneOf('--positions', value, POSITIONS));
   set('seq', flags.seq, count('--seq', 1_048_576));
   set('batch', flags.batch, count('--batch', 65_536));
   set('lr', flags.lr, learningRate);

@@ -2,8 +2,8 @@
 
 import { type Device, Tensor } from 'sas-attention';
 import { Random } from '../random.js';
-import { VOCABULARY } from './data.js';
-import { Gpt } from './model.js';
+import { VOCABULARIES } from './data.js';
+import { Gpt, type ModelConfig } from './model.js';
 import type { Attention, TrainConfig } from './options.js';
 
 /** AdamW keeps a running mean of the gradient and of its square, both shaped like the parameter. */
@@ -24,8 +24,16 @@ export interface Run {
   random: Random;
 }
 
+/** The model that a run trains. */
+export const modelConfig = (config: TrainConfig, attention: Attention): ModelConfig => ({
+  ...config,
+  attention,
+  hidden: config.hidden ?? 4 * config.width,
+  vocabulary: VOCABULARIES[config.tokenizer],
+});
+
 export function startRun(config: TrainConfig, attention: Attention, device: Device): Run {
-  const model = new Gpt({ ...config, attention, vocabulary: VOCABULARY }, device);
+  const model = new Gpt(modelConfig(config, attention), device);
   const zeros = (like: Tensor) => Tensor.zeros(like.shape, { device });
   const moments = new Map(
     [...model.parameters].map(([name, tensor]) => [name, { first: zeros(tensor), second: zeros(tensor) }]),

@@ -2,7 +2,6 @@
 
 import { type Device, scope, Tensor } from 'sas-attention';
 import { Random } from '../random.js';
-import { VOCABULARY } from './data.js';
 import type { Gpt } from './model.js';
 
 export interface SampleOptions {
@@ -39,7 +38,7 @@ export async function generate(model: Gpt, device: Device, options: SampleOption
     });
     const values = await logits.data();
     logits.dispose();
-    text.push(draw([...values.subarray(-VOCABULARY)], options.temperature, random));
+    text.push(draw([...values.subarray(-model.config.vocabulary)], options.temperature, random));
   }
   return Uint8Array.from(text);
 }

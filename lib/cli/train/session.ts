@@ -4,15 +4,16 @@ import { basename, dirname, join } from 'node:path';
 import { type Device, getDevice } from 'sas-attention';
 import { UsageError } from '../failure.js';
 import { onBrokenPipe } from '../terminal.js';
-import { type Checkpoint, loadCheckpoint, resumedConfig, resumeRun, saveCheckpoint } from './checkpoint.js';
-import { loadText, type TextData, type TextSource, textAt } from './data.js';
+import { type Checkpoint, loadCheckpoint, resumedConfig, resumeRun } from './checkpoint.js';
+import { loadText, type TextData, type TextSource, type Tokens, textAt } from './data.js';
 import { MetricsLog } from './metrics.js';
 import { DEFAULT_OUT, type Options, type TrainConfig } from './options.js';
 import { createProgress } from './progress.js';
-import { summarize, summaryTable } from './report.js';
+import { summaryTable } from './report.js';
 import { disposeRun, type Run, startRun } from './run.js';
+import { runToEnd } from './run_to_end.js';
 import { generate, printable } from './sample.js';
-import { train, validate } from './train_loop.js';
+import type { StepResult } from './train_loop.js';
 
 const SAMPLE_BYTES = 400;
 const SAMPLE_PROMPT_BYTES = 64;
@@ -70,11 +71,11 @@ function outFolder(options: Options, checkpoint: Checkpoint | undefined): string
 }
 
 /** The beginning of the first whole paragraph that the model has not seen. */
-function samplePrompt(text: Uint8Array): Uint8Array {
+function samplePrompt(text: Tokens): Uint8Array {
   const isSpace = (byte: number) => byte === 10 || byte === 13 || byte === 32;
   const lineBreak = text.indexOf(10);
   const start = text.findIndex((byte, i) => i > lineBreak && !isSpace(byte));
-  return text.subarray(Math.max(0, start), Math.max(0, start) + SAMPLE_PROMPT_BYTES);
+  return Uint8Array.from(text.subarray(Math.max(0, start), Math.max(0, start) + SAMPLE_PROMPT_BYTES));
 }
 
 /** For a shell. */
@@ -102,40 +103,18 @@ class Training {
     const progress = createProgress(attention, config.steps);
     const begun = performance.now();
     const firstStep = run.step;
-    const peakBefore = device.memory().peak;
-    let seconds = 0;
-    let tokensPerSecond = 0;
-    let highestLive = 0;
-    const finished = await train(run, data, {
-      onStep: (result, stepSeconds) => {
-        const done = result.step - firstStep;
-        seconds += stepSeconds;
-        tokensPerSecond = (done * config.batch * config.seq) / seconds;
-        highestLive = Math.max(highestLive, device.memory().live);
-        log.append({ attention, ...result, tokensPerSecond: Math.round(tokensPerSecond) });
+    const events = {
+      step: ({ step, loss }: StepResult, tokensPerSecond: number) => {
         // Validations take their share of what is left.
-        const etaSeconds = ((config.steps - result.step) * (performance.now() - begun)) / 1000 / done;
-        progress.step({ step: result.step, loss: result.loss, tokensPerSecond, etaSeconds });
+        const etaSeconds = ((config.steps - step) * (performance.now() - begun)) / 1000 / (step - firstStep);
+        progress.step({ step, loss, tokensPerSecond, etaSeconds });
       },
-      onValidation: (step, validationLoss) => {
-        log.append({ attention, step, validationLoss });
-        progress.validation(step, validationLoss);
-      },
-      saveCheckpoint: () => saveCheckpoint(checkpoint, run, data.hash),
+      validation: (step: number, loss: number) => progress.validation(step, loss),
       shouldStop: () => stop.requested,
-    }).finally(() => progress.stop());
+    };
+    const finished = await runToEnd(run, data, { log, checkpoint }, events).finally(() => progress.stop());
 
     if (finished) {
-      // Both are there already when a run is resumed that had come to its end.
-      if (log.validation(attention).at(-1)?.step !== run.step) {
-        log.append({ attention, step: run.step, validationLoss: await validate(run, data) });
-      }
-      if (!log.summaries().some((summary) => summary.attention === attention)) {
-        // The device counts one peak for the whole process: it is this run's own if this run raised it.
-        const { peak } = device.memory();
-        const peakMemory = peak > peakBefore ? peak : highestLive;
-        log.append({ attention, summary: summarize(run, log, tokensPerSecond, peakMemory) });
-      }
       await this.sample(run, join(folder, 'sample.txt'));
     }
     if (stop.requested) {

@@ -1,0 +1,141 @@
+import { attention } from '../ops/attention.js';
+import { concat, concatBackward } from '../ops/concat.js';
+import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { Tensor } from '../tensor.js';
+import {
+  type Attended,
+  flat,
+  type Gradients,
+  linearSpec,
+  normSpec,
+  resolvedCommon,
+  resolvedHeadDim,
+  resolvedRope,
+  resolvedSizes,
+  SelfAttention,
+  type SelfAttentionConfig,
+  split,
+  sum,
+  view,
+} from './self_attention.js';
+
+/** The sizes and settings of `MultiHeadLatentAttention`. */
+export interface LatentConfig extends SelfAttentionConfig {
+  /** Width of the latent vector that keys and values are made of. */
+  kvRank: number;
+  /** Dr: rotary features per query head, and of the one rotary key. Even. */
+  ropeDim: number;
+  /** Width of the latent vector that queries are made of; null: queries are made of x. Default null. */
+  queryRank?: number | null;
+  /** D: features per head of value and of the query's and key's part without positions. Default C/H. */
+  headDim?: number;
+  /** Default {}. */
+  rope?: RopeOptions;
+}
+
+/** A normalised latent vector. */
+type Latent<Name extends string> = Record<`${Name}Down` | `${Name}Rstd` | Name, Tensor>;
+type Kept = Record<'x', Tensor> & Latent<'kv'> & Partial<Latent<'query'>> & Attended;
+
+/**
+ * Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values are made of one narrow vector per
+ * token, positions enter by rotary features beside them.
+ *
+ *     c = norm(x Wdown^T) [B, T, kvRank]                   the same for queries where queryRank is given, else c' = x
+ *     q = [c' Wq^T | rope(c' Wqr^T)] [B, T, H, D + Dr]     k = [c Wk^T | rope(x Wkr^T), shared by all heads]    v = c Wv^T
+ *     output = softmax(q k^T / sqrt(D + Dr)) v Wo^T
+ *
+ * Parameters: `kv_down`, `kv_norm`, `key_up`, `value_up`, `key_rope`, with queryRank `query_down` and `query_norm`, `query`,
+ * `query_rope`, `output`, each `.weight`. Cached per token: kvRank + Dr.
+ */
+export class MultiHeadLatentAttention extends SelfAttention<Kept> {
+  readonly config: Readonly<Required<LatentConfig>>;
+
+  constructor(config: LatentConfig) {
+    const known = resolved(config);
+    const { width, heads, headDim, ropeDim, kvRank, queryRank } = known;
+    const queryInputs = queryRank ?? width;
+    super(
+      'MultiHeadLatentAttention',
+      [
+        ...linearSpec('kv_down', kvRank, width),
+        ...normSpec('kv_norm', kvRank),
+        ...linearSpec('key_up', heads * headDim, kvRank),
+        ...linearSpec('value_up', heads * headDim, kvRank),
+        ...linearSpec('key_rope', ropeDim, width),
+        ...(queryRank === null
+          ? []
+          : [...linearSpec('query_down', queryRank, width), ...normSpec('query_norm', queryRank)]),
+        ...linearSpec('query', heads * headDim, queryInputs),
+        ...linearSpec('query_rope', heads * ropeDim, queryInputs),
+        ...linearSpec('output', width, heads * headDim),
+      ],
+      known,
+    );
+    this.config = Object.freeze(known);
+  }
+
+  get cachedElements(): number {
+    return this.config.kvRank + this.config.ropeDim;
+  }
+
+  protected run(x: Tensor): { output: Tensor; activations: Kept } {
+    const { heads, rope: turn, causal, queryRank } = this.config;
+    const latent = <Name extends string>(name: Name) => {
+      const down = this.linear(`${name}_down`, x);
+      const { output, rstd } = this.norm(`${name}_norm`, down);
+      return { [`${name}Down`]: down, [`${name}Rstd`]: rstd, [name]: output } as Latent<Name>;
+    };
+    const kv = latent('kv');
+    const query = queryRank === null ? {} : latent('query');
+    const from = 'query' in query ? query.query : x;
+    const q = concat(
+      split(this.linear('query', from), heads),
+      rope(split(this.linear('query_rope', from), heads), turn),
+    );
+    const k = concat(split(this.linear('key_up', kv.kv), heads), rope(split(this.linear('key_rope', x), 1), turn));
+    const v = split(this.linear('value_up', kv.kv), heads);
+    const { output, logSumExp } = attention(q, k, v, { causal });
+    return {
+      output: this.linear('output', flat(output)),
+      activations: { x: view(x), ...kv, ...query, q, k, v, heads: output, logSumExp },
+    };
+  }
+
+  protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
+    const { headDim, rope: turn, causal } = this.config;
+    const { x, kv, kvDown, kvRstd, query, queryDown, queryRstd } = saved;
+    const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
+    const q = concatBackward(gradQ, { widthA: headDim });
+    const k = concatBackward(gradK, { widthA: headDim, headsB: 1 });
+
+    const gradKv = sum(
+      this.linearBackward('key_up', flat(k.gradA), kv, gradients),
+      this.linearBackward('value_up', flat(gradV), kv, gradients),
+    );
+    const gradKvDown = this.normBackward('kv_norm', gradKv, kvDown, kvRstd, gradients);
+    const gradX = sum(
+      this.linearBackward('kv_down', gradKvDown, x, gradients),
+      this.linearBackward('key_rope', flat(ropeBackward(k.gradB, turn)), x, gradients),
+    );
+
+    const from = query ?? x;
+    const gradFrom = sum(
+      this.linearBackward('query', flat(q.gradA), from, gradients),
+      this.linearBackward('query_rope', flat(ropeBackward(q.gradB, turn)), from, gradients),
+    );
+    if (!queryDown || !queryRstd) return sum(gradX, gradFrom);
+    const gradQueryDown = this.normBackward('query_norm', gradFrom, queryDown, queryRstd, gradients);
+    return sum(gradX, this.linearBackward('query_down', gradQueryDown, x, gradients));
+  }
+}
+
+function resolved(config: LatentConfig): Required<LatentConfig> {
+  const op = 'MultiHeadLatentAttention';
+  const common = resolvedCommon(op, config, ['kvRank', 'ropeDim', 'queryRank', 'headDim', 'rope']);
+  const { kvRank, ropeDim, queryRank = null, rope = {} } = config;
+  resolvedSizes(op, { kvRank, ropeDim, ...(queryRank === null ? {} : { queryRank }) });
+  const headDim = resolvedHeadDim(op, config.headDim, common.width, common.heads);
+  const turn = resolvedRope(op, rope, ['ropeDim', ropeDim]) as RopeOptions;
+  return { ...common, kvRank, ropeDim, queryRank, headDim, rope: turn };
+}

@@ -1,0 +1,97 @@
+import { attention } from '../ops/attention.js';
+import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { Tensor } from '../tensor.js';
+import {
+  type Attended,
+  flat,
+  type Gradients,
+  linearSpec,
+  resolvedCommon,
+  resolvedRope,
+  resolvedSizes,
+  SelfAttention,
+  type SelfAttentionConfig,
+  split,
+  sum,
+  view,
+} from './self_attention.js';
+
+/** The sizes and settings of `MatrixFactorizationAttention`. */
+export interface MatrixFactorizationConfig extends SelfAttentionConfig {
+  /** D: features per query head, and of the one key and value. */
+  headDim: number;
+  /** Width of the vector that all query heads are made of. Default D. */
+  queryRank?: number;
+  /** Rotary positions of queries and keys; null for none. Default {}. */
+  rope?: RopeOptions | null;
+}
+
+type Kept = Record<'x' | 'latent', Tensor> & Attended;
+
+/**
+ * Multi-matrix factorization attention (Hu et al., arXiv 2412.19255): many wide query heads, factored through a narrow vector,
+ * over one key and one value per token.
+ *
+ *     q = rope(x Wdown^T Wup^T) [B, T, H, D]    k = rope(x Wk^T), v = x Wv^T [B, T, 1, D]    output = softmax(q k^T / sqrt(D)) v Wo^T
+ *
+ * Parameters: `query_down`, `query_up`, `key`, `value`, `output`, each `.weight`. Cached per token: 2 D.
+ */
+export class MatrixFactorizationAttention extends SelfAttention<Kept> {
+  readonly config: Readonly<Required<MatrixFactorizationConfig>>;
+
+  constructor(config: MatrixFactorizationConfig) {
+    const known = resolved(config);
+    const { width, heads, headDim, queryRank } = known;
+    super(
+      'MatrixFactorizationAttention',
+      [
+        ...linearSpec('query_down', queryRank, width),
+        ...linearSpec('query_up', heads * headDim, queryRank),
+        ...linearSpec('key', headDim, width),
+        ...linearSpec('value', headDim, width),
+        ...linearSpec('output', width, heads * headDim),
+      ],
+      known,
+    );
+    this.config = Object.freeze(known);
+  }
+
+  get cachedElements(): number {
+    return 2 * this.config.headDim;
+  }
+
+  protected run(x: Tensor): { output: Tensor; activations: Kept } {
+    const { heads, rope: turn, causal } = this.config;
+    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
+    const latent = this.linear('query_down', x);
+    const q = turned(split(this.linear('query_up', latent), heads));
+    const k = turned(split(this.linear('key', x), 1));
+    const v = split(this.linear('value', x), 1);
+    const { output, logSumExp } = attention(q, k, v, { causal });
+    return {
+      output: this.linear('output', flat(output)),
+      activations: { x: view(x), latent, q, k, v, heads: output, logSumExp },
+    };
+  }
+
+  protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
+    const { rope: turn, causal } = this.config;
+    const { x, latent } = saved;
+    const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
+    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
+    const gradLatent = this.linearBackward('query_up', back(gradQ), latent, gradients);
+    return sum(
+      this.linearBackward('query_down', gradLatent, x, gradients),
+      this.linearBackward('key', back(gradK), x, gradients),
+      this.linearBackward('value', flat(gradV), x, gradients),
+    );
+  }
+}
+
+function resolved(config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {
+  const op = 'MatrixFactorizationAttention';
+  const common = resolvedCommon(op, config, ['headDim', 'queryRank', 'rope']);
+  const { headDim, queryRank = headDim, rope = {} } = config;
+  resolvedSizes(op, { headDim, queryRank });
+  return { ...common, headDim, queryRank, rope: resolvedRope(op, rope, ['headDim', headDim]) };
+}

@@ -1,0 +1,101 @@
+import * as check from '../checks.js';
+import { attention } from '../ops/attention.js';
+import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { Tensor } from '../tensor.js';
+import {
+  type Attended,
+  flat,
+  type Gradients,
+  linearSpec,
+  resolvedCommon,
+  resolvedHeadDim,
+  resolvedRope,
+  resolvedSizes,
+  SelfAttention,
+  type SelfAttentionConfig,
+  split,
+  sum,
+  view,
+} from './self_attention.js';
+
+/** The sizes and settings of `MultiHeadAttention`. */
+export interface MultiHeadConfig extends SelfAttentionConfig {
+  /** Hkv: heads of keys and values, a divisor of `heads`: all (MHA, the default), some (GQA) or 1 (MQA). */
+  kvHeads?: number;
+  /** D: features per head. Default C/H. */
+  headDim?: number;
+  /** Rotary positions of queries and keys; null for none. Default null. */
+  rope?: RopeOptions | null;
+  /** Whether the projections have biases. Default true. */
+  bias?: boolean;
+}
+
+type Kept = Record<'x', Tensor> & Attended;
+
+/**
+ * Multi-head attention, also with shared keys and values: MQA (Shazeer, arXiv 1911.02150), GQA (Ainslie et al., arXiv 2305.13245).
+ *
+ *     q = rope(x Wq^T + bq) [B, T, H, D]    k = rope(x Wk^T + bk), v = x Wv^T + bv [B, T, Hkv, D]
+ *     output = softmax(q k^T / sqrt(D)) v Wo^T + bo
+ *
+ * Parameters: `query`, `key`, `value`, `output`, each `.weight` and `.bias`: C (2 H + 2 Hkv) D weights. Cached per token: 2 Hkv D.
+ */
+export class MultiHeadAttention extends SelfAttention<Kept> {
+  readonly config: Readonly<Required<MultiHeadConfig>>;
+
+  constructor(config: MultiHeadConfig) {
+    const known = resolved(config);
+    const { width, heads, kvHeads, headDim, bias } = known;
+    super(
+      'MultiHeadAttention',
+      [
+        ...linearSpec('query', heads * headDim, width, { bias }),
+        ...linearSpec('key', kvHeads * headDim, width, { bias }),
+        ...linearSpec('value', kvHeads * headDim, width, { bias }),
+        ...linearSpec('output', width, heads * headDim, { bias }),
+      ],
+      known,
+    );
+    this.config = Object.freeze(known);
+  }
+
+  get cachedElements(): number {
+    return 2 * this.config.kvHeads * this.config.headDim;
+  }
+
+  protected run(x: Tensor): { output: Tensor; activations: Kept } {
+    const { heads, kvHeads, rope: turn, causal } = this.config;
+    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
+    const q = turned(split(this.linear('query', x), heads));
+    const k = turned(split(this.linear('key', x), kvHeads));
+    const v = split(this.linear('value', x), kvHeads);
+    const { output, logSumExp } = attention(q, k, v, { causal });
+    return {
+      output: this.linear('output', flat(output)),
+      activations: { x: view(x), q, k, v, heads: output, logSumExp },
+    };
+  }
+
+  protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
+    const { rope: turn, causal } = this.config;
+    const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
+    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
+    return sum(
+      this.linearBackward('query', back(gradQ), saved.x, gradients),
+      this.linearBackward('key', back(gradK), saved.x, gradients),
+      this.linearBackward('value', flat(gradV), saved.x, gradients),
+    );
+  }
+}
+
+function resolved(config: MultiHeadConfig): Required<MultiHeadConfig> {
+  const op = 'MultiHeadAttention';
+  const common = resolvedCommon(op, config, ['kvHeads', 'headDim', 'rope', 'bias']);
+  const { width, heads } = common;
+  const { kvHeads = heads, rope = null, bias = true } = config;
+  resolvedSizes(op, { kvHeads });
+  check.multiple(op, 'heads', heads, kvHeads, `kvHeads is ${kvHeads}`);
+  const headDim = resolvedHeadDim(op, config.headDim, width, heads);
+  check.boolean(op, 'bias', bias);
+  return { ...common, kvHeads, headDim, rope: resolvedRope(op, rope, ['headDim', headDim]), bias };
+}

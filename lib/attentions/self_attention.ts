@@ -1,0 +1,210 @@
+/** What the self-attentions share: x [B, T, C] -> [B, T, C] with every projection inside, and the layers they are made of. */
+import * as check from '../checks.js';
+import { type DType, dtypes } from '../dtype.js';
+import {
+  type Activations,
+  Module,
+  type ParameterSpec,
+  type Placement,
+  placementNames,
+  resolvedPlacement,
+  Saved,
+} from '../module.js';
+import { add } from '../ops/add.js';
+import { attentionBackward } from '../ops/attention.js';
+import { linear, linearBackward } from '../ops/linear.js';
+import { rmsNorm, rmsNormBackward } from '../ops/rms_norm.js';
+import { type RopeOptions, ropeAngles } from '../ops/rope.js';
+import { scope } from '../scope.js';
+import type { Tensor } from '../tensor.js';
+
+/** What every self-attention can be told. */
+export interface SelfAttentionConfig extends Placement {
+  /** C: features per token. */
+  width: number;
+  /** H: attention heads. */
+  heads: number;
+  /** Whether a token sees only itself and those before it. Default true. */
+  causal?: boolean;
+}
+
+/** What `backward` returns. */
+export interface SelfAttentionGradients {
+  /** [B, T, C] */
+  gradX: Tensor;
+  /** By name, f32, in the order of `parameters`. */
+  gradParameters: ReadonlyMap<string, Tensor>;
+}
+
+/** The gradients of parameters as they become known. */
+export type Gradients = Map<string, Tensor>;
+
+/** What the backward pass of the softmax attention inside reads. */
+export type Attended = Record<'q' | 'k' | 'v' | 'heads' | 'logSumExp', Tensor>;
+
+/** A self-attention with explicit forward and backward. Its parameters live until its own `dispose()`. */
+export abstract class SelfAttention<A extends Activations = Activations> extends Module {
+  readonly #width: number;
+  readonly #dtype: DType;
+
+  /** @internal */
+  protected constructor(name: string, table: readonly ParameterSpec[], config: Required<SelfAttentionConfig>) {
+    super(name, table, config);
+    this.#width = config.width;
+    this.#dtype = config.dtype;
+  }
+
+  /** Elements per token that a decoder keeps of each layer: what later tokens read. */
+  abstract readonly cachedElements: number;
+
+  /** `cachedElements` in bytes, in the dtype of activations. */
+  get cachedBytes(): number {
+    return this.cachedElements * dtypes[this.#dtype].bytes;
+  }
+
+  /** The number of elements of all parameters. */
+  get parameterCount(): number {
+    return [...this.parameters.values()].reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /**
+   * x [B, T, C] of `config.dtype` -> output [B, T, C], and what `backward` needs. With `save: false` (inference) everything
+   * but the output is freed and `saved` is null.
+   */
+  forward(x: Tensor, options?: { save?: true }): { output: Tensor; saved: Saved<A> };
+  forward(x: Tensor, options: { save: false }): { output: Tensor; saved: null };
+  forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null };
+  forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null } {
+    const op = this.begin('forward');
+    const { save = true } = check.options(op, options, ['save']);
+    check.boolean(op, 'save', save);
+    this.#check(op, 'x', x);
+    const { output, activations } = scope(() => {
+      const { output, activations } = this.run(x, save);
+      return { output, activations: save ? activations : null };
+    });
+    return { output, saved: activations && new Saved<A>(this, activations) };
+  }
+
+  /** The gradients of `forward`: gradOutput [B, T, C] of `config.dtype` and the `saved` of that call, which stays usable. */
+  backward(gradOutput: Tensor, saved: Saved<A>): SelfAttentionGradients {
+    const op = this.begin('backward');
+    const activations = this.activations(op, saved);
+    this.#check(op, 'gradOutput', gradOutput);
+    return scope(() => {
+      const gradients: Gradients = new Map();
+      const gradX = this.differentiate(gradOutput, activations, gradients);
+      const ordered = [...this.parameters.keys()].map((name): [string, Tensor] => [
+        name,
+        gradients.get(name) as Tensor,
+      ]);
+      return { gradX, gradParameters: new Map(ordered) };
+    });
+  }
+
+  /** The forward pass. Without `save` the activations are not read. */
+  protected abstract run(x: Tensor, save: boolean): { output: Tensor; activations: A };
+
+  /** The backward pass: returns gradX and sets the gradient of every parameter. */
+  protected abstract differentiate(gradOutput: Tensor, saved: A, gradients: Gradients): Tensor;
+
+  #check(op: string, name: string, tensor: Tensor): void {
+    check.shape(op, name, tensor, ['B', 'T', this.#width], `width is ${this.#width}`);
+    check.dtype(op, name, tensor, this.#dtype, 'the dtype of the module');
+  }
+
+  // Layers by name: parameters `<name>.weight` and, where there is one, `<name>.bias`.
+
+  protected linear(name: string, x: Tensor): Tensor {
+    return linear(x, this.parameter(`${name}.weight`), this.parameters.get(`${name}.bias`));
+  }
+
+  protected linearBackward(name: string, gradOutput: Tensor, x: Tensor, gradients: Gradients): Tensor {
+    const bias = this.parameters.has(`${name}.bias`);
+    const result = linearBackward(gradOutput, x, this.parameter(`${name}.weight`), { bias });
+    gradients.set(`${name}.weight`, result.gradWeight);
+    if (result.gradBias) gradients.set(`${name}.bias`, result.gradBias);
+    return result.gradX;
+  }
+
+  protected norm(name: string, x: Tensor): { output: Tensor; rstd: Tensor } {
+    return rmsNorm(x, this.parameter(`${name}.weight`));
+  }
+
+  protected normBackward(name: string, gradOutput: Tensor, x: Tensor, rstd: Tensor, gradients: Gradients): Tensor {
+    const result = rmsNormBackward(gradOutput, { x, weight: this.parameter(`${name}.weight`), rstd });
+    gradients.set(`${name}.weight`, result.gradWeight);
+    return result.gradX;
+  }
+
+  /** The output projection and the softmax attention before it, backwards: gradients of q, k and v. */
+  protected attendedBackward(
+    gradOutput: Tensor,
+    { q, k, v, heads, logSumExp }: Attended,
+    gradients: Gradients,
+    options: { causal: boolean; scale?: number },
+  ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
+    const gradHeads = this.linearBackward('output', gradOutput, flat(heads), gradients).reshape(heads.shape);
+    return attentionBackward(gradHeads, { q, k, v, output: heads, logSumExp }, options);
+  }
+}
+
+/** [B, T, n*D] -> [B, T, n, D] */
+export const split = (x: Tensor, n: number): Tensor => x.reshape([...x.shape.slice(0, 2), n, -1]);
+
+/** [B, T, n, D] -> [B, T, n*D] */
+export const flat = (x: Tensor): Tensor => x.reshape([...x.shape.slice(0, 2), -1]);
+
+/** A view that stays when x is disposed. */
+export const view = (x: Tensor): Tensor => x.reshape(x.shape);
+
+/** Gradients that meet again where their forward parted. */
+export const sum = (first: Tensor, ...others: Tensor[]): Tensor =>
+  others.reduce((total, next) => add(total, next), first);
+
+/** The parameters of a linear layer [outputs, inputs]. */
+export function linearSpec(name: string, outputs: number, inputs: number, { bias = false } = {}): ParameterSpec[] {
+  const weight: ParameterSpec = [`${name}.weight`, [outputs, inputs], inputs];
+  return bias ? [weight, [`${name}.bias`, [outputs], inputs]] : [weight];
+}
+
+/** The parameter of an RMS norm. */
+export const normSpec = (name: string, width: number): ParameterSpec[] => [[`${name}.weight`, [width], 'ones']];
+
+/** Checks a config's option names and what all configs share; returns that with its defaults. */
+export function resolvedCommon<C extends SelfAttentionConfig>(
+  op: string,
+  config: C,
+  own: readonly (keyof C & string)[],
+): Required<SelfAttentionConfig> {
+  check.object(op, 'config', config);
+  check.options(op, config, ['width', 'heads', 'causal', ...placementNames, ...own]);
+  const { width, heads, causal = true } = config;
+  check.boolean(op, 'causal', causal);
+  return { ...resolvedSizes(op, { width, heads }), causal, ...resolvedPlacement(op, config) };
+}
+
+/** Sizes are integers of at least 1. */
+export function resolvedSizes<S extends Record<string, number>>(op: string, sizes: S): S {
+  for (const [name, size] of Object.entries(sizes)) check.integer(op, name, size, { min: 1 });
+  return sizes;
+}
+
+/** D, by default C / H. */
+export function resolvedHeadDim(op: string, headDim: number | undefined, width: number, heads: number): number {
+  if (headDim !== undefined) return check.integer(op, 'headDim', headDim, { min: 1 });
+  return check.multiple(op, 'width', width, heads, `heads is ${heads} and headDim not given`) / heads;
+}
+
+/** Checked settings of rotary positions, null for none; `turned` is the width that they turn, by its name. */
+export function resolvedRope(
+  op: string,
+  rope: RopeOptions | null,
+  [name, width]: [string, number],
+): Required<RopeOptions> | null {
+  if (rope === null) return null;
+  const { interleaved = false } = check.options(op, rope, ['base', 'offset', 'interleaved'], 'rope');
+  check.boolean(op, 'rope.interleaved', interleaved);
+  check.multiple(op, name, width, 2, 'features turn in pairs');
+  return Object.freeze({ ...ropeAngles(op, rope, 'rope.'), interleaved });
+}

@@ -1,0 +1,199 @@
+import * as check from '../checks.js';
+import type { Device } from '../device.js';
+import { ShapeError } from '../errors.js';
+import type { ParameterSpec } from '../module.js';
+import type { ExpandOptions } from '../ops/expand.js';
+import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
+import * as block from '../sas_block.js';
+import { forget, scope } from '../scope.js';
+import { Tensor } from '../tensor.js';
+import {
+  flat,
+  type Gradients,
+  linearSpec,
+  resolvedCommon,
+  resolvedHeadDim,
+  resolvedSizes,
+  SelfAttention,
+  type SelfAttentionConfig,
+  split,
+  sum,
+  view,
+} from './self_attention.js';
+
+/** The sizes and settings of `SimulatedAttention`; symbols as in the paper. */
+export interface SimulatedConfig extends SelfAttentionConfig {
+  /** H': simulated heads, a multiple of `heads`; H itself with expansion 'features'. */
+  simHeads: number;
+  /** D': simulated features per head of query and key; C/H itself with expansion 'heads'. */
+  simHeadDim: number;
+  /** k: kernel size of the convolutions over heads, odd; 1 is the paper's linear variant, and all there is with 'features'. Default 5. */
+  kernelSize?: number;
+  /** Rotary positions of queries and keys, of pairs (2i, 2i + 1); null for none. Default null. */
+  rope?: Pick<RopeOptions, 'base' | 'offset'> | null;
+  /** Whether the simulated or the projected queries and keys are turned. Default 'expanded', in the same pass as the expansion. */
+  ropeAt?: 'expanded' | 'projected';
+  /** Ablation: what is simulated. Default 'both'. */
+  expansion?: 'both' | 'heads' | 'features';
+  /** Ablation: whether each map has its residual layer (Y = C1 and Z = Z1 without). Default true. */
+  residual?: boolean;
+  /** Ablation: whether the groups of heads are averaged before the output projection (PEAA), or it reads all heads. Default true. */
+  aggregation?: boolean;
+}
+
+type Kept = Record<'input', Tensor> & block.Activations;
+
+/**
+ * SAS, simulated attention score (arXiv 2507.07694), with the projections before it: q, k, v = x W^T + b [B, T, H, D], then what
+ * `SasAttention` does.
+ *
+ * Parameters: `query`, `key`, `value`, each `.weight` [C, C] and `.bias`, then those of `SasAttention`; an ablation lacks those of
+ * the layers that it leaves out. Cached per token: the simulated key and value, H' (D' + D); 2 H D where they are simulated
+ * anew for every later token.
+ */
+export class SimulatedAttention extends SelfAttention<Kept> {
+  readonly config: Readonly<Required<SimulatedConfig>>;
+  readonly #settings: block.Settings;
+  /** What stands for the weights of layers that an ablation leaves out. */
+  readonly #constants: ReadonlyMap<string, Tensor>;
+
+  constructor(config: SimulatedConfig) {
+    const known = resolved(config);
+    const { rope: turn, ...plain } = known;
+    const { width, heads, simHeadDim, ropeAt } = known;
+    const sizes = { ...plain, headDim: width / heads };
+    const table = block.parameterTable(sizes, known);
+    super(
+      'SimulatedAttention',
+      [...['query', 'key', 'value'].flatMap((name) => linearSpec(name, width, width, { bias: true })), ...table],
+      known,
+    );
+    this.config = Object.freeze(known);
+    const angles: Pick<block.Settings, 'rope'> = turn && ropeAt === 'expanded' ? { rope: turn } : {};
+    this.#settings = { ...sizes, scale: 1 / Math.sqrt(simHeadDim), ...angles };
+    this.#constants = constants(table, block.parameterTable(sizes), known);
+  }
+
+  get cachedElements(): number {
+    const { width, heads, simHeads, simHeadDim } = this.config;
+    return simHeads * (simHeadDim + width / heads);
+  }
+
+  override dispose(): void {
+    super.dispose();
+    for (const tensor of this.#constants.values()) tensor.dispose();
+  }
+
+  protected run(x: Tensor, save: boolean): { output: Tensor; activations: Kept } {
+    const { heads } = this.config;
+    const turn = this.#projectedRope();
+    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
+    const q = turned(split(this.linear('query', x), heads));
+    const k = turned(split(this.linear('key', x), heads));
+    const v = split(this.linear('value', x), heads);
+    const { output, activations } = block.forward(
+      'SimulatedAttention',
+      this.#settings,
+      this.#weights(),
+      { q, k, v },
+      save,
+    );
+    return { output, activations: { input: view(x), ...(activations as block.Activations) } };
+  }
+
+  protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
+    const turn = this.#projectedRope();
+    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
+    const { gradQ, gradK, gradV, gradParameters } = block.backward(
+      'SimulatedAttention',
+      this.#settings,
+      this.#weights(),
+      gradOutput,
+      saved,
+    );
+    for (const [name, gradient] of gradParameters) gradients.set(name, gradient);
+    return sum(
+      this.linearBackward('query', back(gradQ), saved.input, gradients),
+      this.linearBackward('key', back(gradK), saved.input, gradients),
+      this.linearBackward('value', flat(gradV), saved.input, gradients),
+    );
+  }
+
+  #weights(): block.Parameters {
+    return new Map([...this.parameters, ...this.#constants]);
+  }
+
+  #projectedRope(): RopeOptions | null {
+    const { rope, ropeAt } = this.config;
+    return rope && ropeAt === 'projected' ? { ...rope, interleaved: true } : null;
+  }
+}
+
+/**
+ * A head map that is left out becomes the identity, a residual layer nothing: [H', H', k] and the others of the complete block,
+ * but those of features when there are none.
+ */
+function constants(
+  present: readonly ParameterSpec[],
+  complete: readonly ParameterSpec[],
+  { expansion, device }: { expansion: string; device: Device },
+): ReadonlyMap<string, Tensor> {
+  const names = new Set(present.map(([name]) => name));
+  const ofFeatures = /^sas_.\.[23]\./;
+  const absent = complete.filter(([name]) => !names.has(name) && !(expansion === 'heads' && ofFeatures.test(name)));
+  return scope(() => {
+    const made = absent.map(([name, shape]): [string, Tensor] => {
+      const data = new Float32Array(check.elements(shape));
+      const [rows = 1] = shape;
+      if (/^sas_.\.0\.weight$/.test(name)) for (let i = 0; i < rows; i++) data[i * rows + i] = 1;
+      return [name, Tensor.from(data, shape, { device })];
+    });
+    for (const [, tensor] of made) forget(tensor);
+    return new Map(made);
+  });
+}
+
+function resolved(config: SimulatedConfig): Required<SimulatedConfig> {
+  const op = 'SimulatedAttention';
+  const own = [
+    'simHeads',
+    'simHeadDim',
+    'kernelSize',
+    'rope',
+    'ropeAt',
+    'expansion',
+    'residual',
+    'aggregation',
+  ] as const;
+  const common = resolvedCommon(op, config, own);
+  const { width, heads } = common;
+  const { ropeAt = 'expanded', expansion = 'both', residual = true, aggregation = true } = config;
+  check.oneOf(op, 'expansion', expansion, ['both', 'heads', 'features']);
+  check.oneOf(op, 'ropeAt', ropeAt, ['expanded', 'projected']);
+  check.boolean(op, 'residual', residual);
+  check.boolean(op, 'aggregation', aggregation);
+  const headDim = resolvedHeadDim(op, undefined, width, heads);
+  const { simHeads, simHeadDim } = resolvedSizes(op, { simHeads: config.simHeads, simHeadDim: config.simHeadDim });
+  const kernelSize = expansion === 'features' ? 1 : (config.kernelSize ?? 5);
+  block.checkSizes(op, { heads, headDim, simHeads, simHeadDim, kernelSize });
+  if (expansion === 'features')
+    checkSame(op, 'simHeads', simHeads, heads, `expansion is 'features' and heads ${heads}`);
+  if (expansion === 'heads')
+    checkSame(op, 'simHeadDim', simHeadDim, headDim, `expansion is 'heads', width / heads ${headDim}`);
+  const turn = resolvedAngles(op, config.rope ?? null, ropeAt === 'expanded' ? simHeadDim : headDim);
+  return { ...common, simHeads, simHeadDim, kernelSize, rope: turn, ropeAt, expansion, residual, aggregation };
+}
+
+function checkSame(op: string, name: string, size: number, wanted: number, because: string): void {
+  if (size !== wanted) throw new ShapeError(`${op}: ${name} is ${size}, expected ${wanted} (${because})`);
+}
+
+function resolvedAngles(
+  op: string,
+  rope: ExpandOptions['rope'] | null,
+  width: number,
+): Required<Pick<RopeOptions, 'base' | 'offset'>> | null {
+  if (!rope) return null;
+  check.multiple(op, 'the width that rope turns', width, 2, 'features turn in pairs');
+  return Object.freeze(ropeAngles(op, check.options(op, rope, ['base', 'offset'], 'rope'), 'rope.'));
+}
