@@ -105,7 +105,9 @@ export interface Binding {
    * x [tokens, heads, headDim] -> output [tokens, simHeads, simHeadDim]. `weights` are f32: headWeight [simHeads, heads,
    * kernelSize], headBias [simHeads], headResidualWeight [simHeads, simHeads, kernelSize], headResidualBias [simHeads] and,
    * with `features`, featureWeight [simHeadDim, headDim], featureBias, featureResidualWeight [simHeadDim, simHeadDim],
-   * featureResidualBias [simHeadDim]. Without `features` simHeadDim = headDim and the array has four entries.
+   * featureResidualBias [simHeadDim]. Without `features` simHeadDim = headDim and the array has four entries. Unless
+   * `ropeLength` is 0, the output, of an even width, is turned as by `rope` (interleaved): token i has position i % ropeLength +
+   * ropeOffset. Not with `naive`.
    */
   expand(
     dtype: DTypeCode,
@@ -117,11 +119,14 @@ export interface Binding {
     kernelSize: number,
     features: boolean,
     naive: boolean,
+    ropeLength: number,
+    ropeBase: number,
+    ropeOffset: number,
     x: BufferHandle,
     weights: readonly BufferHandle[],
     output: BufferHandle,
   ): void;
-  /** `gradDtype`, of gradOutput, is `dtype` or f32. */
+  /** `gradDtype`, of gradOutput, is `dtype` or f32; the rotation is that of the forward. */
   expandBackward(
     dtype: DTypeCode,
     tokens: number,
@@ -132,6 +137,9 @@ export interface Binding {
     kernelSize: number,
     features: boolean,
     naive: boolean,
+    ropeLength: number,
+    ropeBase: number,
+    ropeOffset: number,
     gradDtype: DTypeCode,
     gradOutput: BufferHandle,
     x: BufferHandle,

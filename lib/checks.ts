@@ -182,12 +182,19 @@ export function list<T>(op: string, name: string, value: readonly T[]): readonly
   return Array.from(value);
 }
 
-/** The options given, none by default, without a name that is not known. */
-export function options<T extends object>(op: string, given: T | undefined, known: readonly (keyof T & string)[]): T {
-  const checked = object(op, 'options', given === undefined ? ({} as T) : given);
+/** The options given, none by default, without a name that is not known. `within` is the option that they are the value of. */
+export function options<T extends object>(
+  op: string,
+  given: T | undefined,
+  known: readonly (keyof T & string)[],
+  within = '',
+): T {
+  const checked = object(op, within || 'options', given === undefined ? ({} as T) : given);
   const stranger = Object.keys(checked).find((name) => !(known as readonly string[]).includes(name));
   if (stranger !== undefined) {
-    throw new ArgumentError(`${op}: there is no option '${stranger}'; known: ${known.join(', ')}`);
+    const path = within && `${within}.`;
+    const names = known.map((name) => path + name).join(', ');
+    throw new ArgumentError(`${op}: there is no option '${path}${stranger}'; known: ${names}`);
   }
   return checked;
 }

@@ -4,6 +4,7 @@ import * as check from '../checks.js';
 import { codeOf, floats } from '../dtype.js';
 import { ArgumentError } from '../errors.js';
 import { type Output, operands, produce, type Tensor } from '../tensor.js';
+import { type RopeOptions, ropeAngles } from './rope.js';
 
 /** The weights of one tensor's expansion, all f32. H' simulated heads, D' simulated features, k the odd kernel size. */
 export interface ExpandWeights {
@@ -25,6 +26,12 @@ export interface ExpandWeights {
   featureResidualBias?: Tensor;
 }
 
+/** Settings of `expand` and its backward. */
+export interface ExpandOptions {
+  /** Turns the output in the same pass as `rope(output, { ...rope, interleaved: true })` would; its width is even. Default: no rotation. */
+  rope?: Pick<RopeOptions, 'base' | 'offset'>;
+}
+
 type WeightName = keyof ExpandWeights;
 const headNames: readonly WeightName[] = ['headWeight', 'headBias', 'headResidualWeight', 'headResidualBias'];
 const featureNames: readonly WeightName[] = [
@@ -35,7 +42,14 @@ const featureNames: readonly WeightName[] = [
 ];
 
 /** The operands in the order of the binding, and the sizes that both directions pass to it first. */
-function checked(op: string, naive: boolean, x: Tensor, weights: ExpandWeights, gradOutput?: Tensor) {
+function checked(
+  op: string,
+  naive: boolean,
+  x: Tensor,
+  weights: ExpandWeights,
+  options: ExpandOptions | undefined,
+  gradOutput?: Tensor,
+) {
   check.object(op, 'weights', weights);
   const features = featureNames.filter((name) => weights[name] !== undefined);
   const missing = featureNames.find((name) => weights[name] === undefined);
@@ -63,6 +77,7 @@ function checked(op: string, naive: boolean, x: Tensor, weights: ExpandWeights, 
     check.shape(op, 'featureResidualWeight', given.featureResidualWeight, [Ds, Ds], width);
     check.shape(op, 'featureResidualBias', given.featureResidualBias, [Ds], width);
   }
+  const rotation = rotationOf(op, T, Ds, options);
   const outputShape = [B, T, Hs, Ds];
   if (gradOutput) {
     check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
@@ -77,15 +92,35 @@ function checked(op: string, naive: boolean, x: Tensor, weights: ExpandWeights, 
     names,
     weights: names.map((name) => buffers[name]),
     outputShape,
-    sizes: [codeOf(x.dtype), B * T, H, D, Hs, Ds, k, features.length > 0] as const,
+    sizes: [codeOf(x.dtype), B * T, H, D, Hs, Ds, k, features.length > 0, naive, ...rotation] as const,
   };
 }
 
+/** The rotation as the binding takes it: length (0: none), base and offset. */
+function rotationOf(
+  op: string,
+  length: number,
+  width: number,
+  options: ExpandOptions | undefined,
+): readonly [number, number, number] {
+  const { rope } = check.options(op, options, ['rope']);
+  if (rope === undefined) return [0, 0, 0];
+  const { base, offset } = ropeAngles(op, check.options(op, rope, ['base', 'offset'], 'rope'), 'rope.');
+  check.multiple(op, 'the width of the output', width, 2, 'features turn in pairs');
+  return [length, base, offset];
+}
+
 /** `expand`, fused or not; `op` is its name in messages. */
-export function runExpand(op: string, naive: boolean, x: Tensor, weights: ExpandWeights): Tensor {
-  const { device, sizes, outputShape, ...from } = checked(op, naive, x, weights);
+export function runExpand(
+  op: string,
+  naive: boolean,
+  x: Tensor,
+  weights: ExpandWeights,
+  options?: ExpandOptions,
+): Tensor {
+  const { device, sizes, outputShape, ...from } = checked(op, naive, x, weights, options);
   return produce(op, device, { output: [outputShape, x.dtype] }, (to) =>
-    binding.expand(...sizes, naive, from.x, from.weights, to.output),
+    binding.expand(...sizes, from.x, from.weights, to.output),
   ).output;
 }
 
@@ -96,8 +131,9 @@ export function runExpandBackward(
   gradOutput: Tensor,
   x: Tensor,
   weights: ExpandWeights,
+  options?: ExpandOptions,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  const { device, sizes, names, ...from } = checked(op, naive, x, weights, gradOutput);
+  const { device, sizes, names, ...from } = checked(op, naive, x, weights, options, gradOutput);
   const outputs: Record<string, Output> = { gradX: [x.shape, x.dtype] };
   for (const name of names) outputs[name] = [(weights[name] as Tensor).shape, 'f32'];
   const { gradX, ...gradWeights } = produce(op, device, outputs, (to) => {
@@ -105,7 +141,6 @@ export function runExpandBackward(
     const { gradX } = to as { gradX: BufferHandle };
     binding.expandBackward(
       ...sizes,
-      naive,
       codeOf(gradOutput.dtype),
       from.gradOutput as BufferHandle,
       from.x,
@@ -123,18 +158,19 @@ export function runExpandBackward(
  *
  * x [B, T, H, D] f32, bf16 or f16 -> [B, T, H', D' or D], same dtype.
  */
-export function expand(x: Tensor, weights: ExpandWeights): Tensor {
-  return runExpand('expand', false, x, weights);
+export function expand(x: Tensor, weights: ExpandWeights, options?: ExpandOptions): Tensor {
+  return runExpand('expand', false, x, weights, options);
 }
 
 /**
  * The gradients of `expand`: gradOutput [B, T, H', D' or D], of the dtype of x or f32, and the forward's own arguments -> gradX as
- * x, gradWeights as weights (f32).
+ * x, gradWeights as weights (f32). `options` are those of the forward.
  */
 export function expandBackward(
   gradOutput: Tensor,
   x: Tensor,
   weights: ExpandWeights,
+  options?: ExpandOptions,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  return runExpandBackward('expandBackward', false, gradOutput, x, weights);
+  return runExpandBackward('expandBackward', false, gradOutput, x, weights, options);
 }

@@ -13,15 +13,22 @@ export interface RopeOptions {
   interleaved?: boolean;
 }
 
+/** The options that angles follow from, checked; `path` stands before their names in messages. */
+export function ropeAngles(op: string, options: RopeOptions, path = ''): { base: number; offset: number } {
+  const { base = 10000, offset = 0 } = options;
+  check.finite(op, `${path}base`, base, { above: 0 });
+  check.integer(op, `${path}offset`, offset, { min: 0 });
+  return { base, offset };
+}
+
 function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: RopeOptions | undefined): Tensor {
   const { device, buffers } = operands(op, { [name]: x });
   const [B, T, H, D] = check.shape(op, name, x, ['B', 'T', 'H', 'D']);
   check.multiple(op, `the width of ${name}`, D, 2, 'features turn in pairs');
   check.dtype(op, name, x, floats);
   const given = check.options(op, options, ['base', 'offset', 'interleaved']);
-  const { base = 10000, offset = 0, interleaved = false } = given;
-  check.finite(op, 'base', base, { above: 0 });
-  check.integer(op, 'offset', offset, { min: 0 });
+  const { base, offset } = ropeAngles(op, given);
+  const { interleaved = false } = given;
   check.boolean(op, 'interleaved', interleaved);
   return produce(op, device, { output: [x.shape, x.dtype] }, (to) =>
     binding.rope(codeOf(x.dtype), B, T, H, D, base, offset, interleaved, inverse, buffers[name] as never, to.output),

@@ -2,6 +2,7 @@
 #include "binding/ops.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "binding/args.h"
 
@@ -60,6 +61,20 @@ ExpandShape ReadExpandShape(Args& args) {
   return s;
 }
 
+// The rotation of the output: length (0: none), base and offset.
+std::optional<RopeAngles> ReadExpandRope(Args& args, const ExpandShape& s, bool naive) {
+  RopeAngles rope;
+  rope.length = args.Count();
+  rope.width = s.sim_head_dim;
+  rope.base = args.Number();
+  rope.offset = args.Integer();
+  if (rope.length == 0) return std::nullopt;
+  args.Expect(!naive, "no rotation in the unfused pipeline");
+  args.Expect(s.tokens % rope.length == 0, "a number of tokens that is a multiple of the length");
+  args.Expect(rope.width % 2 == 0, "an even width");
+  return rope;
+}
+
 // The weights, or the gradients of the weights: an array of four or, with features, eight buffers.
 template <class Float>
 ExpandTensors<Float> ReadExpandTensors(Args& args, const ExpandShape& s) {
@@ -87,6 +102,7 @@ void Expand(Info info) {
   p.dtype = args.FloatType();
   const ExpandShape s = p.shape = ReadExpandShape(args);
   const bool naive = args.Flag();
+  p.rope = ReadExpandRope(args, s, naive);
   p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
   p.weights = ReadExpandTensors<const float>(args, s);
   p.output = args.Write(p.dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
@@ -99,6 +115,7 @@ void ExpandBackward(Info info) {
   p.dtype = args.FloatType();
   const ExpandShape s = p.shape = ReadExpandShape(args);
   const bool naive = args.Flag();
+  p.rope = ReadExpandRope(args, s, naive);
   p.grad_dtype = args.GradientType(p.dtype, !naive);
   p.grad_output = args.Read(p.grad_dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
   p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/dtype.h"
@@ -39,6 +40,14 @@ struct CastParams {
 
 // ---- SAS (arXiv 2507.07694)
 
+// The angles of a rotary position embedding: at position offset + t, t < length, pair i of width / 2 turns by position
+// * base^(-2 i / width).
+struct RopeAngles {
+  int64_t length, width;
+  double base;
+  int64_t offset;
+};
+
 struct ExpandShape {
   int64_t tokens;        // B * T: every token is expanded on its own
   int64_t heads;         // H
@@ -66,7 +75,8 @@ using ExpandGradients = ExpandTensors<float>;
 struct ExpandParams {
   DType dtype;
   ExpandShape shape;
-  const void* x;  // [tokens, H, D]
+  std::optional<RopeAngles> rope;  // turns the output, in pairs of neighbours; length T, width D'
+  const void* x;                   // [tokens, H, D]
   ExpandWeights weights;
   void* output;  // [tokens, H', D']
 };
@@ -75,8 +85,9 @@ struct ExpandBackwardParams {
   DType dtype;
   DType grad_dtype;  // of grad_output: dtype or f32
   ExpandShape shape;
-  const void* grad_output;  // [tokens, H', D']
-  const void* x;            // [tokens, H, D]
+  std::optional<RopeAngles> rope;  // as in the forward pass
+  const void* grad_output;         // [tokens, H', D']
+  const void* x;                   // [tokens, H, D]
   ExpandWeights weights;
   void* grad_x;  // [tokens, H, D]
   ExpandGradients gradients;

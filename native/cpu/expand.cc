@@ -4,6 +4,7 @@
 
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
+#include "cpu/rope.h"
 
 namespace sas::cpu::SAS_ISA {
 
@@ -18,6 +19,8 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
   const int64_t thread_floats = x_floats + relu_floats + y_floats + 2 * z_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
   ZeroRows(scratch, context.pool.threads() * thread_floats);
+  AngleTable angles{};
+  if (p.rope) angles = MakeAngles(context, *p.rope, true, false);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kPairs = kInPairs<T>;
@@ -40,6 +43,7 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
         T* output = static_cast<T*>(p.output) + token * s.sim_heads * s.sim_head_dim;
         if (!s.features) {
+          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, y, l.dim_row);
           StoreRows(y, l.dim_row, rows, s.head_dim, output, s.head_dim);
           continue;
         }
@@ -47,6 +51,7 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         forward.Features(y, tokens, z, feature_relu);
         MultiplyRows<kPairs>(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row,
                              residual_bias, true, z, l.sim_row);
+        if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, z, l.sim_row);
         StoreRows(z, l.sim_row, rows, s.sim_head_dim, output, s.sim_head_dim);
       }
     });

@@ -4,6 +4,7 @@
 #include "cpu/elementwise.h"
 #include "cpu/expand.h"
 #include "cpu/operations.h"
+#include "cpu/rope.h"
 
 namespace sas::cpu::SAS_ISA {
 namespace {
@@ -140,6 +141,8 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
   const int64_t grad_x_at = o.Take(block * s.heads * l.dim_row);
   float* scratch = context.scratch.Take(context.pool.threads() * o.total);
   ZeroRows(scratch, context.pool.threads() * o.total);
+  AngleTable angles{};
+  if (p.rope) angles = MakeAngles(context, *p.rope, true, true);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     context.pool.Run(partitions, [&](int64_t partition, int thread) {
@@ -160,6 +163,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
           forward.Features(y, tokens, grad_z1, z_relu);  // Z1 itself is not needed again
           CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.sim_head_dim, rows, s.sim_head_dim, grad_z,
                         l.sim_row, l.sim_row);
+          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, grad_z, l.sim_row);
           AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, z_relu, l.sim_row, s.sim_head_dim,
                            gradient + g.feature_residual_weight);
           AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
@@ -177,6 +181,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         } else {
           CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.head_dim, rows, s.head_dim, grad_y + l.margin,
                         l.tap_row, s.head_dim);
+          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, grad_y + l.margin, l.tap_row);
         }
 
         AddConvolutionGradients(l, forward.offsets, tokens, grad_y, relu, s.sim_heads,

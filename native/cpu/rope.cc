@@ -1,23 +1,17 @@
 // Rotary position embedding: pair i of a head at position t turns by the angle t * base^(-2 i / width).
+#include "cpu/rope.h"
+
 #include <cmath>
 
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
 
 namespace sas::cpu::SAS_ISA {
-namespace {
 
-// Cosines and sines [length, columns] of all angles. Halves: columns = width / 2. Interleaved: columns = width, each
-// cosine twice, each sine as (-sine, sine).
-struct Angles {
-  float* cosines;
-  float* sines;
-  int64_t columns;
-};
-
-Angles MakeAngles(CpuContext& context, const RopeParams& p) {
-  const int64_t pairs = p.width / 2, columns = p.interleaved ? p.width : pairs;
-  const Angles angles{context.scratch.Take(p.length * columns), context.scratch.Take(p.length * columns), columns};
+AngleTable MakeAngles(CpuContext& context, const RopeAngles& p, bool interleaved, bool inverse) {
+  const int64_t pairs = p.width / 2, columns = interleaved ? p.width : pairs;
+  const AngleTable angles{context.scratch.Take(p.length * columns), context.scratch.Take(p.length * columns), p.length,
+                          columns};
   ParallelChunks(context, p.length, 64, [&](int64_t begin, int64_t end) {
     for (int64_t pair = 0; pair < pairs; ++pair) {
       // In double: one sine and cosine per 64 positions, then a rotation per step (64 roundings of 1e-16).
@@ -26,10 +20,10 @@ Angles MakeAngles(CpuContext& context, const RopeParams& p) {
       const double step_cosine = std::cos(step), step_sine = std::sin(step);
       double cosine = std::cos(start), sine = std::sin(start);
       for (int64_t position = begin; position < end; ++position) {
-        const float c = static_cast<float>(cosine), s = static_cast<float>(p.inverse ? -sine : sine);
+        const float c = static_cast<float>(cosine), s = static_cast<float>(inverse ? -sine : sine);
         float* cosines = angles.cosines + position * columns;
         float* sines = angles.sines + position * columns;
-        if (p.interleaved) {
+        if (interleaved) {
           cosines[2 * pair] = cosines[2 * pair + 1] = c;
           sines[2 * pair] = -s;
           sines[2 * pair + 1] = s;
@@ -46,10 +40,8 @@ Angles MakeAngles(CpuContext& context, const RopeParams& p) {
   return angles;
 }
 
-}  // namespace
-
 Status Rope(CpuContext& context, const RopeParams& p) {
-  const Angles angles = MakeAngles(context, p);
+  const AngleTable angles = MakeAngles(context, {p.length, p.width, p.base, p.offset}, p.interleaved, p.inverse);
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const int64_t width = p.width, half = width / 2;
     ParallelRows(context, p.batch * p.length, p.heads * width, [&](int64_t row) {
@@ -60,9 +52,8 @@ Status Rope(CpuContext& context, const RopeParams& p) {
         T* output = static_cast<T*>(p.output) + head * width;
         if (p.interleaved) {
           ForEachVector(width, [=](int64_t i, int64_t count) {
-            const Vec value = LoadPartial(x + i, count);
-            const Vec swapped = __builtin_shuffle(value, LaneIndex() ^ 1);
-            const Vec turned = value * LoadPartial(cosines + i, count) + swapped * LoadPartial(sines + i, count);
+            const Vec turned =
+                TurnPairs(LoadPartial(x + i, count), LoadPartial(cosines + i, count), LoadPartial(sines + i, count));
             StorePartial(output + i, turned, count);
           });
         } else {

@@ -40,6 +40,19 @@ struct Arguments : TileArguments {
   const float* feature_residual_bias;
 };
 
+// As StoreItems, with pairs of features turned: of the items as they are stored, since neighbouring features of a row
+// product lie in different lanes.
+template <class T>
+__device__ __forceinline__ void StoreTurnedItems(const T* items, int stride, int valid, int heads, int heads_padded,
+                                                 int dim, const Turn& turn, T* target) {
+  const int pairs = dim / 2;
+  for (int i = static_cast<int>(threadIdx.x); i < valid * heads * pairs; i += kThreads) {
+    const int feature = i % pairs * 2, head = i / pairs % heads, token = i / pairs / heads;
+    const float2 pair = LoadPair(items + (token * heads_padded + head) * stride + feature);
+    StorePair(target + int64_t{i} * 2, turn(token, feature, pair));
+  }
+}
+
 template <class T, bool kFeatures>
 __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, const T* x, T* output) {
   unsigned char* const shared = SharedMemory();
@@ -55,6 +68,7 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
 
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
+    const Turn turn(p.angles, first);
     ZeroGaps(tile, x_rows, tile.heads_padded);
     ZeroGaps(tile, c1.rounded, tile.sim_heads_padded);
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
@@ -74,7 +88,8 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
                          const int token = item / tile.sim_heads_padded, head = item % tile.sim_heads_padded;
                          if (token >= valid || head >= tile.sim_heads || e >= tile.width) return;
                          const float2 residual = LoadPair(z1 + item * tile.wide_stride + e);
-                         const float2 sum = Add(Add(value, residual), BiasPair(p.feature_residual_bias, e, tile.width));
+                         float2 sum = Add(Add(value, residual), BiasPair(p.feature_residual_bias, e, tile.width));
+                         if (turn) sum = turn(token, e, sum);
                          T* to = target + (int64_t{token} * tile.sim_heads + head) * tile.width + e;
                          if (paired) {
                            StorePair(to, sum);
@@ -84,8 +99,13 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
                          }
                        });
     } else {
-      StoreItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim,
-                 output + first * tile.sim_heads * tile.dim);
+      T* const target = output + first * tile.sim_heads * tile.dim;
+      if (turn) {
+        StoreTurnedItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim, turn,
+                         target);
+      } else {
+        StoreItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim, target);
+      }
     }
     __syncthreads();  // the next tile overwrites what this one read
   }
@@ -113,6 +133,7 @@ template <class T>
 Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
+  if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, false, &arguments.angles));
   PackedMatrices packed;
   AddForwardWeights<T>(s, p.weights, false, &packed, &arguments);
   if (s.features) {

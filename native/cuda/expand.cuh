@@ -18,6 +18,7 @@
 #include "cuda/context.h"
 #include "cuda/elementwise.cuh"
 #include "cuda/mma.cuh"
+#include "cuda/rope.cuh"
 
 namespace sas::cuda::expand {
 
@@ -146,6 +147,7 @@ struct TileArguments {
   const uint2* packed;
   int64_t packed_size;
   bool resident;                   // the packed weights lie in shared memory
+  AngleTable angles;               // of the rotation of the output; cosines null: none
   Weights first, second, feature;  // W1, W2, W3
   const float *first_bias, *second_bias, *feature_bias;
   int zeros_at, weights_at, x_at, c1_at, y_at, z1_at;  // bytes in shared memory
@@ -334,11 +336,11 @@ union Vector {
   __device__ Vector() {}
 };
 
-// Reads [tokens, heads, dim] of device memory into rows [feature][head], columns up to `heads_padded` zero. Tokens from
-// `valid` on are zeros.
+// Reads [tokens, heads, dim] of device memory into rows [feature][head], turned if asked, columns up to `heads_padded`
+// zero. Tokens from `valid` on are zeros.
 template <class T, class Source>
 __device__ __forceinline__ void LoadRows(const Tile& tile, const Source* source, int valid, int heads, int heads_padded,
-                                         T* rows) {
+                                         T* rows, const Turn& turn = {}) {
   constexpr int kUnit = kVector<Source>;
   const int chunks = (tile.dim + kUnit - 1) / kUnit;
   const bool vectorised = Vectorised(source, tile.dim);
@@ -351,12 +353,15 @@ __device__ __forceinline__ void LoadRows(const Tile& tile, const Source* source,
     T* to = rows + (tile.margin + token * tile.token_rows + chunk * kUnit) * heads_padded + head;
     Vector<Source> vector;
     if (present && vectorised) vector.bits = Load16(from);
+    float values[kUnit] = {};
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) {
-      if (e >= count) continue;
-      float value = 0;
-      if (present) value = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
-      to[e * heads_padded] = Narrowed<T>(value);
+      if (present && e < count) values[e] = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
+    }
+    if (turn && present) turn(token, chunk * kUnit, count, values);
+#pragma unroll
+    for (int e = 0; e < kUnit; ++e) {
+      if (e < count) to[e * heads_padded] = Narrowed<T>(values[e]);
     }
   }
 }

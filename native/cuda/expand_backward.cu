@@ -93,23 +93,27 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
   }
 }
 
-// Threads stand side by side over the features of dZ, each taking one unit of kVector<G> or 1: how many slices of the
-// items they form.
+// How many neighbouring features of dZ a thread takes: 16 bytes where rows divide, else one, or a pair if pairs turn.
 template <class G>
-__host__ __device__ __forceinline__ int BiasSlices(const G* source, int width) {
-  const int chunks = Vectorised(source, width) ? width / kVector<G> : width;
+__host__ __device__ __forceinline__ int GradientUnit(const G* source, int width, bool turned) {
+  return Vectorised(source, width) ? kVector<G> : turned ? 2 : 1;
+}
+
+// Threads stand side by side over the units of dZ's features: how many slices of the items they form.
+__host__ __device__ __forceinline__ int BiasSlices(int width, int unit) {
+  const int chunks = width / unit;
   return kThreads / (chunks < kThreads ? chunks : kThreads);
 }
 
-// Loads dZ [tokens, H', width] into items, zeros in the padding, and adds its column sums, in f32 before any rounding,
-// to the block's share of db4: that of the key's expansion vanishes (softmax ignores what all keys share) only if the
-// sum is not taken of rounded terms.
+// Loads dZ [tokens, H', width], turned if asked, into items, zeros in the padding, and adds its column sums, in f32
+// before any rounding, to the block's share of db4: that of the key's expansion vanishes (softmax ignores what all keys
+// share) only if the sum is not taken of rounded terms.
 template <class T, class G>
-__device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, int valid, T* items, float* sums,
-                                             bool fresh) {
+__device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, int valid, const Turn& turn, T* items,
+                                             float* sums, bool fresh) {
   const bool vectorised = Vectorised(source, tile.width);
-  const int unit = vectorised ? kVector<G> : 1, chunks = tile.width / unit;
-  const int lanes = min(chunks, kThreads), slices = BiasSlices(source, tile.width);
+  const int unit = GradientUnit(source, tile.width, static_cast<bool>(turn)), chunks = tile.width / unit;
+  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit);
   const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
   if (slice >= slices) return;
   for (int chunk = thread % lanes; chunk < chunks; chunk += lanes) {
@@ -121,13 +125,17 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
       T* to = items + item * tile.wide_stride + chunk * unit;
       Vector<G> vector;
       if (present && vectorised) vector.bits = Load16(from);
+      float values[kVector<G>] = {};
+#pragma unroll
+      for (int e = 0; e < kVector<G>; ++e) {
+        if (present && e < unit) values[e] = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
+      }
+      if (turn && present) turn(token, chunk * unit, unit, values);
 #pragma unroll
       for (int e = 0; e < kVector<G>; ++e) {
         if (e >= unit) continue;
-        float value = 0;
-        if (present) value = vectorised ? Widen(vector.elements[e]) : Widen(*from);
-        sum[e] += value;
-        Narrow(value, to + e);
+        sum[e] += values[e];
+        Narrow(values[e], to + e);
       }
       if (chunk == chunks - 1) {
         for (int e = tile.width; e < tile.width_padded; ++e) Narrow(0.0f, items + item * tile.wide_stride + e);
@@ -173,12 +181,13 @@ __global__ void __launch_bounds__(kThreads, 1)
     ZeroGaps(tile, c1, row_stride);
     if constexpr (kFeatures && sizeof(T) == 2) ZeroGaps(tile, at(p.c1_remainder_at), row_stride);
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
+    const Turn turn(p.angles, first);
     const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
     const auto load_gradient = [&](const auto* gradient) {
       if constexpr (kFeatures) {
-        LoadGradient(tile, gradient + from, valid, dz, reinterpret_cast<float*>(slab + gradients.bias_at), fresh);
+        LoadGradient(tile, gradient + from, valid, turn, dz, reinterpret_cast<float*>(slab + gradients.bias_at), fresh);
       } else {
-        LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy);
+        LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy, turn);
       }
     };
     if constexpr (!kFeatures) ZeroGaps(tile, dy, row_stride);
@@ -375,6 +384,7 @@ template <class T, class S>
 Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
   Arguments arguments{};
+  if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, true, &arguments.angles));
   PackedMatrices packed;
   AddForwardWeights<T>(s, p.weights, true, &packed, &arguments);
   AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
@@ -428,8 +438,10 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, blocks, s.features));
   if (!s.features) return {};
   const int width = static_cast<int>(s.sim_head_dim);
-  const int slices = arguments.grad_f32 ? BiasSlices(static_cast<const float*>(p.grad_output), width)
-                                        : BiasSlices(static_cast<const S*>(p.grad_output), width);
+  const bool turned = p.rope.has_value();
+  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, turned)
+                                      : GradientUnit(static_cast<const S*>(p.grad_output), width, turned);
+  const int slices = BiasSlices(width, unit);
   const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
   return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
                         p.gradients.feature_residual_bias);

@@ -1,22 +1,17 @@
 // Rotary position embedding: pair i of a head at position t turns by the angle t * base^(-2 i / width).
 #include "cuda/elementwise.cuh"
 #include "cuda/operations.h"
+#include "cuda/rope.cuh"
 
 namespace sas::cuda {
 namespace {
-
-// Cosines and sines of all angles, [length, width / 2] each.
-struct Angles {
-  float* cosines;
-  float* sines;
-};
 
 // A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
 // Angles are in units of pi: reducing them needs no local memory.
 constexpr int kPositions = 16;
 
-__global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, Angles angles) {
-  const int64_t pairs = p.width / 2;
+__global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeAngles p, bool inverse, AngleTable angles) {
+  const int64_t pairs = angles.pairs;
   for (int64_t item = FirstItem(); item < CeilDiv(p.length, kPositions) * pairs; item += ItemStride()) {
     const int64_t pair = item % pairs, begin = item / pairs * kPositions;
     const double step = exp2(-2.0 * static_cast<double>(pair) / static_cast<double>(p.width) * log2(p.base));
@@ -26,7 +21,7 @@ __global__ void __launch_bounds__(kElementThreads) AnglesKernel(RopeParams p, An
     sincospi(half_turns, &step_sine, &step_cosine);
     for (int64_t position = begin; position < min(begin + kPositions, p.length); ++position) {
       angles.cosines[position * pairs + pair] = static_cast<float>(cosine);
-      angles.sines[position * pairs + pair] = static_cast<float>(p.inverse ? -sine : sine);
+      angles.sines[position * pairs + pair] = static_cast<float>(inverse ? -sine : sine);
       const double next = cosine * step_cosine - sine * step_sine;
       sine = sine * step_cosine + cosine * step_sine;
       cosine = next;
@@ -73,7 +68,7 @@ __device__ __forceinline__ void StorePairs(T* output, int64_t half, const float 
 }
 
 template <bool kInterleaved, int kPairs, class T>
-__global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, Angles angles) {
+__global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, AngleTable angles) {
   const int64_t half = p.width / 2, parts = half / kPairs, groups = CeilDiv(p.heads, kHeads);
   for (int64_t item = FirstItem(); item < p.batch * p.length * groups * parts; item += ItemStride()) {
     const int64_t pair = item % parts * kPairs, group = item / parts % groups, token = item / parts / groups;
@@ -96,9 +91,9 @@ __global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, Angl
       for (int k = 0; k < kPairs; ++k) {
         float& a = values[head][kInterleaved ? 2 * k : k];
         float& b = values[head][kInterleaved ? 2 * k + 1 : kPairs + k];
-        const float turned = a * cosine[k] - b * sine[k];
-        b = b * cosine[k] + a * sine[k];
-        a = turned;
+        const float2 turned = TurnPair(make_float2(a, b), cosine[k], sine[k]);
+        a = turned.x;
+        b = turned.y;
       }
       if (head < heads) StorePairs<kInterleaved>(output + head * p.width, half, values[head]);
     }
@@ -107,10 +102,17 @@ __global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, Angl
 
 }  // namespace
 
+Status MakeAngles(CudaContext& context, const RopeAngles& angles, bool inverse, AngleTable* table) {
+  const int64_t pairs = angles.width / 2, size = angles.length * pairs;
+  *table = {context.Take<float>(size), context.Take<float>(size), angles.length, pairs};
+  const int64_t items = CeilDiv(angles.length, kPositions) * pairs;
+  return context.Launch(AnglesKernel, ElementGrid(context, items), angles, inverse, *table);
+}
+
 Status Rope(CudaContext& context, const RopeParams& p) {
   const int64_t half = p.width / 2;
-  const Angles angles{context.Take<float>(p.length * half), context.Take<float>(p.length * half)};
-  SAS_TRY(context.Launch(AnglesKernel, ElementGrid(context, CeilDiv(p.length, kPositions) * half), p, angles));
+  AngleTable angles{};
+  SAS_TRY(MakeAngles(context, {p.length, p.width, p.base, p.offset}, p.inverse, &angles));
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const auto launch = [&]<bool kInterleaved, int kPairs>() {
       const int64_t items = p.batch * p.length * CeilDiv(p.heads, kHeads) * (half / kPairs);

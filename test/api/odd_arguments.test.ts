@@ -44,8 +44,19 @@ describe('the binding', () => {
   test('products of sizes that overflow are not taken for what is left of them', () => {
     const huge = 2 ** 32; // heads * heads is 2^64
     const weights = [empty, empty, empty, empty];
-    const call = () => binding.expand(0, 1, huge, 1, huge, 1, 1, false, false, empty, weights, empty);
+    const call = () => binding.expand(0, 1, huge, 1, huge, 1, 1, false, false, 0, 0, 0, empty, weights, empty);
     expect(thrownBy(call).message).toMatch(/^expand: /);
+  });
+
+  const turned = (tokens: number, width: number, naive: boolean, length: number) => {
+    const sizes = [tokens, 1, width, 1, width, 1] as const;
+    const [x, output] = [floats(tokens * width), floats(tokens * width)];
+    binding.expand(0, ...sizes, false, naive, length, 100, 0, x, [1, 1, 1, 1].map(floats), output);
+  };
+
+  test('takes what is refused below but for one number', () => {
+    expect(() => turned(2, 2, false, 2)).not.toThrow();
+    expect(() => turned(2, 2, false, 1)).not.toThrow();
   });
 
   test.each<[string, () => void]>([
@@ -85,11 +96,17 @@ describe('the binding', () => {
           2,
           false,
           false,
+          0,
+          0,
+          0,
           floats(1),
           [floats(2), floats(1), floats(2), floats(1)],
           floats(1),
         ),
     ],
+    ['an odd width of a fused rope', () => turned(2, 1, false, 1)],
+    ['a fused rope of sequences that do not divide the tokens', () => turned(3, 2, false, 2)],
+    ['a rope of the unfused pipeline', () => turned(2, 2, true, 1)],
     ['an odd width of rope', () => binding.rope(0, 1, 1, 1, 3, 100, 0, false, false, floats(3), floats(3))],
     [
       'too few positions',

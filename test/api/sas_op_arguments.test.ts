@@ -266,6 +266,42 @@ describe.each([
   });
 });
 
+describe.each([
+  ['expand', (width: number, options: unknown) => ops.expand(f32(1, 3, 2, width), weights(), options as never)],
+  [
+    'expandBackward',
+    (width: number, options: unknown) =>
+      ops.expandBackward(f32(1, 3, 6, width), f32(1, 3, 2, width), weights(), options as never),
+  ],
+] as const)('rope of %s', (op, turn) => {
+  test.each<Refusal>([
+    [`${op}: options is null, expected an object`, ArgumentError, () => turn(4, null)],
+    [`${op}: there is no option 'base'; known: rope`, ArgumentError, () => turn(4, { base: 100 })],
+    [`${op}: rope is true, expected an object`, ArgumentError, () => turn(4, { rope: true })],
+    [
+      `${op}: there is no option 'rope.interleaved'; known: rope.base, rope.offset`,
+      ArgumentError,
+      () => turn(4, { rope: { interleaved: false } }),
+    ],
+    [`${op}: rope.base is 0, expected a finite number above 0`, ArgumentError, () => turn(4, { rope: { base: 0 } })],
+    [
+      `${op}: rope.offset is -1, expected an integer at least 0`,
+      ArgumentError,
+      () => turn(4, { rope: { offset: -1 } }),
+    ],
+    [
+      `${op}: the width of the output is 5, expected a multiple of 2 (features turn in pairs)`,
+      ShapeError,
+      () => turn(5, { rope: {} }),
+    ],
+  ])('%s', (...refusal) => expectRefusal(refusal));
+
+  test('the width of the output counts, not that of x', () => {
+    expect(() => ops.expand(f32(1, 3, 2, 4), all(), { rope: {} })).toThrow('the width of the output is 5');
+    expect(turn(4, { rope: undefined })).toBeDefined();
+  });
+});
+
 describe('aggregate', () => {
   test.each<Refusal>([
     ['aggregate: x has shape [3, 6, 4], expected [B, T, r*H, D]', ShapeError, () => ops.aggregate(f32(3, 6, 4), 2)],

@@ -114,17 +114,18 @@ const attentionSizes = (shop: Workshop) => {
   };
 };
 
-const expandSizes = (shop: Workshop) => {
+/** Widths are multiples of `unit`. */
+const expandSizes = (shop: Workshop, unit = 1) => {
   const { draw } = shop;
   const features = draw.chance(0.6);
-  const D = draw.size();
+  const D = unit * draw.size();
   const sizes = {
     dtype: shop.float(),
     tokens: draw.size(),
     H: 1 + draw.below(3),
     D,
     Hs: 1 + draw.below(6),
-    Ds: features ? draw.size() : D,
+    Ds: features ? unit * draw.size() : D,
     k: draw.pick([1, 3, 5]),
     features,
   };
@@ -132,6 +133,19 @@ const expandSizes = (shop: Workshop) => {
   const head = [[Hs, H, k], [Hs], [Hs, Hs, k], [Hs]];
   const feature = [[Ds, D], [Ds], [Ds, Ds], [Ds]];
   return { sizes, weightShapes: features ? [...head, ...feature] : head };
+};
+
+/** An expansion whose output is turned: `sizes` and `rope` as the binding takes them. */
+const turnedExpand = (shop: Workshop) => {
+  const { sizes, weightShapes } = expandSizes(shop, 2);
+  const { dtype, H, D, Hs, Ds, k, features } = sizes;
+  const [B, T] = [1 + shop.draw.below(3), shop.draw.size()];
+  return {
+    ...{ dtype, B, T, H, D, Hs, Ds, weightShapes },
+    sizes: [dtype, B * T, H, D, Hs, Ds, k, features] as const,
+    rope: [T, 100, shop.draw.below(9)] as const,
+    x: shop.input(dtype, B, T, H, D),
+  };
 };
 
 const product = (shape: readonly number[]): number => shape.reduce((all, extent) => all * extent, 1);
@@ -202,7 +216,7 @@ export const generators: readonly Generator[] = [
     const weights = weightShapes.map((shape) => shop.input(0, ...shape));
     const x = shop.input(sizes.dtype, sizes.tokens, sizes.H, sizes.D);
     const outSize = sizes.tokens * sizes.Hs * sizes.Ds;
-    return twins(shop, 'expand', [...Object.values(sizes), shop.draw.chance(0.5), x, weights], 8, () => {
+    return twins(shop, 'expand', [...Object.values(sizes), shop.draw.chance(0.5), 0, 0, 0, x, weights], 8, () => {
       const output = shop.output(sizes.dtype, outSize);
       return { args: [output], results: [[output, sizes.dtype, outSize]] };
     });
@@ -213,7 +227,7 @@ export const generators: readonly Generator[] = [
     const weights = weightShapes.map((shape) => shop.input(0, ...shape));
     const x = shop.input(dtype, tokens, H, D);
     const gradOutput = shop.input(dtype, tokens, Hs, Ds);
-    const args = [...Object.values(sizes), shop.draw.chance(0.5), dtype, gradOutput, x, weights];
+    const args = [...Object.values(sizes), shop.draw.chance(0.5), 0, 0, 0, dtype, gradOutput, x, weights];
     const call = twins(shop, 'expandBackward', args, 8, () => {
       const gradX = shop.output(dtype, tokens * H * D);
       const gradients = weightShapes.map((shape) => shop.output(0, ...shape));
@@ -225,6 +239,43 @@ export const generators: readonly Generator[] = [
       return { args: [gradX, gradients], results: dtype === 0 ? results : [] };
     });
     return call;
+  },
+  (shop) => {
+    const { dtype, B, T, Hs, Ds, sizes, rope, weightShapes, x } = turnedExpand(shop);
+    const weights = weightShapes.map((shape) => shop.input(0, ...shape));
+    const outputs = () => shop.output(dtype, B, T, Hs, Ds);
+    const [fused, expanded, turned] = [outputs(), outputs(), outputs()];
+    return {
+      name: 'expand',
+      args: [...sizes, false, ...rope, x, weights, fused],
+      check: () => {
+        binding.expand(...sizes, false, 0, 0, 0, x, weights, expanded);
+        binding.rope(dtype, B, T, Hs, Ds, rope[1], rope[2], true, false, expanded, turned);
+        return shop.same('expand with rope', dtype, B * T * Hs * Ds, fused, turned);
+      },
+    };
+  },
+  (shop) => {
+    const { dtype, B, T, H, D, Hs, Ds, sizes, rope, weightShapes, x } = turnedExpand(shop);
+    const weights = weightShapes.map((shape) => shop.input(0, ...shape));
+    const [gradOutput, back] = [shop.input(dtype, B, T, Hs, Ds), shop.output(dtype, B, T, Hs, Ds)];
+    const shapes = [[B, T, H, D], ...weightShapes];
+    const outputs = () => shapes.map((shape, i) => shop.output(i === 0 ? dtype : 0, ...shape));
+    const [fused, composed] = [outputs(), outputs()];
+    return {
+      name: 'expandBackward',
+      args: [...sizes, false, ...rope, dtype, gradOutput, x, weights, fused[0], fused.slice(1)],
+      check: async () => {
+        if (dtype !== F32) return; // a rotation apart rounds the gradient once more
+        binding.rope(dtype, B, T, Hs, Ds, rope[1], rope[2], true, true, gradOutput, back);
+        const [gradX, ...gradients] = composed as [BufferHandle, ...BufferHandle[]];
+        binding.expandBackward(...sizes, false, 0, 0, 0, dtype, back, x, weights, gradX, gradients);
+        for (const [i, shape] of shapes.entries()) {
+          const [a, b] = [fused[i] as BufferHandle, composed[i] as BufferHandle];
+          await shop.same(`expandBackward with rope, output ${i}`, dtype, product(shape), a, b);
+        }
+      },
+    };
   },
   (shop) => {
     const s = attentionSizes(shop);

@@ -243,12 +243,24 @@ function expandCall(make: Maker, naive: boolean): Call {
   }
   const of = <K extends 'tensor' | 'exact'>(kind: K) =>
     Object.fromEntries(Object.entries(pairs).map(([name, pair]) => [name, pair[kind]]));
+  const truth = () => reference.expand(x.exact, of('exact') as unknown as reference.ExpandWeights64);
+  const width = pairs.featureWeight ? Ds : D;
+  if (!naive && width % 2 === 0 && draw.chance(0.5)) {
+    const rope = { base: 100, offset: draw.below(5) };
+    return {
+      name: 'expand',
+      run: ops.expand,
+      args: [x.tensor, of('tensor'), { rope }],
+      dtype,
+      truth: () => ({ output: reference.rope(truth(), { ...rope, interleaved: true }) }),
+    };
+  }
   return {
     name: naive ? 'naive.expand' : 'expand',
     run: naive ? ops.naive.expand : ops.expand,
     args: [x.tensor, of('tensor')],
     dtype,
-    truth: () => ({ output: reference.expand(x.exact, of('exact') as unknown as reference.ExpandWeights64) }),
+    truth: () => ({ output: truth() }),
   };
 }
 

@@ -113,6 +113,16 @@ export function opTable(n: number, time = n): Record<string, OpCase> {
       run: (inputs) => ops.expand(inputs.x as Tensor, pick(inputs, weights) as never),
       truth: (inputs) => one(reference.expand(inputs.x as Array64, pick(inputs, weights) as never)),
     },
+    'expand with rope': {
+      exception: relu,
+      shapes: { x: [1, T, H, D], ...weights },
+      parameters: Object.keys(weights),
+      run: (inputs) => ops.expand(inputs.x as Tensor, pick(inputs, weights) as never, { rope: {} }),
+      truth: (inputs) =>
+        one(
+          reference.rope(reference.expand(inputs.x as Array64, pick(inputs, weights) as never), { interleaved: true }),
+        ),
+    },
     'naive.expand': {
       exception: turning,
       shapes: { x: [1, T, H, D], ...weights },

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import { pathToFileURL } from 'node:url';
 import { ops, Tensor } from '../../lib/index.js';
 import { type AttentionShape, attentionProblem, runAttention } from './attention_cases.js';
-import { expandProblem, runExpand } from './expand_cases.js';
+import { type ExpandShape, expandProblem, runExpand } from './expand_cases.js';
 import { linearProblem, runLinear } from './linear_cases.js';
 import { activation, device, floatTypes, integerTensor, pair, parameter, type Results } from './parity.js';
 import { type FloatType, integers, normal } from './random.js';
@@ -51,17 +51,16 @@ function attentionCases(dtype: FloatType): Case[] {
 
 function expandCases(dtype: FloatType): Case[] {
   const sizes = { batch: 2, time: 67, heads: 4, width: 40, simHeads: 20, kernel: 5 };
-  return implementations.flatMap((implementation) =>
-    [24, 0].map(
-      (simWidth): Case => [
-        `expand D'=${simWidth} ${implementation} ${dtype}`,
-        () => {
-          const problem = expandProblem({ ...sizes, simWidth }, dtype, 2);
-          return () => runExpand(implementation, problem);
-        },
-      ],
+  const prepare = (implementation: (typeof implementations)[number], shape: ExpandShape) => () => {
+    const problem = expandProblem(shape, dtype, 2);
+    return () => runExpand(implementation, problem);
+  };
+  return [24, 0].flatMap((simWidth) => [
+    ...implementations.map(
+      (each): Case => [`expand D'=${simWidth} ${each} ${dtype}`, prepare(each, { ...sizes, simWidth })],
     ),
-  );
+    [`expand D'=${simWidth} with rope ${dtype}`, prepare('fused', { ...sizes, simWidth, rope: { offset: 5 } })],
+  ]);
 }
 
 function prepareModule(dtype: FloatType): () => Results<Tensor> {

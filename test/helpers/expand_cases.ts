@@ -1,5 +1,5 @@
 // Expansions for the parity and property tests.
-import { ops, type Tensor } from '../../lib/index.js';
+import { ops, scope, type Tensor } from '../../lib/index.js';
 import { activation, type Pair, parameter, type Results, type Truth } from './parity.js';
 import type { FloatType } from './random.js';
 import * as reference from './reference/index.js';
@@ -14,7 +14,10 @@ export interface ExpandShape {
   simWidth: number; // D', 0: a value tensor, no feature expansion
   kernel: number; // k
   inputScale?: number; // default 1
+  rope?: ExpandRope; // default: the output is not turned
 }
+
+type ExpandRope = NonNullable<ops.ExpandOptions['rope']>;
 
 type ExpandWeights = Parameters<typeof ops.expand>[1];
 
@@ -23,16 +26,18 @@ export interface ExpandProblem {
   gradOutput: Pair;
   tensors: ExpandWeights;
   weights: reference.ExpandWeights64;
+  rope?: ExpandRope;
 }
 
 export function expandName(shape: ExpandShape): string {
-  const { batch, time, heads, width, simHeads, simWidth, kernel, inputScale = 1 } = shape;
+  const { batch, time, heads, width, simHeads, simWidth, kernel, inputScale = 1, rope } = shape;
   const scale = inputScale === 1 ? '' : ` x${inputScale}`;
-  return `B=${batch} T=${time} H=${heads} D=${width} H'=${simHeads} D'=${simWidth || 'D'} k=${kernel}${scale}`;
+  const turn = rope === undefined ? '' : ` rope ${JSON.stringify(rope)}`;
+  return `B=${batch} T=${time} H=${heads} D=${width} H'=${simHeads} D'=${simWidth || 'D'} k=${kernel}${scale}${turn}`;
 }
 
 export function expandProblem(shape: ExpandShape, dtype: FloatType, seed: number): ExpandProblem {
-  const { batch, time, heads, width, simHeads, simWidth, kernel, inputScale = 1 } = shape;
+  const { batch, time, heads, width, simHeads, simWidth, kernel, inputScale = 1, rope } = shape;
   const head = {
     headWeight: parameter([simHeads, heads, kernel], seed + 1, heads * kernel),
     headBias: parameter([simHeads], seed + 2, heads * kernel),
@@ -42,7 +47,7 @@ export function expandProblem(shape: ExpandShape, dtype: FloatType, seed: number
   const x = activation([batch, time, heads, width], seed + 5, dtype, inputScale);
   const outWidth = simWidth === 0 ? width : simWidth;
   const gradOutput = activation([batch, time, simHeads, outWidth], seed + 6, dtype);
-  if (simWidth === 0) return { x, gradOutput, tensors: pick(head, 'tensor'), weights: pick(head, 'exact') };
+  if (simWidth === 0) return { x, gradOutput, tensors: pick(head, 'tensor'), weights: pick(head, 'exact'), rope };
   const all = {
     ...head,
     featureWeight: parameter([simWidth, width], seed + 7, width),
@@ -50,7 +55,7 @@ export function expandProblem(shape: ExpandShape, dtype: FloatType, seed: number
     featureResidualWeight: parameter([simWidth, simWidth], seed + 9, simWidth),
     featureResidualBias: parameter([simWidth], seed + 10, simWidth),
   };
-  return { x, gradOutput, tensors: pick(all, 'tensor'), weights: pick(all, 'exact') };
+  return { x, gradOutput, tensors: pick(all, 'tensor'), weights: pick(all, 'exact'), rope };
 }
 
 /** One side of every pair, under the same names. */
@@ -62,9 +67,15 @@ function pick<Name extends string, Side extends keyof Pair>(
   return Object.fromEntries(entries) as Record<Name, Pair[Side]>;
 }
 
-export function expandTruth({ x, gradOutput, weights }: ExpandProblem): Truth {
-  const { gradX, gradWeights } = reference.expandBackward(gradOutput.exact, x.exact, weights);
-  return { outputs: { output: reference.expand(x.exact, weights) }, gradients: { x: gradX, ...gradWeights } };
+export function expandTruth({ x, gradOutput, weights, rope }: ExpandProblem): Truth {
+  const turn = rope && { ...rope, interleaved: true };
+  const expanded = reference.expand(x.exact, weights);
+  const gradExpanded = turn ? reference.ropeBackward(gradOutput.exact, turn) : gradOutput.exact;
+  const { gradX, gradWeights } = reference.expandBackward(gradExpanded, x.exact, weights);
+  return {
+    outputs: { output: turn ? reference.rope(expanded, turn) : expanded },
+    gradients: { x: gradX, ...gradWeights },
+  };
 }
 
 /** The unfused pipeline emulated in `dtype`, which judges ops.naive.expand. */
@@ -76,19 +87,30 @@ export function expandEmulated(
   return { outputs: { output: roundedExpand(x.exact, weights, dtype) }, gradients: { x: gradX, ...gradWeights } };
 }
 
-/** The op under test: ops itself (fused) or ops.naive. */
-export function runExpand(
-  implementation: 'fused' | 'naive',
-  { x, gradOutput, tensors }: ExpandProblem,
-): Results<Tensor> {
-  const { expand, expandBackward } = implementation === 'fused' ? ops : ops.naive;
-  const output = expand(x.tensor, tensors);
-  const { gradX, gradWeights } = expandBackward(gradOutput.tensor, x.tensor, tensors);
+/** The op under test, ops itself (fused) or ops.naive; a rotation is fused too, or a step of its own. */
+export function runExpand(implementation: 'fused' | 'naive', problem: ExpandProblem): Results<Tensor> {
+  const run = implementation === 'fused' ? runFused : runNaive;
+  const { output, gradX, gradWeights } = scope(() => run(problem));
   const gradients: Record<string, Tensor> = { x: gradX };
   for (const [name, gradient] of Object.entries<Tensor | undefined>({ ...gradWeights })) {
     if (gradient !== undefined) gradients[name] = gradient;
   }
   return { outputs: { output }, gradients };
+}
+
+const runFused = ({ x, gradOutput, tensors, rope }: ExpandProblem) => ({
+  output: ops.expand(x.tensor, tensors, { rope }),
+  ...ops.expandBackward(gradOutput.tensor, x.tensor, tensors, { rope }),
+});
+
+function runNaive({ x, gradOutput, tensors, rope }: ExpandProblem) {
+  const turn = rope && { ...rope, interleaved: true };
+  const expanded = ops.naive.expand(x.tensor, tensors);
+  const gradExpanded = turn ? ops.ropeBackward(gradOutput.tensor, turn) : gradOutput.tensor;
+  return {
+    output: turn ? ops.rope(expanded, turn) : expanded,
+    ...ops.naive.expandBackward(gradExpanded, x.tensor, tensors),
+  };
 }
 
 export function disposeExpand({ x, gradOutput, tensors }: ExpandProblem): void {

@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, it } from 'vitest';
-import { summary } from '../helpers/compare.js';
+import { ops } from '../../lib/index.js';
+import { limit, relativeError, summary } from '../helpers/compare.js';
 import {
   disposeExpand,
   type ExpandShape,
@@ -9,7 +10,7 @@ import {
   expandTruth,
   runExpand,
 } from '../helpers/expand_cases.js';
-import { errorsOf, floatTypes, judge, takeResults, timeout } from '../helpers/parity.js';
+import { activation, errorsOf, floatTypes, judge, takeResults, timeout } from '../helpers/parity.js';
 
 /** [B, T, H, D, H', D' (0: none), k, input scale] */
 const shapes: [number, number, number, number, number, number, number, number?][] = [
@@ -56,5 +57,53 @@ describe.each(floatTypes)('expand %s', (dtype) => {
     const emulated = expandEmulated(problem, dtype);
     judge(`naive.expand ${dtype}`, name, dtype, naive, truth, errorsOf(emulated, truth));
     disposeExpand(problem);
+  });
+});
+
+const turned: ExpandShape[] = [
+  { batch: 1, time: 31, heads: 12, width: 64, simHeads: 36, simWidth: 96, kernel: 5, rope: {} }, // the reference size
+  { batch: 3, time: 7, heads: 2, width: 8, simHeads: 6, simWidth: 12, kernel: 3, rope: { offset: 1000 } },
+  { batch: 5, time: 1, heads: 3, width: 6, simHeads: 3, simWidth: 2, kernel: 1, rope: { base: 500, offset: 9 } },
+  { batch: 2, time: 129, heads: 1, width: 24, simHeads: 5, simWidth: 22, kernel: 3, rope: { base: 100 } }, // H' odd
+  { batch: 2, time: 70, heads: 4, width: 40, simHeads: 20, simWidth: 40, kernel: 5, inputScale: 100, rope: {} },
+  { batch: 2, time: 31, heads: 12, width: 64, simHeads: 36, simWidth: 0, kernel: 5, rope: { offset: 3 } }, // heads only
+  { batch: 7, time: 3, heads: 3, width: 12, simHeads: 9, simWidth: 0, kernel: 3, rope: { offset: 70 } },
+  { batch: 4, time: 1, heads: 1, width: 2, simHeads: 7, simWidth: 0, kernel: 1, rope: { offset: 5 } },
+  { batch: 2, time: 129, heads: 2, width: 22, simHeads: 2, simWidth: 0, kernel: 7, rope: { base: 100 } },
+];
+
+describe.each(floatTypes)('expand with rope %s', (dtype) => {
+  it.each(turned.map((shape): [string, ExpandShape] => [expandName(shape), shape]))(
+    '%s',
+    { timeout },
+    async (name, shape) => {
+      const problem = expandProblem(shape, dtype, 200);
+      const truth = expandTruth(problem);
+      const fused = await takeResults(runExpand('fused', problem));
+      const composed = await takeResults(runExpand('naive', problem));
+      const errors = errorsOf(composed, truth);
+      judge(`expand with rope ${dtype}`, name, dtype, fused, truth, errors);
+
+      // The same rotation as the op's, also where the angles' own rounding is what differs from the truth.
+      const { x, tensors, rope } = problem;
+      const expanded = ops.expand(x.tensor, tensors);
+      const apart = ops.rope(expanded, { ...rope, interleaved: true });
+      const difference = relativeError(fused.outputs.output.data, await apart.data());
+      expect(difference).toBeLessThanOrEqual(limit(dtype, 'output', errors.output));
+      for (const tensor of [expanded, apart]) tensor.dispose();
+      disposeExpand(problem);
+    },
+  );
+
+  it.each([12, 0])("gradOutput in f32, D'=%i", { timeout }, async (simWidth) => {
+    const shape: ExpandShape = {
+      ...{ batch: 2, time: 9, heads: 3, width: 10, simHeads: 9, simWidth, kernel: 3 },
+      rope: { offset: 4 },
+    };
+    const rounded = expandProblem(shape, dtype, 300);
+    const naive = errorsOf(await takeResults(runExpand('naive', rounded)), expandTruth(rounded));
+    const problem = { ...rounded, gradOutput: activation(rounded.gradOutput.exact.shape, 306, 'f32') };
+    const results = await takeResults(runExpand('fused', problem));
+    judge(`expand with rope ${dtype}`, expandName(shape), dtype, results, expandTruth(problem), naive);
   });
 });
