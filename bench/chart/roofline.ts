@@ -28,6 +28,8 @@ const [WIDTH, HEIGHT] = [1000, 480];
 const LABEL_HEIGHT = 19;
 const FONT_SIZE = 12;
 /** Between the outermost points and the columns of labels, in pixels. */
+/** Pixels along x of the slanted roof's name. */
+const ROOF_LABEL = 130;
 const LABEL_GAP = 44;
 const MARGIN = 10;
 
@@ -97,7 +99,10 @@ export function roofline(points: readonly RooflinePoint[], options: RooflineOpti
   const intensities = points.map(({ intensity }) => intensity);
   const rates = points.flatMap(({ gflops, otherGflops }) => [gflops, otherGflops ?? gflops]);
   const around = LABEL_GAP + MARGIN;
-  const x = axisAround(intensities, around + widest(leftPoints), around + widest(rightPoints));
+  const axis = (more: number) =>
+    axisAround(intensities, around + widest(leftPoints) + more, around + widest(rightPoints));
+  // Enough of the slanted roof is seen to carry its name.
+  const x = axis(Math.max(0, ROOF_LABEL - axis(0).pixel(ridge)));
   const y = new LogAxis([Math.min(peakGflops / 6, ...rates) / 1.3, peakGflops * 1.35], HEIGHT, 0);
 
   // The left column begins where the memory roof has passed by: a whole label lies right of it.
