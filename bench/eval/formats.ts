@@ -39,7 +39,10 @@ function arcQuestion(record: Fields): { stem: string; labels: string[]; texts: s
   const stem = question.text(flat ? 'question' : 'stem');
   if (!question.isList('choices')) {
     const lists = question.object('choices');
-    return { stem, labels: lists.texts('label'), texts: lists.texts('text') };
+    const [labels, texts] = [lists.texts('label'), lists.texts('text')];
+    if (labels.length !== texts.length)
+      throw new RecordError(`'choices' has ${labels.length} labels for ${texts.length} texts`);
+    return { stem, labels, texts };
   }
   const choices = question.objects('choices');
   return { stem, labels: choices.map((choice) => choice.label('label')), texts: choices.map((c) => c.text('text')) };
@@ -47,9 +50,10 @@ function arcQuestion(record: Fields): { stem: string; labels: string[]; texts: s
 
 /** First letter large, the others small, as Python's str.capitalize. */
 function capitalize(text: string): string {
-  const [first = '', ...rest] = text;
-  const [large = '', ...small] = first.toUpperCase(); // 'ß' becomes two letters
-  return large + [...small, ...rest].join('').toLowerCase();
+  const [first = ''] = text;
+  const [large = '', ...small] = first.toUpperCase(); // two letters for 'ß'
+  const rest = text.toLowerCase().slice(first.toLowerCase().length);
+  return large + small.join('').toLowerCase() + rest;
 }
 
 /** Brackets are left over from WikiHow's pages. */
