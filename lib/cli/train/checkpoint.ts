@@ -57,7 +57,7 @@ export async function saveCheckpoint(path: string, run: Run, textHash: string): 
 
 function int32(path: string, tensors: Stored, name: string): Int32Array {
   const data = tensors.get(name)?.data;
-  if (!(data instanceof Int32Array)) throw new UsageError(`--resume '${path}': not a checkpoint of this program`);
+  if (!(data instanceof Int32Array)) throw new UsageError(`checkpoint '${path}': it is not one of this program`);
   return data;
 }
 
@@ -68,7 +68,7 @@ export async function loadCheckpoint(path: string): Promise<Checkpoint> {
   } catch (error) {
     const missing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
     const reason = missing ? 'no such file' : `it cannot be read (${error instanceof Error ? error.message : error})`;
-    throw new UsageError(`--resume '${path}': ${reason}`);
+    throw new UsageError(`checkpoint '${path}': ${reason}`);
   }
   const json = Buffer.from(Uint8Array.from(int32(path, tensors, 'run.meta'))).toString();
   const stored = JSON.parse(json) as Meta;
@@ -111,7 +111,7 @@ export function resumeRun(checkpoint: Checkpoint, config: TrainConfig, device: D
   for (const [name, tensor] of tensorsOf(run)) {
     const stored = checkpoint.tensors.get(name);
     if (!(stored?.data instanceof Float32Array) || stored.shape.join() !== tensor.shape.join()) {
-      throw new UsageError(`--resume '${checkpoint.path}': '${name}' is missing or has another shape`);
+      throw new UsageError(`checkpoint '${checkpoint.path}': '${name}' is missing or has another shape`);
     }
     tensor.copyFrom(stored.data);
   }

@@ -148,7 +148,7 @@ ${[
 Ctrl-C finishes the step, writes a checkpoint and says how to resume.
 `;
 
-function integer(name: string, text: string, min: number, max: number): number {
+export function integer(name: string, text: string, min: number, max: number): number {
   const value = Number(text);
   if (!/^\d+$/.test(text) || value < min || value > max) {
     throw new UsageError(`${name} must be an integer from ${min} to ${max}, got '${text}'`);
@@ -156,7 +156,7 @@ function integer(name: string, text: string, min: number, max: number): number {
   return value;
 }
 
-function oneOf<T extends string>(name: string, text: string, allowed: readonly T[]): T {
+export function oneOf<T extends string>(name: string, text: string, allowed: readonly T[]): T {
   const value = allowed.find((candidate) => candidate === text);
   if (value === undefined) throw new UsageError(`${name} must be one of ${allowed.join(', ')}, got '${text}'`);
   return value;
@@ -176,7 +176,7 @@ function learningRate(text: string): number {
   return value;
 }
 
-function deviceId(text: string): DeviceId {
+export function deviceId(text: string): DeviceId {
   if (text === 'cpu' || /^cuda:\d+$/.test(text)) return text as DeviceId;
   throw new UsageError(`--device must be cpu or cuda:N, got '${text}'`);
 }
