@@ -24,10 +24,9 @@ export function resultTable(results: readonly Result[]): string {
 
 /** What a reader of the table must know: a short window makes a task another one. */
 export function windowNotes(results: readonly Result[], contextLength: number): string[] {
+  const longer = `longer than the model's ${contextLength} tokens`;
   return results.flatMap(({ task, cut, split }) => [
-    ...(cut > 0
-      ? [`${task}: ${cut} inputs are longer than the model's ${contextLength} tokens; their beginning was cut off.`]
-      : []),
-    ...(split > 0 ? [`${task}: ${split} choices alone are longer than that; they were scored in pieces.`] : []),
+    ...(cut > 0 ? [`${task}: inputs ${longer}, whose beginning was cut off: ${cut}`] : []),
+    ...(split > 0 ? [`${task}: choices ${longer}, which were scored in pieces: ${split}`] : []),
   ]);
 }
