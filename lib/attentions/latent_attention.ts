@@ -87,8 +87,8 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
       return { [`${name}Down`]: down, [`${name}Rstd`]: rstd, [name]: output } as Latent<Name>;
     };
     const kv = latent('kv');
-    const query = queryRank === null ? {} : latent('query');
-    const from = 'query' in query ? query.query : x;
+    const query = queryRank === null ? null : latent('query');
+    const from = query?.query ?? x;
     const q = concat(
       split(this.linear('query', from), heads),
       rope(split(this.linear('query_rope', from), heads), turn),

@@ -79,7 +79,7 @@ describe.each(
         continue;
       }
       // Long enough that the f32 noise of the loss (5e-7) disappears, short enough to stay linear between the ReLUs' kinks.
-      const length = Math.min(0.02, 2e-3 / norm);
+      const length = Math.min(0.005, 2e-3 / norm);
       const at = async (sign: number) => {
         parameter.copyFrom(Float32Array.from(value, (v, i) => v + (sign * length * (gradient[i] ?? 0)) / norm));
         return lossNow();
