@@ -69,7 +69,7 @@ export function bandChart(curves: readonly BandCurve[], { title, subtitle, yTitl
     layer: [
       {
         mark: { type: 'area', clip: true, fillOpacity: 0.15 },
-        encoding: { x, y: y('low'), y2: { field: 'high' }, color: { ...color, legend: null } },
+        encoding: { x, y: y('low'), y2: { field: 'high' }, color },
       },
       { mark: { type: 'line', clip: true, strokeWidth: 2 }, encoding: { x, y: y('loss'), color, strokeDash } },
     ],

@@ -7,12 +7,12 @@ import { isDeepStrictEqual } from 'node:util';
 import { getDevice } from 'sas-attention';
 import { Failure, runProgram, UsageError } from '../../lib/cli/failure.js';
 import { exitOnBrokenPipe } from '../../lib/cli/terminal.js';
+import { textOf } from '../texts.js';
 import { type CompareOptions, type Experiment, HELP, parseCompare } from './options.js';
 import { modelFacts, plannedRuns } from './plan.js';
 import { findings, reportTable, writeReport } from './report.js';
 import { compare, readRun } from './results.js';
 import { isFinished, runAll, runName } from './schedule.js';
-import { textOf } from './texts.js';
 
 const print = (text: string) => process.stdout.write(`${text}\n`);
 

@@ -10,7 +10,7 @@ import {
   DEFAULT_CONFIG,
   type TrainConfig,
 } from '../../lib/cli/train/options.js';
-import { TEXTS } from './texts.js';
+import { TEXTS } from '../texts.js';
 
 /** Parameter counts are matched to this one's. */
 export const REFERENCE: Attention = 'sas';

@@ -7,8 +7,8 @@ import { loadText } from '../../lib/cli/train/data.js';
 import { MetricsLog } from '../../lib/cli/train/metrics.js';
 import { startRun } from '../../lib/cli/train/run.js';
 import { runToEnd } from '../../lib/cli/train/run_to_end.js';
+import { encoderOf, textOf } from '../texts.js';
 import type { PlannedRun } from './plan.js';
-import { encoderOf, textOf } from './texts.js';
 
 export interface WorkerOrder {
   run: PlannedRun;

@@ -1,20 +1,28 @@
 /** What is scored: any model that turns text into tokens and tokens into logits. */
 import { type Device, scope, Tensor } from 'sas-attention';
 import { loadCheckpoint, resumeRun } from '../../lib/cli/train/checkpoint.js';
+import type { Tokens } from '../../lib/cli/train/data.js';
 import { disposeRun, type Run } from '../../lib/cli/train/run.js';
+import { encoderOf } from '../texts.js';
 import type { LanguageModel } from './score.js';
 
-/** A checkpoint of `npm run train`: one token per byte of UTF-8. */
+/** A checkpoint of `npm run train` or `npm run compare`, with the tokenizer that it was trained with. */
 export class CheckpointModel implements LanguageModel {
   /** Texts of a folder were joined by line breaks. */
-  readonly boundary = 10;
+  readonly boundary: number;
 
-  private constructor(private readonly run: Run) {}
+  private constructor(
+    private readonly run: Run,
+    private readonly tokens: (text: Uint8Array) => Tokens,
+  ) {
+    this.boundary = this.encode('\n')[0] as number;
+  }
 
   /** Throws UsageError where the file is no checkpoint. */
   static async open(path: string, device: Device): Promise<CheckpointModel> {
     const checkpoint = await loadCheckpoint(path);
-    return new CheckpointModel(resumeRun(checkpoint, checkpoint.meta.config, device));
+    const { config } = checkpoint.meta;
+    return new CheckpointModel(resumeRun(checkpoint, config, device), await encoderOf(config.tokenizer));
   }
 
   get contextLength(): number {
@@ -32,7 +40,7 @@ export class CheckpointModel implements LanguageModel {
   }
 
   encode(text: string): number[] {
-    return [...new TextEncoder().encode(text)];
+    return [...this.tokens(new TextEncoder().encode(text))];
   }
 
   async logits(tokens: Int32Array, length: number): Promise<Float32Array> {

@@ -1,8 +1,8 @@
 // `npm run train`: the training example, `npx sas-attention train`, with a book and a picture of the curves.
 import { runProgram } from '../../lib/cli/failure.js';
 import { trainCommand } from '../../lib/cli/train/command.js';
+import { mobyDick } from '../texts.js';
 import { writeLossPicture } from './loss_picture.js';
-import { mobyDick } from './moby_dick.js';
 
 await runProgram('train', () =>
   trainCommand(process.argv.slice(2), {

@@ -1,9 +1,15 @@
 import { getDevice, ops, scope, Tensor } from 'sas-attention';
 import { describe, expect, test } from 'vitest';
 import { Random } from '../../lib/cli/random.js';
-import { type TextData } from '../../lib/cli/train/data.js';
+import type { TextData } from '../../lib/cli/train/data.js';
 import { Gpt, type ModelConfig } from '../../lib/cli/train/model.js';
-import { ATTENTIONS, type Attention, DEFAULT_CONFIG, POSITIONS, type TrainConfig } from '../../lib/cli/train/options.js';
+import {
+  ATTENTIONS,
+  type Attention,
+  DEFAULT_CONFIG,
+  POSITIONS,
+  type TrainConfig,
+} from '../../lib/cli/train/options.js';
 import { disposeRun, modelConfig, startRun } from '../../lib/cli/train/run.js';
 import { learningRate, train, validate } from '../../lib/cli/train/train_loop.js';
 
@@ -40,60 +46,61 @@ test('models of one seed share the initial values of the parameters that both ha
 });
 
 // The loss along the gradient of one parameter must rise by the length of that gradient.
-describe.each(
-  ATTENTIONS.flatMap((attention) => POSITIONS.map((positions) => [attention, positions] as const)),
-)('gradients of the %s model with positions: %s', (attention, positions) => {
-  const config: ModelConfig = { ...tiny, attention, positions, hidden: 80, vocabulary: 32, dtype: 'f32', seed: 1 };
+describe.each(ATTENTIONS.flatMap((attention) => POSITIONS.map((positions) => [attention, positions] as const)))(
+  'gradients of the %s model with positions: %s',
+  (attention, positions) => {
+    const config: ModelConfig = { ...tiny, attention, positions, hidden: 80, vocabulary: 32, dtype: 'f32', seed: 1 };
 
-  test('agree with central differences', async () => {
-    const model = new Gpt(config, device);
-    const random = Random.seeded(1, 'tokens');
-    const draw = () =>
-      Tensor.from(
-        Int32Array.from({ length: 64 }, () => random.below(32)),
-        [4, 16],
-        { device },
-      );
-    const [tokens, targets] = [draw(), draw()];
-    const lossNow = async () => {
-      const loss = scope(() => ops.crossEntropy(model.forward(tokens, { save: false }).logits, targets).loss);
-      const [value = Number.NaN] = await loss.data();
-      loss.dispose();
-      return value;
-    };
-    const gradients = scope(() => {
-      const { logits, saved } = model.forward(tokens);
-      const { logSumExp } = ops.crossEntropy(logits, targets);
-      const gradLoss = Tensor.from([1], [], { device });
-      return model.backward(ops.crossEntropyBackward(gradLoss, { logits, targets, logSumExp }), saved);
-    });
-    expect([...gradients.keys()].sort()).toEqual([...model.parameters.keys()].sort());
-
-    const zero: string[] = [];
-    for (const [name, parameter] of model.parameters) {
-      const value = await parameter.data();
-      const gradient = (await gradients.get(name)?.data()) ?? new Float32Array();
-      const norm = Math.hypot(...gradient);
-      if (norm < 1e-5) {
-        zero.push(name);
-        continue;
-      }
-      // Long enough that the f32 noise of the loss (5e-7) disappears, short enough to stay linear between the ReLUs' kinks.
-      const length = Math.min(0.005, 2e-3 / norm);
-      const at = async (sign: number) => {
-        parameter.copyFrom(Float32Array.from(value, (v, i) => v + (sign * length * (gradient[i] ?? 0)) / norm));
-        return lossNow();
+    test('agree with central differences', async () => {
+      const model = new Gpt(config, device);
+      const random = Random.seeded(1, 'tokens');
+      const draw = () =>
+        Tensor.from(
+          Int32Array.from({ length: 64 }, () => random.below(32)),
+          [4, 16],
+          { device },
+        );
+      const [tokens, targets] = [draw(), draw()];
+      const lossNow = async () => {
+        const loss = scope(() => ops.crossEntropy(model.forward(tokens, { save: false }).logits, targets).loss);
+        const [value = Number.NaN] = await loss.data();
+        loss.dispose();
+        return value;
       };
-      const slope = ((await at(1)) - (await at(-1))) / (2 * length);
-      parameter.copyFrom(value as Float32Array);
-      expect(Math.abs(slope - norm), `${name}: slope ${slope}, gradient ${norm}`).toBeLessThan(0.03 * norm + 2e-4);
-    }
-    const names = positions === 'rope' ? [] : (ignored[attention] ?? ['sas_k.3.process.bias']);
-    expect(zero).toEqual([0, 1].flatMap((i) => names.map((name) => `blocks.${i}.attention.${name}`)));
-    for (const tensor of [...gradients.values(), tokens, targets]) tensor.dispose();
-    model.dispose();
-  });
-});
+      const gradients = scope(() => {
+        const { logits, saved } = model.forward(tokens);
+        const { logSumExp } = ops.crossEntropy(logits, targets);
+        const gradLoss = Tensor.from([1], [], { device });
+        return model.backward(ops.crossEntropyBackward(gradLoss, { logits, targets, logSumExp }), saved);
+      });
+      expect([...gradients.keys()].sort()).toEqual([...model.parameters.keys()].sort());
+
+      const zero: string[] = [];
+      for (const [name, parameter] of model.parameters) {
+        const value = await parameter.data();
+        const gradient = (await gradients.get(name)?.data()) ?? new Float32Array();
+        const norm = Math.hypot(...gradient);
+        if (norm < 1e-5) {
+          zero.push(name);
+          continue;
+        }
+        // Long enough that the f32 noise of the loss (5e-7) disappears, short enough to stay linear between the ReLUs' kinks.
+        const length = Math.min(0.005, 2e-3 / norm);
+        const at = async (sign: number) => {
+          parameter.copyFrom(Float32Array.from(value, (v, i) => v + (sign * length * (gradient[i] ?? 0)) / norm));
+          return lossNow();
+        };
+        const slope = ((await at(1)) - (await at(-1))) / (2 * length);
+        parameter.copyFrom(value as Float32Array);
+        expect(Math.abs(slope - norm), `${name}: slope ${slope}, gradient ${norm}`).toBeLessThan(0.03 * norm + 2e-4);
+      }
+      const names = positions === 'rope' ? [] : (ignored[attention] ?? ['sas_k.3.process.bias']);
+      expect(zero).toEqual([0, 1].flatMap((i) => names.map((name) => `blocks.${i}.attention.${name}`)));
+      for (const tensor of [...gradients.values(), tokens, targets]) tensor.dispose();
+      model.dispose();
+    });
+  },
+);
 
 describe('training loop', () => {
   const letters = Uint8Array.from({ length: 2000 }, (_, i) => 97 + (i % 8));

