@@ -94,7 +94,7 @@ ${config.steps} steps, peak learning rate ${config.lr}, ${config.dtype}; SAS: ${
 Text: ${config.text} (${config.tokenizer}), its last tenth for validation. Parameters are matched by the width inside the feed-forward layers.
 ${seeds} seed${seeds > 1 ? 's' : ''} each: of initial values and of the order of batches, which is the same for all attentions.
 ${device.name}${device.isa ? `, ${device.isa}` : ''}, ${device.id}, ${jobs} run${jobs > 1 ? 's' : ''} at a time, ${date}, commit ${commit}.
-${missing > 0 ? `\n**${missing} runs are missing.**\n` : ''}
+${missing > 0 ? `\n**${missing} run${missing > 1 ? 's are' : ' is'} missing.**\n` : ''}
 ![Validation loss](report.png)
 
 ${line(TITLES)}
