@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../lib/cli/failure.js';
-import { DEFAULT_CONFIG, parseOptions } from '../../lib/cli/train/options.js';
+import { ATTENTIONS, DEFAULT_CONFIG, parseOptions } from '../../lib/cli/train/options.js';
 import { temporaryFolder, trainCli } from './cli.js';
 
 describe('parseOptions', () => {
@@ -19,11 +19,12 @@ describe('parseOptions', () => {
   test('every option', () => {
     const line =
       '--attention sas,sas-linear --text a.txt --steps 5 --width 64 --layers 2 --heads 8 --sim-heads 16 ' +
-      '--sim-head-dim 24 --kernel 3 --seq 32 --batch 2 --lr 1e-3 --seed 7 --dtype bf16 --device cuda:1 --resume c --out o';
+      '--sim-head-dim 24 --kernel 3 --hidden 100 --positions rope --seq 32 --batch 2 --lr 1e-3 --seed 7 --dtype bf16 --device cuda:1 --resume c --out o';
     const options = parseOptions(line.split(' '));
     expect(options?.config).toEqual({
       attentions: ['sas', 'sas-linear'],
       text: 'a.txt',
+      tokenizer: 'bytes',
       steps: 5,
       width: 64,
       layers: 2,
@@ -31,6 +32,8 @@ describe('parseOptions', () => {
       simHeads: 16,
       simHeadDim: 24,
       kernel: 3,
+      hidden: 100,
+      positions: 'rope',
       seq: 32,
       batch: 2,
       lr: 1e-3,
@@ -38,7 +41,7 @@ describe('parseOptions', () => {
       dtype: 'bf16',
     });
     expect(options).toMatchObject({ device: 'cuda:1', resume: 'c', out: 'o' });
-    expect(options?.given.size).toBe(14);
+    expect(options?.given.size).toBe(16);
   });
 
   test.each([
@@ -49,8 +52,17 @@ describe('parseOptions', () => {
     [['--seed', ''], "--seed must be an integer from 0 to 2147483647, got ''"],
     [['--lr', 'fast'], "--lr must be a number above 0 and at most 10, got 'fast'"],
     [['--lr', '0'], "--lr must be a number above 0 and at most 10, got '0'"],
-    [['--attention', 'gqa'], "--attention must be one of mha, sas, sas-linear, got 'gqa'"],
-    [['--attention', 'mha,'], "--attention must be one of mha, sas, sas-linear, got ''"],
+    [['--attention', 'sass'], `--attention must be one of ${ATTENTIONS.join(', ')}, got 'sass'`],
+    [['--attention', 'mha,'], `--attention must be one of ${ATTENTIONS.join(', ')}, got ''`],
+    [
+      ['--positions', 'rope', '--sim-head-dim', '47'],
+      '--sim-head-dim 47 is odd: rotary positions turn features in pairs',
+    ],
+    [
+      ['--positions', 'rope', '--width', '36'],
+      '--width 36 / --heads 4 is odd: rotary positions turn features in pairs',
+    ],
+    [['--positions', 'none'], "--positions must be one of learned, rope, got 'none'"],
     [['--attention', 'sas,sas'], "--attention names one attention twice: 'sas,sas'"],
     [['--dtype', 'f64'], "--dtype must be one of f32, bf16, f16, got 'f64'"],
     [['--device', 'gpu'], "--device must be cpu or cuda:N, got 'gpu'"],
