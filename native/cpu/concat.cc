@@ -6,19 +6,17 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// target [rows, width] = for each row the sum over `count` rows of source, which are `stride` apart.
+// sums [heads, width] = for each head the sum over `count` rows of source, which are `stride` apart.
 template <class T>
-void SumHeads(CpuContext& context, const T* source, int64_t stride, int64_t count, void* target, int64_t rows,
-              int64_t width) {
-  ParallelRows(context, rows, count * width, [=](int64_t row) {
-    const T* heads = source + row * count * stride;
-    T* sums = static_cast<T*>(target) + row * width;
+void SumHeads(const T* source, int64_t stride, int64_t count, T* sums, int64_t heads, int64_t width) {
+  for (int64_t head = 0; head < heads; ++head) {
+    const T* rows = source + head * count * stride;
     ForEachVector(width, [=](int64_t i, int64_t lanes) {
-      Vec sum = LoadPartial(heads + i, lanes);
-      for (int64_t head = 1; head < count; ++head) sum += LoadPartial(heads + head * stride + i, lanes);
-      StorePartial(sums + i, sum, lanes);
+      Vec sum = LoadPartial(rows + i, lanes);
+      for (int64_t row = 1; row < count; ++row) sum += LoadPartial(rows + row * stride + i, lanes);
+      StorePartial(sums + head * width + i, sum, lanes);
     });
-  });
+  }
 }
 
 }  // namespace
@@ -47,10 +45,14 @@ Status Concat(CpuContext& context, const ConcatParams& p) {
 Status ConcatBackward(CpuContext& context, const ConcatBackwardParams& p) {
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const ConcatShape& s = p.shape;
-    const T* grad_output = static_cast<const T*>(p.grad_output);
-    const int64_t stride = s.width_a + s.width_b;
-    SumHeads(context, grad_output, stride, s.heads / s.heads_a, p.grad_a, s.tokens * s.heads_a, s.width_a);
-    SumHeads(context, grad_output + s.width_a, stride, s.heads / s.heads_b, p.grad_b, s.tokens * s.heads_b, s.width_b);
+    const int64_t width = s.width_a + s.width_b;
+    ParallelRows(context, s.tokens, s.heads * width, [=](int64_t token) {
+      const T* grad_output = static_cast<const T*>(p.grad_output) + token * s.heads * width;
+      T* grad_a = static_cast<T*>(p.grad_a) + token * s.heads_a * s.width_a;
+      T* grad_b = static_cast<T*>(p.grad_b) + token * s.heads_b * s.width_b;
+      SumHeads(grad_output, width, s.heads / s.heads_a, grad_a, s.heads_a, s.width_a);
+      SumHeads(grad_output + s.width_a, width, s.heads / s.heads_b, grad_b, s.heads_b, s.width_b);
+    });
     return Status();
   });
 }

@@ -1,6 +1,8 @@
 // The tensor product of factors (Tensor Product Attention, arXiv 2501.06425). Of each token, with head factors A [R, H]
 // and feature factors B [R, D]: output = A^T B / R. Backward, with gradOutput G [H, D]: gradA = B G^T / R, gradB = A G
 // / R.
+#include <type_traits>
+
 #include "cpu/elementwise.h"
 #include "cpu/operations.h"
 #include "cpu/pack.h"
@@ -26,16 +28,29 @@ void CopyFactors(const T* source, int64_t size, int64_t rank, float* target) {
   PackAlong<false>(source, size, 1, size, target, size, 1.0f / static_cast<float>(rank));
 }
 
-// output [rows, columns] = A B, in the storage type. `p` has A and the depth; B and the block of f32 results have rows
-// of `stride`, which is `columns` rounded up to whole vectors.
+// The rows of source [rows, columns] in f32, `stride` apart: where they lie, or else copied to `copy`.
+template <class T>
+const float* RowsOf(const T* source, int64_t rows, int64_t columns, float* copy, int64_t stride) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (columns == stride) return source;
+  }
+  CopyRows(source, columns, rows, columns, copy, stride, stride);
+  return copy;
+}
+
+// output [rows, columns] = A B, in the storage type. `p` has A and the depth; rows of B and of the block, which holds
+// f32 results if the output cannot, are `stride` apart: `columns` rounded up to whole vectors.
 template <class T>
 void MultiplyInto(Product p, int64_t rows, int64_t columns, const float* b, float* block, int64_t stride, T* output) {
   p.rows = rows;
   p.columns = columns;
   SetRowsB(p, b, stride);
+  if constexpr (std::is_same_v<T, float>) {
+    if (columns == stride) block = output;
+  }
   SetC(p, block, stride);
   Multiply(p);
-  StoreRows(block, stride, rows, columns, output, columns);
+  if (static_cast<void*>(block) != output) StoreRows(block, stride, rows, columns, output, columns);
 }
 
 }  // namespace
@@ -51,12 +66,12 @@ Status TensorProduct(CpuContext& context, const TensorProductParams& p) {
       float* feature_factors = head_factors + head_floats;  // [R, stride]
       float* block = feature_factors + feature_floats;      // [H, stride]
       CopyFactors(static_cast<const T*>(p.head_factors) + token * head_size, head_size, s.rank, head_factors);
-      CopyRows(static_cast<const T*>(p.feature_factors) + token * feature_size, s.width, s.rank, s.width,
-               feature_factors, stride, stride);
+      const float* rows = RowsOf(static_cast<const T*>(p.feature_factors) + token * feature_size, s.rank, s.width,
+                                 feature_factors, stride);
       Product product{};
       product.depth = s.rank;
       SetColumnsA(product, head_factors, s.heads);
-      MultiplyInto(product, s.heads, s.width, feature_factors, block, stride,
+      MultiplyInto(product, s.heads, s.width, rows, block, stride,
                    static_cast<T*>(p.output) + token * s.heads * s.width);
     });
     return Status();
@@ -86,10 +101,10 @@ Status TensorProductBackward(CpuContext& context, const TensorProductBackwardPar
                    static_cast<T*>(p.grad_head_factors) + token * head_size);
 
       CopyFactors(static_cast<const T*>(p.head_factors) + token * head_size, head_size, s.rank, factors);
-      CopyRows(grad, s.width, s.heads, s.width, grad_output, width_stride, width_stride);
+      const float* rows = RowsOf(grad, s.heads, s.width, grad_output, width_stride);
       product.depth = s.heads;
       SetRowsA(product, factors, s.heads);
-      MultiplyInto(product, s.rank, s.width, grad_output, block, width_stride,
+      MultiplyInto(product, s.rank, s.width, rows, block, width_stride,
                    static_cast<T*>(p.grad_feature_factors) + token * feature_size);
     });
     return Status();

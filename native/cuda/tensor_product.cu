@@ -11,7 +11,7 @@ namespace {
 
 // Of each token: output [rows, width] = 1/R * W B, with B [depth, width] in rows and element (row, i) of W at
 // weights[row * row_step + i * depth_step].
-struct Product {
+struct FactorSum {
   int64_t tokens, rows, depth, width;
   int64_t row_step, depth_step;
   float share;  // 1/R
@@ -21,7 +21,8 @@ struct Product {
 constexpr int kRows = 4;
 
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads) ProductKernel(Product p, const T* weights, const T* b, T* output) {
+__global__ void __launch_bounds__(kElementThreads)
+    FactorSumKernel(FactorSum p, const T* weights, const T* b, T* output) {
   const int64_t parts = p.width / kCount, tiles = CeilDiv(p.rows, kRows);
   for (int64_t item = FirstItem(); item < p.tokens * tiles * parts; item += ItemStride()) {
     const int64_t column = item % parts * kCount, row = item / parts % tiles * kRows, token = item / parts / tiles;
@@ -51,10 +52,10 @@ __global__ void __launch_bounds__(kElementThreads) ProductKernel(Product p, cons
 }
 
 template <class T>
-Status Multiply(CudaContext& context, const Product& p, const void* weights, const void* b, void* output) {
+Status SumProducts(CudaContext& context, const FactorSum& p, const void* weights, const void* b, void* output) {
   const auto launch = [&]<int kCount>(std::integral_constant<int, kCount>) {
     const int64_t items = p.tokens * CeilDiv(p.rows, kRows) * (p.width / kCount);
-    return context.Launch(ProductKernel<kCount, T>, ElementGrid(context, items), p, static_cast<const T*>(weights),
+    return context.Launch(FactorSumKernel<kCount, T>, ElementGrid(context, items), p, static_cast<const T*>(weights),
                           static_cast<const T*>(b), static_cast<T*>(output));
   };
   return Vectorizable<kVector<T>>(p.width, static_cast<const T*>(b), static_cast<T*>(output))
@@ -126,8 +127,8 @@ Status TensorProduct(CudaContext& context, const TensorProductParams& p) {
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const TensorProductShape& s = p.shape;
     const float share = 1.0f / static_cast<float>(s.rank);
-    const Product product{s.tokens, s.heads, s.rank, s.width, 1, s.heads, share};
-    return Multiply<T>(context, product, p.head_factors, p.feature_factors, p.output);
+    const FactorSum sum{s.tokens, s.heads, s.rank, s.width, 1, s.heads, share};
+    return SumProducts<T>(context, sum, p.head_factors, p.feature_factors, p.output);
   });
 }
 
@@ -136,8 +137,8 @@ Status TensorProductBackward(CudaContext& context, const TensorProductBackwardPa
     const TensorProductShape& s = p.shape;
     const float share = 1.0f / static_cast<float>(s.rank);
     SAS_TRY(HeadFactorGradients<T>(context, p));
-    const Product product{s.tokens, s.rank, s.heads, s.width, s.heads, 1, share};
-    return Multiply<T>(context, product, p.head_factors, p.grad_output, p.grad_feature_factors);
+    const FactorSum sum{s.tokens, s.rank, s.heads, s.width, s.heads, 1, share};
+    return SumProducts<T>(context, sum, p.head_factors, p.grad_output, p.grad_feature_factors);
   });
 }
 
