@@ -56,6 +56,8 @@ new SasAttention({ heads: 2, headDim: 8, simHeadDim: 12 });
 sas.backward(output, inference.saved);
 // @ts-expect-error the number of heads is required
 ops.attentionMean(x, x, x, {});
+// @ts-expect-error a fused rotation is interleaved, there is no choice
+({ rope: { interleaved: true } }) satisfies ops.ExpandOptions;
 // @ts-expect-error an array is no tensor
 ops.gelu([1, 2, 3]);
 // @ts-expect-error what the forward pass saved is required whole
