@@ -1,6 +1,10 @@
 export * from './aggregate.js';
 export * from './array64.js';
 export * from './attention.js';
+export * from './attention_configs.js';
+export * from './attention_steps.js';
+export * from './attentions.js';
+export * from './concat.js';
 export * from './cross_entropy.js';
 export * from './embedding.js';
 export * from './expand.js';
@@ -10,3 +14,4 @@ export * from './norm.js';
 export * from './optimizer.js';
 export * from './rope.js';
 export * from './sas_attention.js';
+export * from './tensor_product.js';
