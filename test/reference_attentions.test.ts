@@ -1,0 +1,179 @@
+// Before the references of the attention modules judge them: PyTorch autograd and finite differences, as in
+// reference.test.ts, and what the modules have to be in special cases.
+import { afterAll, describe, expect, it } from 'vitest';
+import { expectClose, summary } from './helpers/compare.js';
+import { type Arrays, attentionCases } from './helpers/fixtures.js';
+import { compareWithDifferences, compareWithFixture, exact, type Op } from './helpers/gradient_checks.js';
+import { normal } from './helpers/random.js';
+import * as reference from './helpers/reference/index.js';
+import {
+  type Array64,
+  type AttentionConfigs64,
+  type AttentionKind,
+  array64,
+  attention64,
+  type Parameters64,
+} from './helpers/reference/index.js';
+import { roundingArithmetic } from './helpers/rounded_attentions.js';
+import { round64, roundedExpand, roundedExpandBackward } from './helpers/rounded_pipeline.js';
+
+afterAll(() => console.log(summary()));
+
+const random64 = (shape: readonly number[], seed: number): Array64 => array64(normal(shape, seed), shape);
+
+function moduleOp<Kind extends AttentionKind>(kind: Kind): Op<AttentionConfigs64[Kind]> {
+  return {
+    forward: ({ x, ...parameters }, config) => ({
+      output: attention64(kind, config, new Map(Object.entries(parameters)), x).output,
+    }),
+    backward: (gradOutput, { x, ...parameters }, config) => {
+      const module = attention64(kind, config, new Map(Object.entries(parameters)), x);
+      const { gradX, gradParameters } = module.backward(gradOutput);
+      return { x: gradX, ...Object.fromEntries(gradParameters) };
+    },
+  };
+}
+
+function suite<Kind extends AttentionKind>(kind: Kind): void {
+  const fixtures = attentionCases(kind);
+  const op = moduleOp(kind);
+  describe(kind, () => {
+    it('has the parameters of the fixtures', () => {
+      for (const { options, inputs } of fixtures) {
+        const shapes = Object.entries(inputs).map(([name, { shape }]): [string, number[]] => [name, shape]);
+        const expected = [['x', inputs.x.shape], ...reference.attentionParameterShapes(kind, options)];
+        expect(shapes.sort()).toEqual(expected.sort());
+      }
+    });
+    it('agrees with PyTorch autograd', () => {
+      expect(fixtures.length).toBeGreaterThan(0);
+      for (const fixture of fixtures) {
+        compareWithFixture(kind, op, fixture, reference.vanishingParameters(kind, fixture.options));
+      }
+    });
+    it('has the gradients that finite differences show', () => {
+      for (const fixture of fixtures) compareWithDifferences(kind, op, fixture);
+    });
+  });
+}
+
+suite('multiHead');
+suite('latent');
+suite('tensorProduct');
+suite('matrixFactorization');
+suite('simulated');
+
+describe('gradients that are zero in exact arithmetic', () => {
+  // That they are zero, compareWithFixture checks; that no other is, this does.
+  it.each(['multiHead', 'latent', 'tensorProduct', 'matrixFactorization', 'simulated'] as const)(
+    'are only those named (%s)',
+    (kind) => {
+      for (const { options, gradients } of attentionCases(kind)) {
+        const vanishing = reference.vanishingParameters(kind, options);
+        const zeros = Object.entries(gradients).filter(([, { data }]) => reference.norm64(data) < 1e-6);
+        expect(zeros.map(([name]) => name).sort()).toEqual([...vanishing.keys()].sort());
+      }
+    },
+  );
+});
+
+describe('concat', () => {
+  const op: Op<unknown> = {
+    forward: ({ a, b }) => ({ output: reference.concat(a, b) }),
+    backward: (gradOutput, { a, b }) => {
+      const [headsA, widthA, headsB] = [a.shape[2], a.shape[3], b.shape[2]];
+      const { gradA, gradB } = reference.concatBackward(gradOutput, { headsA, widthA, headsB });
+      return { a: gradA, b: gradB };
+    },
+  };
+  it('puts features side by side and shares a single head', () => {
+    const output = reference.concat(array64([1, 2, 3, 4], [1, 1, 2, 2]), array64([5], [1, 1, 1, 1]));
+    expect(output).toEqual(array64([1, 2, 5, 3, 4, 5], [1, 1, 2, 3]));
+  });
+  it.each([
+    [3, 3],
+    [3, 1],
+    [1, 3],
+  ])('has the gradients that finite differences show (%d and %d heads)', (headsA, headsB) => {
+    compareWithDifferences('concat', op, {
+      inputs: { a: random64([2, 2, headsA, 3], 1), b: random64([2, 2, headsB, 2], 2) },
+      gradOutput: random64([2, 2, 3, 5], 3),
+      options: {},
+      integers: new Int32Array(),
+    });
+  });
+});
+
+describe('tensorProduct of factors', () => {
+  const op: Op<unknown> = {
+    forward: ({ heads, features }) => ({ output: reference.tensorProduct(heads, features) }),
+    backward: (gradOutput, { heads, features }) => {
+      const gradients = reference.tensorProductBackward(gradOutput, heads, features);
+      return { heads: gradients.gradHeadFactors, features: gradients.gradFeatureFactors };
+    },
+  };
+  it('is the mean of outer products', () => {
+    const [headFactors, featureFactors] = [array64([1, 2, 3, 4], [1, 1, 2, 2]), array64([1, 0, 10, 20], [1, 1, 2, 2])];
+    expect(reference.tensorProduct(headFactors, featureFactors)).toEqual(array64([15.5, 30, 21, 40], [1, 1, 2, 2]));
+  });
+  it('has the gradients that finite differences show', () => {
+    compareWithDifferences('tensorProduct of factors', op, {
+      inputs: { heads: random64([2, 2, 3, 4], 1), features: random64([2, 2, 3, 5], 2) },
+      gradOutput: random64([2, 2, 4, 5], 3),
+      options: {},
+      integers: new Int32Array(),
+    });
+  });
+});
+
+/** The three projections as one module's q, k and v. */
+function projections(inputs: Arrays, heads: number): Record<'q' | 'k' | 'v', Array64> {
+  const project = (name: string): Array64 => {
+    const { data, shape } = reference.linear(inputs.x, inputs[`${name}.weight`], inputs[`${name}.bias`]);
+    return array64(data, [shape[0], shape[1], heads, shape[2] / heads]);
+  };
+  return { q: project('query'), k: project('key'), v: project('value') };
+}
+
+describe('simulated attention with all of its parts', () => {
+  const [{ options, inputs, gradOutput }] = attentionCases('simulated');
+  const { x, ...named } = inputs;
+  const parameters: Parameters64 = new Map(Object.entries(named));
+  const { q, k, v } = projections(inputs, options.heads);
+
+  it('is the SAS block after its projections', () => {
+    const output = reference.sasAttention(q, k, v, parameters, options);
+    const module = attention64('simulated', options, parameters, x);
+    expectClose(module.output, output, exact, 'SAS block: output');
+    const expected = reference.sasAttentionBackward(gradOutput, q, k, v, parameters, options).gradParameters;
+    const { gradParameters } = module.backward(gradOutput);
+    for (const [name, gradient] of expected) {
+      if (name !== 'sas_k.3.process.bias') {
+        expectClose(reference.parameter64(gradParameters, name), gradient, exact, `SAS block: gradient of ${name}`);
+      }
+    }
+  });
+});
+
+describe('the rounding steps', () => {
+  it.each(['f32', 'bf16', 'f16'] as const)('are those of the unfused expansion (%s)', (dtype) => {
+    const [{ inputs }] = attentionCases('simulated');
+    const parameters: Parameters64 = new Map(Object.entries(inputs));
+    const x = round64(random64([2, 3, 2, 4], 1), dtype);
+    const gradOutput = round64(random64([2, 3, 6, 6], 2), dtype);
+    const steps = new reference.Steps64(parameters, roundingArithmetic(dtype));
+    const { output, backward } = reference.chain(
+      steps.headConvolution('sas_q.0', x),
+      (c1) => steps.residual(c1, (reluC1) => steps.headConvolution('sas_q.1.process', reluC1)),
+      (y) => steps.linear('sas_q.2', y),
+      (z1) => steps.residual(z1, (reluZ1) => steps.linear('sas_q.3.process', reluZ1)),
+    );
+    const weights = reference.branchWeights(parameters, 'q');
+    const expected = roundedExpandBackward(gradOutput, x, weights, dtype);
+    expect(output).toEqual(roundedExpand(x, weights, dtype));
+    expect(backward(gradOutput)).toEqual(expected.gradX);
+    for (const [field, name] of reference.branchNames('q')) {
+      expect(reference.parameter64(steps.gradParameters, name), name).toEqual(expected.gradWeights[field]);
+    }
+  });
+});
