@@ -11,11 +11,11 @@ export function roundingArithmetic(dtype: FloatType): Arithmetic64 {
     stored,
     operand: stored,
     gradient: (value) => round64(value, 'f32'),
-    attention: (q, k, v) => {
+    attention: (q, k, v, options) => {
       const nothing = zeros64([...q.shape.slice(0, 3), v.shape[3]]);
       return {
-        output: roundedAttention(nothing, q, k, v, dtype).output,
-        backward: (gradOutput) => roundedAttention(gradOutput, q, k, v, dtype).gradients,
+        output: roundedAttention(nothing, q, k, v, dtype, options).output,
+        backward: (gradOutput) => roundedAttention(gradOutput, q, k, v, dtype, options).gradients,
       };
     },
   };

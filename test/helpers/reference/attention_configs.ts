@@ -1,28 +1,28 @@
 // The attention modules' configurations, and what follows from them: parameters, and which gradients are zero.
 import type { RopeOptions64 } from './rope.js';
 
-export interface MultiHeadConfig64 {
+interface SelfAttentionConfig64 {
   width: number; // C
   heads: number; // H
+  causal?: boolean; // default true
+}
+
+export interface MultiHeadConfig64 extends SelfAttentionConfig64 {
   kvHeads: number; // divides H
   headDim: number; // D
   rope: RopeOptions64 | null;
   bias: boolean;
 }
 
-export interface LatentConfig64 {
-  width: number; // C
-  heads: number; // H
+export interface LatentConfig64 extends SelfAttentionConfig64 {
   headDim: number; // D, of values and of the part of queries and keys without positions
   ropeDim: number; // Dr
   kvRank: number;
   queryRank: number | null; // null: queries come from x
-  rope: RopeOptions64 | null;
+  rope: RopeOptions64;
 }
 
-export interface TensorProductConfig64 {
-  width: number; // C
-  heads: number; // H
+export interface TensorProductConfig64 extends SelfAttentionConfig64 {
   headDim: number; // D
   queryRank: number;
   keyRank: number;
@@ -30,18 +30,14 @@ export interface TensorProductConfig64 {
   rope: RopeOptions64 | null;
 }
 
-export interface MatrixFactorizationConfig64 {
-  width: number; // C
-  heads: number; // H
+export interface MatrixFactorizationConfig64 extends SelfAttentionConfig64 {
   headDim: number; // D
   queryRank: number;
   rope: RopeOptions64 | null;
 }
 
-export interface SimulatedConfig64 {
-  width: number; // C
-  heads: number; // H
-  headDim: number; // D
+export interface SimulatedConfig64 extends SelfAttentionConfig64 {
+  headDim: number; // D = C / H
   simHeads: number; // H', H without head maps
   simHeadDim: number; // D', D without feature maps
   kernelSize: number; // k

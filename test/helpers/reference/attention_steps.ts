@@ -19,8 +19,8 @@ export interface Arithmetic64 {
   operand(parameter: Array64): Array64;
   /** The gradient of a parameter. */
   gradient(value: Array64): Array64;
-  /** Causal; q [B, T, H, Dqk], k [B, T, Hkv, Dqk], v [B, T, Hkv, Dv] -> [B, T, H, Dv] */
-  attention(q: Array64, k: Array64, v: Array64): Attended64;
+  /** q [B, T, H, Dqk], k [B, T, Hkv, Dqk], v [B, T, Hkv, Dv] -> [B, T, H, Dv]; scale 1/sqrt(Dqk) */
+  attention(q: Array64, k: Array64, v: Array64, options: { causal: boolean }): Attended64;
 }
 
 export interface Attended64 {
@@ -29,15 +29,15 @@ export interface Attended64 {
 }
 
 /** `omitMean` as in attentionBackward: yardsticks for gradients that are exactly zero, not gradients. */
-export function exactArithmetic(options: { omitMean?: boolean } = {}): Arithmetic64 {
+export function exactArithmetic({ omitMean = false } = {}): Arithmetic64 {
   const same = (value: Array64) => value;
   return {
     stored: same,
     operand: same,
     gradient: same,
-    attention: (q, k, v) => ({
-      output: attention(q, k, v).output,
-      backward: (gradOutput) => attentionBackward(gradOutput, q, k, v, options),
+    attention: (q, k, v, { causal }) => ({
+      output: attention(q, k, v, { causal }).output,
+      backward: (gradOutput) => attentionBackward(gradOutput, q, k, v, { causal, omitMean }),
     }),
   };
 }
@@ -65,10 +65,12 @@ export class Steps64 {
   readonly gradParameters: Parameters64 = new Map();
   readonly #parameters: Parameters64;
   readonly #arithmetic: Arithmetic64;
+  readonly #causal: boolean;
 
-  constructor(parameters: Parameters64, arithmetic: Arithmetic64) {
+  constructor(parameters: Parameters64, arithmetic: Arithmetic64, { causal = true }: { causal?: boolean } = {}) {
     this.#parameters = parameters;
     this.#arithmetic = arithmetic;
+    this.#causal = causal;
   }
 
   /** x W^T + b, without b where the module has none. x [..., K] -> [..., N] */
@@ -141,7 +143,7 @@ export class Steps64 {
   }
 
   attention(q: Array64, k: Array64, v: Array64): Attended64 {
-    return this.#arithmetic.attention(q, k, v);
+    return this.#arithmetic.attention(q, k, v, { causal: this.#causal });
   }
 
   concat(a: Array64, b: Array64): { output: Array64; backward(gradOutput: Array64): [gradA: Array64, gradB: Array64] } {

@@ -1,4 +1,4 @@
-// The attention modules, x [B, T, C] -> [B, T, C], causal: the truth, or with another arithmetic the pipeline that rounds.
+// The attention modules, x [B, T, C] -> [B, T, C]: the truth, or with another arithmetic the pipeline that rounds.
 import type { Array64 } from './array64.js';
 import {
   type AttentionConfigs64,
@@ -165,7 +165,7 @@ export function attention64<Kind extends AttentionKind>(
   x: Array64,
   arithmetic: Arithmetic64 = exactArithmetic(),
 ): AttentionModule64 {
-  const steps = new Steps64(parameters, arithmetic);
+  const steps = new Steps64(parameters, arithmetic, config);
   const { output, backward } = attentions[kind](config, steps, x);
   return {
     output,
