@@ -14,7 +14,7 @@ import {
   attention64,
   type Parameters64,
 } from './helpers/reference/index.js';
-import { roundingArithmetic } from './helpers/rounded_attentions.js';
+import { naiveArithmetic, storingArithmetic } from './helpers/rounded_attentions.js';
 import { round64, roundedExpand, roundedExpandBackward } from './helpers/rounded_pipeline.js';
 
 afterAll(() => console.log(summary()));
@@ -155,25 +155,47 @@ describe('simulated attention with all of its parts', () => {
   });
 });
 
-describe('the rounding steps', () => {
-  it.each(['f32', 'bf16', 'f16'] as const)('are those of the unfused expansion (%s)', (dtype) => {
-    const [{ inputs }] = attentionCases('simulated');
-    const parameters: Parameters64 = new Map(Object.entries(inputs));
-    const x = round64(random64([2, 3, 2, 4], 1), dtype);
-    const gradOutput = round64(random64([2, 3, 6, 6], 2), dtype);
-    const steps = new reference.Steps64(parameters, roundingArithmetic(dtype));
-    const { output, backward } = reference.chain(
-      steps.headConvolution('sas_q.0', x),
-      (c1) => steps.residual(c1, (reluC1) => steps.headConvolution('sas_q.1.process', reluC1)),
-      (y) => steps.linear('sas_q.2', y),
-      (z1) => steps.residual(z1, (reluZ1) => steps.linear('sas_q.3.process', reluZ1)),
+describe.each(['f32', 'bf16', 'f16'] as const)('the rounding expansion %s', (dtype) => {
+  const [{ inputs }] = attentionCases('simulated');
+  const parameters: Parameters64 = new Map(Object.entries(inputs));
+  const weights = reference.branchWeights(parameters, 'q');
+  const x = round64(random64([2, 3, 2, 4], 1), dtype);
+  const gradOutput = round64(random64([2, 3, 6, 6], 2), dtype);
+  const expandWith = (steps: reference.Steps64) =>
+    steps.fused((inside) =>
+      reference.chain(
+        inside.headConvolution('sas_q.0', x),
+        (c1) => inside.residual(c1, (reluC1) => inside.headConvolution('sas_q.1.process', reluC1)),
+        (y) => inside.linear('sas_q.2', y),
+        (z1) => inside.residual(z1, (reluZ1) => inside.linear('sas_q.3.process', reluZ1)),
+      ),
     );
-    const weights = reference.branchWeights(parameters, 'q');
-    const expected = roundedExpandBackward(gradOutput, x, weights, dtype);
-    expect(output).toEqual(roundedExpand(x, weights, dtype));
-    expect(backward(gradOutput)).toEqual(expected.gradX);
+  const expectGradients = (steps: reference.Steps64, expected: reference.ExpandWeights64) => {
     for (const [field, name] of reference.branchNames('q')) {
-      expect(reference.parameter64(steps.gradParameters, name), name).toEqual(expected.gradWeights[field]);
+      expect(reference.parameter64(steps.gradParameters, name), name).toEqual(expected[field]);
     }
+  };
+
+  it('of the naive steps is the unfused pipeline', () => {
+    const steps = new reference.Steps64(parameters, naiveArithmetic(dtype));
+    const { output, backward } = expandWith(steps);
+    expect(output).toEqual(roundedExpand(x, weights, dtype));
+    const expected = roundedExpandBackward(gradOutput, x, weights, dtype);
+    expect(backward(gradOutput)).toEqual(expected.gradX);
+    expectGradients(steps, expected.gradWeights);
+  });
+
+  it('of exact ops rounds their results', () => {
+    const steps = new reference.Steps64(parameters, storingArithmetic(dtype, 'f32'));
+    const single = new Map([...parameters].map(([name, value]) => [name, round64(value, 'f32')]));
+    const { output, backward } = expandWith(steps);
+    expect(output).toEqual(round64(reference.expand(x, reference.branchWeights(single, 'q')), dtype));
+    const expected = reference.expandBackward(gradOutput, x, reference.branchWeights(single, 'q'));
+    expect(backward(gradOutput)).toEqual(round64(expected.gradX, dtype));
+    const gradWeights = Object.entries(expected.gradWeights).map(([field, gradient]) => [
+      field,
+      round64(gradient, 'f32'),
+    ]);
+    expectGradients(steps, Object.fromEntries(gradWeights) as reference.ExpandWeights64);
   });
 });

@@ -1,14 +1,15 @@
-// The attention modules as unfused pipelines in a storage type: the reference's own steps, each rounding what it stores. They
-// judge the modules as "naive" does the ops (compare.ts).
+// The attention modules as pipelines in a storage type: the reference's own steps, rounding what is stored. They judge the
+// modules as "naive" does the ops (compare.ts).
 import type { FloatType } from './random.js';
-import { type Arithmetic64, type Array64, zeros64 } from './reference/index.js';
+import { type Arithmetic64, type Array64, attention, attentionBackward, zeros64 } from './reference/index.js';
 import { round64, roundedAttention } from './rounded_pipeline.js';
 
-/** Activations and their gradients are rounded to `dtype`, f32 parameters once to it, gradients of parameters to f32. */
-export function roundingArithmetic(dtype: FloatType): Arithmetic64 {
+/** The naive pipeline: every step rounds its result to `dtype`, weights are rounded to it once, their gradients to f32. */
+export function naiveArithmetic(dtype: FloatType): Arithmetic64 {
   const stored = (value: Array64) => round64(value, dtype);
   return {
     stored,
+    inside: stored,
     operand: stored,
     gradient: (value) => round64(value, 'f32'),
     attention: (q, k, v, options) => {
@@ -18,5 +19,23 @@ export function roundingArithmetic(dtype: FloatType): Arithmetic64 {
         backward: (gradOutput) => roundedAttention(gradOutput, q, k, v, dtype, options).gradients,
       };
     },
+  };
+}
+
+/** Exact ops that store their results in `dtype` and read weights as `weights`: the least that a module of ops rounds. */
+export function storingArithmetic(dtype: FloatType, weights: FloatType): Arithmetic64 {
+  const stored = (value: Array64) => round64(value, dtype);
+  return {
+    stored,
+    inside: (value) => value,
+    operand: (parameter) => round64(parameter, weights),
+    gradient: (value) => round64(value, 'f32'),
+    attention: (q, k, v, options) => ({
+      output: stored(attention(q, k, v, options).output),
+      backward: (gradOutput) => {
+        const { gradQ, gradK, gradV } = attentionBackward(gradOutput, q, k, v, options);
+        return { gradQ: stored(gradQ), gradK: stored(gradK), gradV: stored(gradV) };
+      },
+    }),
   };
 }

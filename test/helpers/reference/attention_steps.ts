@@ -15,6 +15,8 @@ import { tensorProduct, tensorProductBackward } from './tensor_product.js';
 export interface Arithmetic64 {
   /** What a step stores: an activation or the gradient of one. */
   stored(value: Array64): Array64;
+  /** The same of a step inside an op that is made of several (the expansion). */
+  inside(value: Array64): Array64;
   /** A parameter as an operand. */
   operand(parameter: Array64): Array64;
   /** The gradient of a parameter. */
@@ -33,6 +35,7 @@ export function exactArithmetic({ omitMean = false } = {}): Arithmetic64 {
   const same = (value: Array64) => value;
   return {
     stored: same,
+    inside: same,
     operand: same,
     gradient: same,
     attention: (q, k, v, { causal }) => ({
@@ -62,15 +65,20 @@ export function identity(x: Array64): Step64 {
 
 /** The steps over the parameters of one module; each `backward` leaves the gradients of its parameters in `gradParameters`. */
 export class Steps64 {
-  readonly gradParameters: Parameters64 = new Map();
+  readonly gradParameters: Parameters64;
   readonly #parameters: Parameters64;
   readonly #arithmetic: Arithmetic64;
   readonly #causal: boolean;
 
-  constructor(parameters: Parameters64, arithmetic: Arithmetic64, { causal = true }: { causal?: boolean } = {}) {
+  constructor(
+    parameters: Parameters64,
+    arithmetic: Arithmetic64,
+    { causal = true, gradParameters = new Map() }: { causal?: boolean; gradParameters?: Parameters64 } = {},
+  ) {
     this.#parameters = parameters;
     this.#arithmetic = arithmetic;
     this.#causal = causal;
+    this.gradParameters = gradParameters;
   }
 
   /** x W^T + b, without b where the module has none. x [..., K] -> [..., N] */
@@ -131,6 +139,15 @@ export class Steps64 {
     return this.#step(add64(x, branch.output), (gradOutput) =>
       add64(gradOutput, reluBackward(branch.backward(gradOutput), x)),
     );
+  }
+
+  /** One op made of several steps. */
+  fused(build: (inside: Steps64) => Step64): Step64 {
+    const arithmetic = { ...this.#arithmetic, stored: this.#arithmetic.inside };
+    const { output, backward } = build(
+      new Steps64(this.#parameters, arithmetic, { gradParameters: this.gradParameters }),
+    );
+    return this.#step(output, backward);
   }
 
   /** The mean over groups of heads: x [B, T, r*H, D] -> [B, T, H, D] */

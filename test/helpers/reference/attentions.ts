@@ -107,12 +107,8 @@ function matrixFactorization({ heads, rope }: MatrixFactorizationConfig64, steps
   return attend(steps, q, k, v, 'output');
 }
 
-/** The maps of one tensor that the configuration asks for. x [B, T, H, D] -> [B, T, H', D'], or D for values. */
-function expansion(
-  { expansion, residual }: SimulatedConfig64,
-  steps: Steps64,
-  branch: SasBranch,
-): ((x: Array64) => Step64)[] {
+/** The maps of one tensor that the configuration asks for: x [B, T, H, D] -> [B, T, H', D'], or D for values. */
+function expand({ expansion, residual }: SimulatedConfig64, steps: Steps64, branch: SasBranch): (x: Array64) => Step64 {
   const layers: ((x: Array64) => Step64)[] = [];
   const add = (layer: 'headConvolution' | 'linear', first: string, second: string) => {
     layers.push((x) => steps[layer](`sas_${branch}.${first}`, x));
@@ -121,19 +117,29 @@ function expansion(
   };
   if (expansion !== 'features') add('headConvolution', '0', '1.process');
   if (expansion !== 'heads' && branch !== 'v') add('linear', '2', '3.process');
-  return layers;
+  return (x) => chain(identity(x), ...layers);
 }
 
 /** SAS attention with its projections; the options leave parts of it out. */
 function simulated(config: SimulatedConfig64, steps: Steps64, x: Array64): Step64 {
-  const { heads, rope, ropeAt, aggregation } = config;
-  const turnAt = (place: SimulatedConfig64['ropeAt']) => (x: Array64) =>
-    steps.rope(x, rope !== null && ropeAt === place ? { ...rope, interleaved: true } : null);
+  const { heads, ropeAt, aggregation } = config;
+  const rope = config.rope && { ...config.rope, interleaved: true };
   const expanded = (name: string, branch: SasBranch): Step64 =>
-    chain(steps.heads(name, x, heads), turnAt('projected'), ...expansion(config, steps, branch), turnAt('expanded'));
+    chain(
+      steps.heads(name, x, heads),
+      (projected) => steps.rope(projected, ropeAt === 'projected' ? rope : null),
+      (turned) =>
+        steps.fused((inside) =>
+          chain(expand(config, inside, branch)(turned), (wide) =>
+            inside.rope(wide, ropeAt === 'expanded' ? rope : null),
+          ),
+        ),
+    );
   const q = expanded('query', 'q');
   const k = expanded('key', 'k');
-  const v = chain(steps.heads('value', x, heads), ...expansion(config, steps, 'v'));
+  const v = chain(steps.heads('value', x, heads), (projected) =>
+    steps.fused((inside) => expand(config, inside, 'v')(projected)),
+  );
 
   const attended = steps.attention(q.output, k.output, v.output);
   const merged = aggregation ? steps.aggregate(attended.output, heads) : identity(attended.output);
@@ -165,7 +171,7 @@ export function attention64<Kind extends AttentionKind>(
   x: Array64,
   arithmetic: Arithmetic64 = exactArithmetic(),
 ): AttentionModule64 {
-  const steps = new Steps64(parameters, arithmetic, config);
+  const steps = new Steps64(parameters, arithmetic, { causal: config.causal });
   const { output, backward } = attentions[kind](config, steps, x);
   return {
     output,
