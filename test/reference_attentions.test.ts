@@ -77,55 +77,6 @@ describe('gradients that are zero in exact arithmetic', () => {
   );
 });
 
-describe('concat', () => {
-  const op: Op<unknown> = {
-    forward: ({ a, b }) => ({ output: reference.concat(a, b) }),
-    backward: (gradOutput, { a, b }) => {
-      const [headsA, widthA, headsB] = [a.shape[2], a.shape[3], b.shape[2]];
-      const { gradA, gradB } = reference.concatBackward(gradOutput, { headsA, widthA, headsB });
-      return { a: gradA, b: gradB };
-    },
-  };
-  it('puts features side by side and shares a single head', () => {
-    const output = reference.concat(array64([1, 2, 3, 4], [1, 1, 2, 2]), array64([5], [1, 1, 1, 1]));
-    expect(output).toEqual(array64([1, 2, 5, 3, 4, 5], [1, 1, 2, 3]));
-  });
-  it.each([
-    [3, 3],
-    [3, 1],
-    [1, 3],
-  ])('has the gradients that finite differences show (%d and %d heads)', (headsA, headsB) => {
-    compareWithDifferences('concat', op, {
-      inputs: { a: random64([2, 2, headsA, 3], 1), b: random64([2, 2, headsB, 2], 2) },
-      gradOutput: random64([2, 2, 3, 5], 3),
-      options: {},
-      integers: new Int32Array(),
-    });
-  });
-});
-
-describe('tensorProduct of factors', () => {
-  const op: Op<unknown> = {
-    forward: ({ heads, features }) => ({ output: reference.tensorProduct(heads, features) }),
-    backward: (gradOutput, { heads, features }) => {
-      const gradients = reference.tensorProductBackward(gradOutput, heads, features);
-      return { heads: gradients.gradHeadFactors, features: gradients.gradFeatureFactors };
-    },
-  };
-  it('is the mean of outer products', () => {
-    const [headFactors, featureFactors] = [array64([1, 2, 3, 4], [1, 1, 2, 2]), array64([1, 0, 10, 20], [1, 1, 2, 2])];
-    expect(reference.tensorProduct(headFactors, featureFactors)).toEqual(array64([15.5, 30, 21, 40], [1, 1, 2, 2]));
-  });
-  it('has the gradients that finite differences show', () => {
-    compareWithDifferences('tensorProduct of factors', op, {
-      inputs: { heads: random64([2, 2, 3, 4], 1), features: random64([2, 2, 3, 5], 2) },
-      gradOutput: random64([2, 2, 4, 5], 3),
-      options: {},
-      integers: new Int32Array(),
-    });
-  });
-});
-
 /** The three projections as one module's q, k and v. */
 function projections(inputs: Arrays, heads: number): Record<'q' | 'k' | 'v', Array64> {
   const project = (name: string): Array64 => {
