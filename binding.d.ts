@@ -223,6 +223,57 @@ export interface Binding {
     gradX: BufferHandle,
   ): void;
 
+  // ---- factors of latent and tensor-product attention
+  /**
+   * a [tokens, headsA, widthA], b [tokens, headsB, widthB] -> output [tokens, heads, widthA + widthB]; headsA and headsB are
+   * `heads`, the larger of them, or 1.
+   */
+  concat(
+    dtype: DTypeCode,
+    tokens: number,
+    headsA: number,
+    headsB: number,
+    widthA: number,
+    widthB: number,
+    a: BufferHandle,
+    b: BufferHandle,
+    output: BufferHandle,
+  ): void;
+  concatBackward(
+    dtype: DTypeCode,
+    tokens: number,
+    headsA: number,
+    headsB: number,
+    widthA: number,
+    widthB: number,
+    gradOutput: BufferHandle,
+    gradA: BufferHandle,
+    gradB: BufferHandle,
+  ): void;
+  /** headFactors [tokens, rank, heads], featureFactors [tokens, rank, width] -> output [tokens, heads, width], the mean over the rank. */
+  tensorProduct(
+    dtype: DTypeCode,
+    tokens: number,
+    rank: number,
+    heads: number,
+    width: number,
+    headFactors: BufferHandle,
+    featureFactors: BufferHandle,
+    output: BufferHandle,
+  ): void;
+  tensorProductBackward(
+    dtype: DTypeCode,
+    tokens: number,
+    rank: number,
+    heads: number,
+    width: number,
+    gradOutput: BufferHandle,
+    headFactors: BufferHandle,
+    featureFactors: BufferHandle,
+    gradHeadFactors: BufferHandle,
+    gradFeatureFactors: BufferHandle,
+  ): void;
+
   // ---- training
   /** x [rows, inputWidth], weight [outputWidth, inputWidth] f32, bias [outputWidth] f32 or null -> output [rows, outputWidth]. */
   linear(

@@ -90,6 +90,23 @@ const crossEntropy = defineOp<{ ignoreIndex: number }>({
   }),
 });
 
+const concat = defineOp<unknown>({
+  forward: ({ a, b }) => ({ output: reference.concat(a, b) }),
+  backward: (gradOutput, { a, b }) => {
+    const sizes = { widthA: a.shape[3], headsA: a.shape[2], headsB: b.shape[2] };
+    const { gradA, gradB } = reference.concatBackward(gradOutput, sizes);
+    return { a: gradA, b: gradB };
+  },
+});
+
+const tensorProduct = defineOp<unknown>({
+  forward: ({ headFactors, featureFactors }) => ({ output: reference.tensorProduct(headFactors, featureFactors) }),
+  backward: (gradOutput, { headFactors, featureFactors }) => {
+    const gradients = reference.tensorProductBackward(gradOutput, headFactors, featureFactors);
+    return { headFactors: gradients.gradHeadFactors, featureFactors: gradients.gradFeatureFactors };
+  },
+});
+
 const sasAttention = defineOp<reference.SasShape>({
   forward: ({ q, k, v, ...parameters }, options) => ({
     output: reference.sasAttention(q, k, v, new Map(Object.entries(parameters)), options),
@@ -155,6 +172,8 @@ suite('gelu', gelu, opCases('gelu'));
 suite('embedding', embedding, opCases('embedding'));
 suite('rope', rope, opCases('rope'));
 suite('crossEntropy', crossEntropy, opCases('crossEntropy'));
+suite('concat', concat, opCases('concat'));
+suite('tensorProduct', tensorProduct, opCases('tensorProduct'));
 
 const random64 = (shape: number[], seed: number): Array64 => array64(normal(shape, seed), shape);
 

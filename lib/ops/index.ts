@@ -18,6 +18,7 @@ export {
   attentionMean,
 } from './attention.js';
 export { clipGradNorm } from './clip_grad_norm.js';
+export { type ConcatSizes, concat, concatBackward } from './concat.js';
 export { type CrossEntropyOptions, crossEntropy, crossEntropyBackward } from './cross_entropy.js';
 export { embedding, embeddingBackward } from './embedding.js';
 export { type ExpandWeights, expand, expandBackward } from './expand.js';
@@ -27,3 +28,4 @@ export { type LinearGradients, linear, linearBackward } from './linear.js';
 export * as naive from './naive.js';
 export { type RmsNormResult, rmsNorm, rmsNormBackward } from './rms_norm.js';
 export { type RopeOptions, rope, ropeBackward } from './rope.js';
+export { tensorProduct, tensorProductBackward } from './tensor_product.js';

@@ -1,6 +1,8 @@
 // One short function per operation: arguments in the order of binding.d.ts into the operation's parameters.
 #include "binding/ops.h"
 
+#include <algorithm>
+
 #include "binding/args.h"
 
 namespace sas::binding {
@@ -193,6 +195,75 @@ void AggregateBackward(Info info) {
   p.input = args.Read(p.dtype, {p.tokens, p.heads, p.head_dim});
   p.output = args.Write(p.dtype, {p.tokens, p.sim_heads, p.head_dim});
   args.Submit(&Operations::AggregateBackward, p);
+}
+
+// ---- factors of latent and tensor-product attention
+
+ConcatShape ReadConcatShape(Args& args) {
+  ConcatShape s;
+  s.tokens = args.Size();
+  s.heads_a = args.Size();
+  s.heads_b = args.Size();
+  args.Expect(s.heads_a == s.heads_b || s.heads_a == 1 || s.heads_b == 1, "one number of heads, or one head");
+  s.heads = std::max(s.heads_a, s.heads_b);
+  s.width_a = args.Size();
+  s.width_b = args.Size();
+  return s;
+}
+
+void Concat(Info info) {
+  Args args(info, "concat");
+  ConcatParams p;
+  p.dtype = args.FloatType();
+  const ConcatShape s = p.shape = ReadConcatShape(args);
+  p.a = args.Read(p.dtype, {s.tokens, s.heads_a, s.width_a});
+  p.b = args.Read(p.dtype, {s.tokens, s.heads_b, s.width_b});
+  p.output = args.Write(p.dtype, {s.tokens, s.heads, s.width_a + s.width_b});
+  args.Submit(&Operations::Concat, p);
+}
+
+void ConcatBackward(Info info) {
+  Args args(info, "concatBackward");
+  ConcatBackwardParams p;
+  p.dtype = args.FloatType();
+  const ConcatShape s = p.shape = ReadConcatShape(args);
+  p.grad_output = args.Read(p.dtype, {s.tokens, s.heads, s.width_a + s.width_b});
+  p.grad_a = args.Write(p.dtype, {s.tokens, s.heads_a, s.width_a});
+  p.grad_b = args.Write(p.dtype, {s.tokens, s.heads_b, s.width_b});
+  args.Submit(&Operations::ConcatBackward, p);
+}
+
+TensorProductShape ReadTensorProductShape(Args& args) {
+  TensorProductShape s;
+  s.tokens = args.Size();
+  s.rank = args.Size();
+  s.heads = args.Size();
+  s.width = args.Size();
+  return s;
+}
+
+void TensorProduct(Info info) {
+  Args args(info, "tensorProduct");
+  TensorProductParams p;
+  p.dtype = args.FloatType();
+  const TensorProductShape s = p.shape = ReadTensorProductShape(args);
+  p.head_factors = args.Read(p.dtype, {s.tokens, s.rank, s.heads});
+  p.feature_factors = args.Read(p.dtype, {s.tokens, s.rank, s.width});
+  p.output = args.Write(p.dtype, {s.tokens, s.heads, s.width});
+  args.Submit(&Operations::TensorProduct, p);
+}
+
+void TensorProductBackward(Info info) {
+  Args args(info, "tensorProductBackward");
+  TensorProductBackwardParams p;
+  p.dtype = args.FloatType();
+  const TensorProductShape s = p.shape = ReadTensorProductShape(args);
+  p.grad_output = args.Read(p.dtype, {s.tokens, s.heads, s.width});
+  p.head_factors = args.Read(p.dtype, {s.tokens, s.rank, s.heads});
+  p.feature_factors = args.Read(p.dtype, {s.tokens, s.rank, s.width});
+  p.grad_head_factors = args.Write(p.dtype, {s.tokens, s.rank, s.heads});
+  p.grad_feature_factors = args.Write(p.dtype, {s.tokens, s.rank, s.width});
+  args.Submit(&Operations::TensorProductBackward, p);
 }
 
 // ---- training
@@ -462,6 +533,10 @@ void ExportOps(Napi::Object exports) {
   Export<AttentionBackward>(exports, "attentionBackward");
   Export<Aggregate>(exports, "aggregate");
   Export<AggregateBackward>(exports, "aggregateBackward");
+  Export<Concat>(exports, "concat");
+  Export<ConcatBackward>(exports, "concatBackward");
+  Export<TensorProduct>(exports, "tensorProduct");
+  Export<TensorProductBackward>(exports, "tensorProductBackward");
   Export<Linear>(exports, "linear");
   Export<LinearBackward>(exports, "linearBackward");
   Export<LayerNorm>(exports, "layerNorm");

@@ -19,36 +19,40 @@ class Context {
 };
 
 // Every operation, once: X(Name, Params). Fused operations and their unfused `Naive` twins share parameter structs.
-#define SAS_OPERATIONS(X)                             \
-  X(Fill, FillParams)                                 \
-  X(Random, RandomParams)                             \
-  X(Cast, CastParams)                                 \
-  X(Expand, ExpandParams)                             \
-  X(ExpandBackward, ExpandBackwardParams)             \
-  X(NaiveExpand, ExpandParams)                        \
-  X(NaiveExpandBackward, ExpandBackwardParams)        \
-  X(Attention, AttentionParams)                       \
-  X(AttentionBackward, AttentionBackwardParams)       \
-  X(AttentionMean, AttentionMeanParams)               \
-  X(NaiveAttention, AttentionParams)                  \
-  X(NaiveAttentionBackward, AttentionBackwardParams)  \
-  X(Aggregate, AggregateParams)                       \
-  X(AggregateBackward, AggregateParams)               \
-  X(Linear, LinearParams)                             \
-  X(LinearBackward, LinearBackwardParams)             \
-  X(LayerNorm, LayerNormParams)                       \
-  X(LayerNormBackward, LayerNormBackwardParams)       \
-  X(RmsNorm, RmsNormParams)                           \
-  X(RmsNormBackward, RmsNormBackwardParams)           \
-  X(Gelu, GeluParams)                                 \
-  X(GeluBackward, GeluBackwardParams)                 \
-  X(Add, AddParams)                                   \
-  X(Embedding, EmbeddingParams)                       \
-  X(EmbeddingBackward, EmbeddingBackwardParams)       \
-  X(Rope, RopeParams)                                 \
-  X(CrossEntropy, CrossEntropyParams)                 \
-  X(CrossEntropyBackward, CrossEntropyBackwardParams) \
-  X(ClipGradNorm, ClipGradNormParams)                 \
+#define SAS_OPERATIONS(X)                               \
+  X(Fill, FillParams)                                   \
+  X(Random, RandomParams)                               \
+  X(Cast, CastParams)                                   \
+  X(Expand, ExpandParams)                               \
+  X(ExpandBackward, ExpandBackwardParams)               \
+  X(NaiveExpand, ExpandParams)                          \
+  X(NaiveExpandBackward, ExpandBackwardParams)          \
+  X(Attention, AttentionParams)                         \
+  X(AttentionBackward, AttentionBackwardParams)         \
+  X(AttentionMean, AttentionMeanParams)                 \
+  X(NaiveAttention, AttentionParams)                    \
+  X(NaiveAttentionBackward, AttentionBackwardParams)    \
+  X(Aggregate, AggregateParams)                         \
+  X(AggregateBackward, AggregateParams)                 \
+  X(Concat, ConcatParams)                               \
+  X(ConcatBackward, ConcatBackwardParams)               \
+  X(TensorProduct, TensorProductParams)                 \
+  X(TensorProductBackward, TensorProductBackwardParams) \
+  X(Linear, LinearParams)                               \
+  X(LinearBackward, LinearBackwardParams)               \
+  X(LayerNorm, LayerNormParams)                         \
+  X(LayerNormBackward, LayerNormBackwardParams)         \
+  X(RmsNorm, RmsNormParams)                             \
+  X(RmsNormBackward, RmsNormBackwardParams)             \
+  X(Gelu, GeluParams)                                   \
+  X(GeluBackward, GeluBackwardParams)                   \
+  X(Add, AddParams)                                     \
+  X(Embedding, EmbeddingParams)                         \
+  X(EmbeddingBackward, EmbeddingBackwardParams)         \
+  X(Rope, RopeParams)                                   \
+  X(CrossEntropy, CrossEntropyParams)                   \
+  X(CrossEntropyBackward, CrossEntropyBackwardParams)   \
+  X(ClipGradNorm, ClipGradNormParams)                   \
   X(AdamW, AdamWParams)
 
 template <class Params>

@@ -137,6 +137,57 @@ struct AggregateParams {
   void* output;       // forward [tokens, heads, head_dim], backward [tokens, sim_heads, head_dim]
 };
 
+// ---- factors of latent (MLA) and tensor-product (TPA) attention
+
+struct ConcatShape {
+  int64_t tokens;            // B * T
+  int64_t heads;             // H, the larger of the next two
+  int64_t heads_a, heads_b;  // H or 1: the only head stands beside each of the other's
+  int64_t width_a, width_b;
+};
+
+struct ConcatParams {
+  DType dtype;
+  ConcatShape shape;
+  const void* a;  // [tokens, heads_a, width_a]
+  const void* b;  // [tokens, heads_b, width_b]
+  void* output;   // [tokens, heads, width_a + width_b]
+};
+
+struct ConcatBackwardParams {
+  DType dtype;
+  ConcatShape shape;
+  const void* grad_output;  // [tokens, heads, width_a + width_b]
+  void* grad_a;             // [tokens, heads_a, width_a]
+  void* grad_b;             // [tokens, heads_b, width_b]
+};
+
+struct TensorProductShape {
+  int64_t tokens;  // B * T
+  int64_t rank;    // R
+  int64_t heads;   // H
+  int64_t width;   // D
+};
+
+// output[t, h, d] = 1/R * the sum over r of head_factors[t, r, h] * feature_factors[t, r, d].
+struct TensorProductParams {
+  DType dtype;
+  TensorProductShape shape;
+  const void* head_factors;     // [tokens, rank, heads]
+  const void* feature_factors;  // [tokens, rank, width]
+  void* output;                 // [tokens, heads, width]
+};
+
+struct TensorProductBackwardParams {
+  DType dtype;
+  TensorProductShape shape;
+  const void* grad_output;      // [tokens, heads, width]
+  const void* head_factors;     // [tokens, rank, heads]
+  const void* feature_factors;  // [tokens, rank, width]
+  void* grad_head_factors;      // [tokens, rank, heads]
+  void* grad_feature_factors;   // [tokens, rank, width]
+};
+
 // ---- training
 
 struct LinearParams {

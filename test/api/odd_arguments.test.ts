@@ -91,6 +91,12 @@ describe('the binding', () => {
         ),
     ],
     ['an odd width of rope', () => binding.rope(0, 1, 1, 1, 3, 100, 0, false, false, floats(3), floats(3))],
+    ['numbers of heads of which none is 1', () => binding.concat(0, 1, 2, 3, 1, 1, floats(2), floats(3), floats(6))],
+    [
+      'a gradient of more heads than its tensor has',
+      () => binding.concatBackward(0, 1, 2, 1, 1, 1, floats(4), floats(2), floats(2)),
+    ],
+    ['factors of another rank', () => binding.tensorProduct(0, 1, 2, 3, 1, floats(6), floats(1), floats(3))],
     [
       'too few positions',
       () =>

@@ -22,6 +22,7 @@ const chosen = [
   "B=2 T=2/2 H=2 D=24 H'=6 D'=40 k=3", // SasAttention
   "B=2 T=31/31 H=3 D=5 H'=6 D'=8 k=7",
   'computes what PyTorch computes',
+  'factor_ops',
   'training_ops',
   'f16 on the way',
   'data_sync',
@@ -29,7 +30,7 @@ const chosen = [
 
 const ops = [
   ...['expand', 'attention', 'attentionMean', 'linear', 'aggregate', 'SasAttention', 'layerNorm', 'rmsNorm'],
-  ...['gelu', 'add', 'embedding', 'rope', 'crossEntropy'],
+  ...['gelu', 'add', 'embedding', 'rope', 'crossEntropy', 'concat', 'tensorProduct'],
 ].flatMap((op) => ['f32', 'bf16', 'f16'].map((dtype) => `${op} ${dtype}`));
 
 describe.skipIf(reason)(`parity on linux-arm64, emulated${reason ? `: ${reason}` : ''}`, () => {

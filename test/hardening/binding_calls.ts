@@ -2,6 +2,7 @@
 import type { DTypeCode, RawAdamWState } from '../../binding.js';
 import { type BufferHandle, binding, type DeviceHandle, type HostArray } from '../../lib/binding.js';
 import type { Draw } from './draw.js';
+import { bindingCalls } from './factor_calls.js';
 
 export interface Call {
   name: keyof typeof binding;
@@ -66,7 +67,7 @@ export class Workshop {
   }
 }
 
-type Generator = (shop: Workshop) => Call;
+export type Generator = (shop: Workshop) => Call;
 
 /** An op with an unfused twin: `at` is the place of the flag among the arguments; outputs are the last ones. */
 function twins(
@@ -137,6 +138,7 @@ const expandSizes = (shop: Workshop) => {
 const product = (shape: readonly number[]): number => shape.reduce((all, extent) => all * extent, 1);
 
 export const generators: readonly Generator[] = [
+  ...bindingCalls,
   ({ devices, draw }) => ({ name: 'memory', args: [draw.pick(devices)] }),
   ({ devices, draw }) => ({ name: 'synchronize', args: [draw.pick(devices)] }),
   () => ({ name: 'listDevices', args: [] }),

@@ -8,6 +8,7 @@ import { type FloatType, fromBits, toBits } from '../helpers/random.js';
 import * as reference from '../helpers/reference/index.js';
 import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
+import { libraryCalls } from './factor_calls.js';
 import type { FuzzCounts } from './fuzz_binding.js';
 
 export async function fuzzLibrary(
@@ -163,7 +164,7 @@ function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readon
 }
 
 /** Makes right arguments on one device. */
-class Maker {
+export class Maker {
   constructor(
     readonly draw: Draw,
     readonly device: Device,
@@ -191,7 +192,7 @@ class Maker {
   }
 }
 
-type Generate = (make: Maker) => Call;
+export type Generate = (make: Maker) => Call;
 
 function attentionCall(make: Maker, naive: boolean): Call {
   const { draw } = make;
@@ -253,6 +254,7 @@ function expandCall(make: Maker, naive: boolean): Call {
 }
 
 const generators: readonly Generate[] = [
+  ...libraryCalls,
   (make) => attentionCall(make, false),
   (make) => attentionCall(make, true),
   (make) => expandCall(make, false),

@@ -40,6 +40,8 @@ export function opTable(n: number, time = n): Record<string, OpCase> {
   const pick = <T>(inputs: Inputs<T>, names: object) =>
     Object.fromEntries(Object.keys(names).map((name) => [name, inputs[name] as T]));
   const one = (output: Array64) => ({ output });
+  const factors = { a: [1, T, k, Hs], b: [1, T, k, D] };
+  const sharing = { widthA: D, headsA: H, headsB: 1 };
   const attentionShapes = { q: [1, T, H, D], k: [1, T, H, D], v: [1, T, H, D] };
   const forward = ({ q, k, v }: Inputs<Tensor>) => ops.attention(q as Tensor, k as Tensor, v as Tensor);
   return {
@@ -72,6 +74,26 @@ export function opTable(n: number, time = n): Record<string, OpCase> {
       shapes: { x: [1, T, Hs, D] },
       run: ({ x }) => ops.aggregate(x, H),
       truth: ({ x }) => one(reference.aggregate(x, H)),
+    },
+    concat: {
+      shapes: { a: [1, T, H, D], b: [1, T, 1, D] },
+      run: ({ a, b }) => ops.concat(a, b),
+      truth: ({ a, b }) => one(reference.concat(a, b)),
+    },
+    concatBackward: {
+      shapes: { g: [1, T, H, 2 * D] },
+      run: ({ g }) => ops.concatBackward(g, sharing),
+      truth: ({ g }) => reference.concatBackward(g, sharing),
+    },
+    tensorProduct: {
+      shapes: factors,
+      run: ({ a, b }) => ops.tensorProduct(a, b),
+      truth: ({ a, b }) => one(reference.tensorProduct(a, b)),
+    },
+    tensorProductBackward: {
+      shapes: { g: [1, T, Hs, D], ...factors },
+      run: ({ g, a, b }) => ops.tensorProductBackward(g, a, b),
+      truth: ({ g, a, b }) => reference.tensorProductBackward(g, a, b),
     },
     linear: {
       shapes: { x: [rows, width], weight: [24, width], bias: [24] },

@@ -110,6 +110,27 @@ function prepareElementwise(dtype: FloatType): () => Results<Tensor> {
   });
 }
 
+/** Gradients of what several heads share are sums over heads, those of factors sums over heads and features. */
+function prepareFactors(dtype: FloatType): () => Results<Tensor> {
+  const shapes = [
+    [3, 67, 5, 24],
+    [3, 67, 1, 16],
+    [3, 67, 6, 5],
+    [3, 67, 6, 40],
+    [3, 67, 5, 40],
+  ];
+  const [a, b, headFactors, featureFactors, gradOutput] = shapes.map(
+    (shape, i) => activation(shape, 1 + i, dtype).tensor,
+  );
+  return () => ({
+    outputs: { concat: ops.concat(a, b), tensorProduct: ops.tensorProduct(headFactors, featureFactors) },
+    gradients: {
+      ...ops.concatBackward(gradOutput, { widthA: 24, headsB: 1 }),
+      ...ops.tensorProductBackward(gradOutput, headFactors, featureFactors),
+    },
+  });
+}
+
 /** Every token id occurs many times: the sums of its gradient must not depend on who adds first. */
 function prepareLanguage(dtype: FloatType): () => Results<Tensor> {
   const tokens = integerTensor(integers(2 * 101, 1, 13), [2, 101]);
@@ -158,6 +179,7 @@ const cases: Case[] = floatTypes.flatMap((dtype) => [
   [`linear ${dtype}`, () => prepareLinear(dtype)] satisfies Case,
   [`norms ${dtype}`, () => prepareNorms(dtype)] satisfies Case,
   [`element-wise ${dtype}`, () => prepareElementwise(dtype)] satisfies Case,
+  [`concat and tensorProduct ${dtype}`, () => prepareFactors(dtype)] satisfies Case,
   [`embedding and crossEntropy ${dtype}`, () => prepareLanguage(dtype)] satisfies Case,
 ]);
 cases.push(['optimizer', prepareOptimizer]);

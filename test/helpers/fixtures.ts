@@ -33,6 +33,8 @@ interface StoredOps {
   embedding: StoredCase[];
   rope: StoredCase[];
   crossEntropy: StoredCase[];
+  concat: StoredCase[];
+  tensorProduct: StoredCase[];
   clipGradNorm: { maxNorm: number; gradients: StoredArray[]; norm: StoredArray; clipped: StoredArray[] }[];
   adamW: {
     options: { lr: number; beta1: number; beta2: number; eps: number; weightDecay: number };
@@ -75,7 +77,7 @@ function readJson<Content>(name: string): Content {
   return JSON.parse(readFileSync(fixturePath(name), 'utf8')) as Content;
 }
 
-const ops = readJson<StoredOps>('ops.json');
+const ops: StoredOps = { ...readJson<StoredOps>('ops.json'), ...readJson<StoredOps>('factor_ops.json') };
 
 export type OpName = Exclude<keyof StoredOps, 'clipGradNorm' | 'adamW'>;
 
