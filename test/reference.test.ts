@@ -13,19 +13,15 @@ import {
   toArray64,
   torchStateCase,
 } from './helpers/fixtures.js';
+import { compareWithDifferences, compareWithFixture, exact, type Op } from './helpers/gradient_checks.js';
 import { normal } from './helpers/random.js';
 import * as reference from './helpers/reference/index.js';
-import { type Array64, array64, norm64 } from './helpers/reference/index.js';
-
-const exact = 1e-12; // float64 against float64: only the order of summation differs
+import { type Array64, array64 } from './helpers/reference/index.js';
 
 afterAll(() => console.log(summary()));
 
-/** One op as the fixtures and the finite differences see it. */
-interface Op<Options> {
-  forward(inputs: Arrays, options: Options, integers: Int32Array): Arrays; // the first entry is what gets a gradient
-  backward(gradOutput: Array64, inputs: Arrays, options: Options, integers: Int32Array): Arrays;
-}
+/** The gradient of SAS that is zero in exact arithmetic. */
+const vanishing = new Map([[vanishingParameter, vanishingYardstick]]);
 
 function defineOp<Options>(op: Op<Options>): Op<Options> {
   return op;
@@ -155,59 +151,11 @@ const aggregate = defineOp<{ heads: number; simHeads: number }>({
   backward: (gradOutput, _, { heads, simHeads }) => ({ x: reference.aggregateBackward(gradOutput, heads, simHeads) }),
 });
 
-type Problem<Options> = Omit<FixtureCase<Options>, 'outputs' | 'gradients'>;
-
-function compareWithFixture<Options>(label: string, op: Op<Options>, fixture: FixtureCase<Options>): void {
-  const outputs = op.forward(fixture.inputs, fixture.options, fixture.integers);
-  for (const [name, expected] of Object.entries(fixture.outputs)) {
-    expectClose(outputs[name], expected, exact, `${label}: ${name}`);
-  }
-  const gradients = op.backward(fixture.gradOutput, fixture.inputs, fixture.options, fixture.integers);
-  expect(Object.keys(gradients).sort()).toEqual(Object.keys(fixture.gradients).sort());
-  for (const [name, expected] of Object.entries(fixture.gradients)) {
-    if (name === vanishingParameter) {
-      // Nothing but rounding in both: judged by the size of the terms that cancel.
-      const yardstick = norm64(fixture.gradients[vanishingYardstick].data);
-      expectError(norm64(gradients[name].data), exact * yardstick, `${label}: gradient of ${name}`);
-      expectError(norm64(expected.data), exact * yardstick, `${label}: gradient of ${name} by PyTorch`);
-    } else {
-      expectClose(gradients[name], expected, exact, `${label}: gradient of ${name}`);
-    }
-  }
-}
-
-/** Central differences of sum(gradOutput * output), element by element, for every input. */
-function compareWithDifferences<Options>(label: string, op: Op<Options>, problem: Problem<Options>): void {
-  const { inputs, options, gradOutput, integers } = problem;
-  const objective = (): number => {
-    const { output } = op.forward(inputs, options, integers);
-    return output.data.reduce((sum, value, i) => sum + value * gradOutput.data[i], 0);
-  };
-  const gradients = op.backward(gradOutput, inputs, options, integers);
-  expect(Object.keys(gradients).sort()).toEqual(Object.keys(inputs).sort());
-  const wholeNorm = Math.hypot(...Object.values(gradients).map((gradient) => norm64(gradient.data)));
-  const step = 1e-5; // truncation ~ step^2, rounding ~ 1e-16 / step
-  for (const [name, input] of Object.entries(inputs)) {
-    const difference = input.data.map((value, i) => {
-      input.data[i] = value + step;
-      const above = objective();
-      input.data[i] = value - step;
-      const below = objective();
-      input.data[i] = value;
-      return (above - below) / (2 * step);
-    });
-    const distance = norm64(difference.map((value, i) => value - gradients[name].data[i]));
-    // Of a gradient that is (nearly) zero, differences see only their own rounding.
-    const size = Math.max(norm64(gradients[name].data), 0.01 * wholeNorm);
-    expectError(distance / size, 1e-8, `${label} by differences: gradient of ${name}`);
-  }
-}
-
 function suite<Options>(label: string, op: Op<Options>, fixtures: FixtureCase<Options>[]): void {
   describe(label, () => {
     it('agrees with PyTorch autograd', () => {
       expect(fixtures.length).toBeGreaterThan(0);
-      for (const fixture of fixtures) compareWithFixture(label, op, fixture);
+      for (const fixture of fixtures) compareWithFixture(label, op, fixture, vanishing);
     });
     it('has the gradients that finite differences show', () => {
       for (const fixture of fixtures) compareWithDifferences(label, op, fixture);
@@ -317,10 +265,8 @@ describe('the module of the PyTorch state dict', () => {
     const parameters = parseSafetensors('sas_torch_state.safetensors');
     const expected = reference.parameterShapes(fixture.options);
     expect(Object.entries(parameters).map(([name, { shape }]) => [name, shape])).toEqual(expected);
-    compareWithFixture('PyTorch state dict', sasAttention, {
-      ...fixture,
-      inputs: { ...fixture.inputs, ...parameters },
-    });
+    const inputs = { ...fixture.inputs, ...parameters };
+    compareWithFixture('PyTorch state dict', sasAttention, { ...fixture, inputs }, vanishing);
   });
 });
 

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Array64, array64 } from './reference/array64.js';
+import type { AttentionConfigs64, AttentionKind } from './reference/attention_configs.js';
 
 export function fixturePath(name: string): string {
   return fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));
@@ -126,4 +127,10 @@ export function parseSafetensors(name: string): Arrays {
     arrays[key] = array64(values, shape);
   }
   return arrays;
+}
+
+/** The attention modules of attentions.json; `inputs` are x and the parameters by name. */
+export function attentionCases<Kind extends AttentionKind>(kind: Kind): FixtureCase<AttentionConfigs64[Kind]>[] {
+  const stored = readJson<Record<AttentionKind, StoredCase[]>>('attentions.json');
+  return stored[kind].map((fixture) => toCase<AttentionConfigs64[Kind]>(fixture));
 }

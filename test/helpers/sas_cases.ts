@@ -152,7 +152,7 @@ export function runNaive({ module, q, k, v, gradOutput, shape }: SasProblem): Re
   return { outputs: { output }, gradients };
 }
 
-/** Splits the gradient that is zero in exact arithmetic off, and judges it by its own norm. */
+/** Splits the gradients that are zero in exact arithmetic off, and judges each by its own norm, relative to its yardstick's. */
 export function judgeModule(
   group: string,
   name: string,
@@ -160,14 +160,20 @@ export function judgeModule(
   results: Results<Values>,
   truth: Truth,
   naiveErrors: Record<string, number>,
+  vanishing: ReadonlyMap<string, string> = new Map([[vanishingParameter, vanishingYardstick]]),
 ): void {
-  const { [vanishingParameter]: actual, ...gradients } = results.gradients;
-  const { [vanishingParameter]: exact, ...expected } = truth.gradients;
+  const without = <Value>(gradients: Record<string, Value>): Record<string, Value> =>
+    Object.fromEntries(Object.entries(gradients).filter(([parameter]) => !vanishing.has(parameter)));
+  const gradients = without(results.gradients);
+  const expected = without(truth.gradients);
   judge(group, name, dtype, { ...results, gradients }, { ...truth, gradients: expected }, naiveErrors);
-  const norm = reference.norm64(expected[vanishingYardstick].data);
-  const yardstick = norm > 0 ? norm : truth.zeroScales?.[vanishingYardstick];
-  const share = relativeError(actual.data, new Float64Array(exact.data.length), yardstick);
-  expectError(share, vanishingLimit(dtype), `${group} vanishing gradient: ${name}, ${vanishingParameter}`);
+  for (const [parameter, yardstickName] of vanishing) {
+    const norm = reference.norm64(expected[yardstickName].data);
+    const yardstick = norm > 0 ? norm : truth.zeroScales?.[yardstickName];
+    const zeros = new Float64Array(truth.gradients[parameter].data.length);
+    const share = relativeError(results.gradients[parameter].data, zeros, yardstick);
+    expectError(share, vanishingLimit(dtype), `${group} vanishing gradient: ${name}, ${parameter}`);
+  }
 }
 
 /** For a module whose values come from elsewhere (a PyTorch state dict). */

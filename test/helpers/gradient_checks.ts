@@ -1,0 +1,68 @@
+// How a float64 reference is proven before it judges anything: against PyTorch autograd, and by finite differences.
+import { expect } from 'vitest';
+import { expectClose, expectError } from './compare.js';
+import type { Arrays, FixtureCase } from './fixtures.js';
+import { type Array64, norm64 } from './reference/index.js';
+
+export const exact = 1e-12; // float64 against float64: only the order of summation differs
+
+/** One op as the fixtures and the finite differences see it. */
+export interface Op<Options> {
+  forward(inputs: Arrays, options: Options, integers: Int32Array): Arrays; // the first entry is what gets a gradient
+  backward(gradOutput: Array64, inputs: Arrays, options: Options, integers: Int32Array): Arrays;
+}
+
+/** `vanishing`: gradients that are zero in exact arithmetic, each with the gradient that is its yardstick. */
+export function compareWithFixture<Options>(
+  label: string,
+  op: Op<Options>,
+  fixture: FixtureCase<Options>,
+  vanishing: ReadonlyMap<string, string> = new Map(),
+): void {
+  const outputs = op.forward(fixture.inputs, fixture.options, fixture.integers);
+  for (const [name, expected] of Object.entries(fixture.outputs)) {
+    expectClose(outputs[name], expected, exact, `${label}: ${name}`);
+  }
+  const gradients = op.backward(fixture.gradOutput, fixture.inputs, fixture.options, fixture.integers);
+  expect(Object.keys(gradients).sort()).toEqual(Object.keys(fixture.gradients).sort());
+  for (const [name, expected] of Object.entries(fixture.gradients)) {
+    const yardstickName = vanishing.get(name);
+    if (yardstickName !== undefined) {
+      // Nothing but rounding in both: judged by the size of the terms that cancel.
+      const yardstick = norm64(fixture.gradients[yardstickName].data);
+      expectError(norm64(gradients[name].data), exact * yardstick, `${label}: gradient of ${name}`);
+      expectError(norm64(expected.data), exact * yardstick, `${label}: gradient of ${name} by PyTorch`);
+    } else {
+      expectClose(gradients[name], expected, exact, `${label}: gradient of ${name}`);
+    }
+  }
+}
+
+export type Problem<Options> = Omit<FixtureCase<Options>, 'outputs' | 'gradients'>;
+
+/** Central differences of sum(gradOutput * output), element by element, for every input. */
+export function compareWithDifferences<Options>(label: string, op: Op<Options>, problem: Problem<Options>): void {
+  const { inputs, options, gradOutput, integers } = problem;
+  const objective = (): number => {
+    const { output } = op.forward(inputs, options, integers);
+    return output.data.reduce((sum, value, i) => sum + value * gradOutput.data[i], 0);
+  };
+  const gradients = op.backward(gradOutput, inputs, options, integers);
+  expect(Object.keys(gradients).sort()).toEqual(Object.keys(inputs).sort());
+  const wholeNorm = Math.hypot(...Object.values(gradients).map((gradient) => norm64(gradient.data)));
+  const step = 1e-5; // truncation ~ step^2, rounding ~ 1e-16 / step
+  for (const [name, input] of Object.entries(inputs)) {
+    const difference = input.data.map((value, i) => {
+      input.data[i] = value + step;
+      const above = objective();
+      input.data[i] = value - step;
+      const below = objective();
+      input.data[i] = value;
+      return (above - below) / (2 * step);
+    });
+    const distance = norm64(difference.map((value, i) => value - gradients[name].data[i]));
+    // Of a gradient that is (nearly) zero, differences see only their own rounding.
+    const size = Math.max(norm64(gradients[name].data), 0.01 * wholeNorm);
+    expectError(distance / size, 1e-8, `${label} by differences: gradient of ${name}`);
+  }
+}
