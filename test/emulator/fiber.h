@@ -37,6 +37,7 @@ class Fiber {
 #endif
   void* fake_stack_ = nullptr;      // of the address sanitizer
   Fiber* switched_from_ = nullptr;  // who gave control last
+  bool finished_ = false;           // has come to its end
 };
 
 // Goes on in `to`, until something switches back to `from`, which nothing does if `from` is `finished`.
