@@ -18,6 +18,7 @@ const FLAGS = [
   '-gencode=arch=compute_90a,code=sm_90a',
   '-gencode=arch=compute_120,code=sm_120',
   '-Xfatbin=-compress-all',
+  '--compress-mode=size',
   '-Xptxas=-v',
 ];
 
