@@ -1,5 +1,6 @@
 // What TypeScript accepts and refuses of the public API; compiled by `npm run typecheck`, never run. An @ts-expect-error above
 // a line that compiles is an error itself.
+import { MultiHeadAttention, MultiHeadLatentAttention } from '../../lib/attentions/index.js';
 import { type DeviceId, type DType, getDevice, listDevices, ops, SasAttention, Tensor } from '../../lib/index.js';
 
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -22,6 +23,10 @@ same<DType, 'f32' | 'bf16' | 'f16' | 'i32'>(true);
 same<DeviceId, 'cpu' | `cuda:${number}`>(true);
 const saving = sas.forward(x, x, x);
 sas.backward(saving.output, saving.saved);
+const heads = new MultiHeadAttention({ width: 8, heads: 2, kvHeads: 1, rope: { base: 500 } });
+heads.backward(x, heads.forward(x).saved).gradParameters satisfies ReadonlyMap<string, Tensor>;
+same<ReturnType<typeof heads.forward>['output'], Tensor>(true);
+const latent = new MultiHeadLatentAttention({ width: 8, heads: 2, kvRank: 4, ropeDim: 2, queryRank: null });
 const inference = sas.forward(x, x, x, { save: false });
 same<typeof inference.saved, null>(true);
 const { output, logSumExp } = ops.attention(x, x, x, { causal: true });
@@ -52,6 +57,10 @@ x.shape = [4];
 getDevice('gpu');
 // @ts-expect-error simHeads is required
 new SasAttention({ heads: 2, headDim: 8, simHeadDim: 12 });
+// @ts-expect-error the rank of keys and values is required
+new MultiHeadLatentAttention({ width: 8, heads: 2, ropeDim: 2 });
+// @ts-expect-error another attention saved it
+latent.backward(x, heads.forward(x).saved);
 // @ts-expect-error nothing was saved
 sas.backward(output, inference.saved);
 // @ts-expect-error the number of heads is required
