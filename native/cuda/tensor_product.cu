@@ -63,57 +63,60 @@ Status SumProducts(CudaContext& context, const FactorSum& p, const void* weights
              : launch(std::integral_constant<int, 1>{});
 }
 
-// gradA. A row of G belongs to `lanes` neighbouring lanes, a power of 2, and is read once for kRanks rows of B.
+// gradA. A warp has a token, each 2^shift lanes of it a row of G at a time, which is read once for kRanks rows of B.
 constexpr int kRanks = 4;
 
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads) HeadFactorGradientsKernel(TensorProductBackwardParams p, int lanes) {
-  const TensorProductShape& s = p.shape;
-  const int64_t rows = s.tokens * s.heads;
-  const int lane = LaneId() % lanes, rows_per_warp = 32 / lanes;
-  const float share = 1.0f / static_cast<float>(s.rank);
-  // Lanes beyond the last row compute it too: whole warps take part in the exchange.
-  for (int64_t first = FirstItem() / 32 * rows_per_warp; first < rows; first += ItemStride() / 32 * rows_per_warp) {
-    const int64_t row = min(first + LaneId() / lanes, rows - 1), token = row / s.heads, head = row % s.heads;
-    const bool stores = lane == 0 && first + LaneId() / lanes < rows;
-    const T* grad_output = static_cast<const T*>(p.grad_output) + row * s.width;
-    for (int64_t rank = 0; rank < s.rank; rank += kRanks) {
-      const int ranks = static_cast<int>(min(int64_t{kRanks}, s.rank - rank));
-      const T* factors = static_cast<const T*>(p.feature_factors) + (token * s.rank + rank) * s.width;
-      T* gradients = static_cast<T*>(p.grad_head_factors) + (token * s.rank + rank) * s.heads + head;
-      float sums[kRanks] = {};
+__global__ void __launch_bounds__(kElementThreads)
+    HeadFactorGradientsKernel(TensorProductBackwardParams p, int shift, float share) {
+  const int rank = static_cast<int>(p.shape.rank), heads = static_cast<int>(p.shape.heads);
+  const int width = static_cast<int>(p.shape.width), lane = LaneId() & ((1 << shift) - 1);
+  for (int64_t token = FirstItem() / 32; token < p.shape.tokens; token += ItemStride() / 32) {
+    const T* factors = static_cast<const T*>(p.feature_factors) + token * rank * width;
+    T* gradients = static_cast<T*>(p.grad_head_factors) + token * rank * heads;
 #pragma unroll 1
-      for (int64_t column = lane * kCount; column < s.width; column += lanes * kCount) {
-        float grad[kCount];
-        LoadElements(grad_output + column, grad);
+    for (int begin = 0; begin < heads; begin += 32 >> shift) {
+      const int head = begin + (LaneId() >> shift);
+      // Whole warps take part in the exchange: lanes beyond the last head compute it too.
+      const T* row = static_cast<const T*>(p.grad_output) + (token * heads + min(head, heads - 1)) * width;
+#pragma unroll 1
+      for (int first = 0; first < rank; first += kRanks) {
+        float sums[kRanks] = {};
+#pragma unroll 1
+        for (int column = lane * kCount; column < width; column += kCount << shift) {
+          float grad[kCount];
+          LoadElements(row + column, grad);
+#pragma unroll
+          for (int r = 0; r < kRanks; ++r) {
+            if (first + r >= rank) continue;
+            float factor[kCount];
+            LoadElements(factors + (first + r) * int64_t{width} + column, factor);
+#pragma unroll
+            for (int k = 0; k < kCount; ++k) sums[r] += grad[k] * factor[k];
+          }
+        }
+        for (int distance = 1 << shift >> 1; distance > 0; distance /= 2) {
+#pragma unroll
+          for (int r = 0; r < kRanks; ++r) sums[r] += __shfl_xor_sync(kFullWarp, sums[r], distance);
+        }
 #pragma unroll
         for (int r = 0; r < kRanks; ++r) {
-          if (r >= ranks) continue;
-          float factor[kCount];
-          LoadElements(factors + r * s.width + column, factor);
-#pragma unroll
-          for (int k = 0; k < kCount; ++k) sums[r] += grad[k] * factor[k];
+          if (lane == 0 && head < heads && first + r < rank) {
+            Narrow(sums[r] * share, gradients + (first + r) * int64_t{heads} + head);
+          }
         }
-      }
-#pragma unroll
-      for (int r = 0; r < kRanks; ++r) {
-        for (int distance = lanes / 2; distance > 0; distance /= 2) {
-          sums[r] += __shfl_xor_sync(kFullWarp, sums[r], distance);
-        }
-        if (stores && r < ranks) Narrow(sums[r] * share, gradients + r * s.heads);
       }
     }
   }
 }
 
 template <class T>
-Status HeadFactorGradients(CudaContext& context, const TensorProductBackwardParams& p) {
+Status HeadFactorGradients(CudaContext& context, const TensorProductBackwardParams& p, float share) {
   const TensorProductShape& s = p.shape;
   const auto launch = [&]<int kCount>(std::integral_constant<int, kCount>) {
-    int lanes = 1;
-    while (lanes < 32 && lanes * kCount < s.width) lanes *= 2;
-    return context.Launch(HeadFactorGradientsKernel<kCount, T>, ElementGrid(context, s.tokens * s.heads * lanes), p,
-                          lanes);
+    int shift = 0;
+    while (shift < 5 && kCount << shift < s.width) ++shift;
+    return context.Launch(HeadFactorGradientsKernel<kCount, T>, ElementGrid(context, s.tokens * 32), p, shift, share);
   };
   const auto* grad_output = static_cast<const T*>(p.grad_output);
   return Vectorizable<kVector<T>>(s.width, grad_output, static_cast<const T*>(p.feature_factors))
@@ -136,7 +139,7 @@ Status TensorProductBackward(CudaContext& context, const TensorProductBackwardPa
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const TensorProductShape& s = p.shape;
     const float share = 1.0f / static_cast<float>(s.rank);
-    SAS_TRY(HeadFactorGradients<T>(context, p));
+    SAS_TRY(HeadFactorGradients<T>(context, p, share));
     const FactorSum sum{s.tokens, s.rank, s.heads, s.width, s.heads, 1, share};
     return SumProducts<T>(context, sum, p.head_factors, p.grad_output, p.grad_feature_factors);
   });
