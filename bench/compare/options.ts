@@ -41,7 +41,7 @@ export const PRESETS: Readonly<Record<Preset, PresetSettings>> = {
     simHeadDim: 32,
     seq: 128,
     batch: 8,
-    steps: 1200,
+    steps: 2000,
     lr: 2e-3,
     seeds: 3,
   },
