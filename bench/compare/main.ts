@@ -16,20 +16,13 @@ import { isFinished, runAll, runName } from './schedule.js';
 
 const print = (text: string) => process.stdout.write(`${text}\n`);
 
-/** A folder holds one experiment; more seeds and other attentions may join it. */
-function claim(out: string, experiment: Experiment): void {
-  mkdirSync(out, { recursive: true });
-  const path = join(out, 'experiment.json');
-  if (existsSync(path)) {
-    const { preset, config } = JSON.parse(readFileSync(path, 'utf8')) as Experiment;
-    if (preset !== experiment.preset || !isDeepStrictEqual(config, experiment.config)) {
-      throw new UsageError(`--out '${out}' holds an experiment with other settings: name another folder`);
-    }
-  }
-  writeFileSync(path, `${JSON.stringify(experiment, null, 2)}\n`);
+/** What a folder says of the experiment that it holds. */
+interface Claim extends Experiment {
+  /** Where the sources stood when it began. */
+  commit: string;
 }
 
-function commit(): string {
+function currentCommit(): string {
   try {
     return execFileSync('git', ['rev-parse', '--short=12', 'HEAD'], { encoding: 'utf8', stdio: 'pipe' }).trim();
   } catch {
@@ -37,11 +30,24 @@ function commit(): string {
   }
 }
 
+/** A folder holds one experiment; more seeds and other attentions may join it. */
+function claim(out: string, experiment: Experiment): Claim {
+  mkdirSync(out, { recursive: true });
+  const path = join(out, 'experiment.json');
+  const held = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Claim) : null;
+  if (held && (held.preset !== experiment.preset || !isDeepStrictEqual(held.config, experiment.config))) {
+    throw new UsageError(`--out '${out}' holds an experiment with other settings: name another folder`);
+  }
+  const claimed = { ...experiment, commit: held?.commit ?? currentCommit() };
+  writeFileSync(path, `${JSON.stringify(claimed, null, 2)}\n`);
+  return claimed;
+}
+
 async function main({ experiment, out, device: id, jobs: asked, shard, reportOnly }: CompareOptions): Promise<void> {
   exitOnBrokenPipe();
   const device = getDevice(id);
   (await textOf(experiment.config.text as string)).read(); // says now that it is missing, not in every run
-  claim(out, experiment);
+  const { commit } = claim(out, experiment);
   const facts = modelFacts(experiment, device);
   const runs = plannedRuns(experiment, facts, out);
   const jobs = asked ?? (device.info.kind === 'cpu' ? availableParallelism() : 1);
@@ -75,7 +81,7 @@ async function main({ experiment, out, device: id, jobs: asked, shard, reportOnl
     comparisons,
     missing: runs.length - results.length,
     date: new Date().toISOString().slice(0, 10),
-    commit: commit(),
+    commit,
   });
   print(`\n${reportTable(comparisons)}\n\n${findings(comparisons).join('\n')}\n\nWritten: ${written.join(', ')}`);
   if (failed.length) throw new Failure(`failed: ${failed.join('; ')}; the same command tries them again`);

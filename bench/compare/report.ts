@@ -35,7 +35,7 @@ function rows(comparisons: readonly Comparison[]): string[][] {
     give(c.loss, 4),
     give(c.perplexity, 3),
     c.stepsToBaseline === null ? 'not reached' : whole(c.stepsToBaseline),
-    whole(mean(c.runs.map(({ summary }) => summary.tokensPerSecond))),
+    whole(speedOf(c)),
     whole(Math.max(...c.runs.map(({ summary }) => summary.peakMemoryBytes)) / 1e6),
     whole(c.cachedElements * CACHE_BYTES),
   ]);
@@ -53,12 +53,19 @@ function paired(a: Comparison, b: Comparison): string | null {
   const signed = (value: number) => `${value < 0 ? '-' : '+'}${Math.abs(value).toFixed(4)}`;
   const error = deviation(differences) / Math.sqrt(differences.length);
   const margin = Number.isNaN(error) ? '' : ` ± ${error.toFixed(4)} (standard error)`;
-  const steps =
-    a.stepsToBaseline === null || b.attention !== BASELINE
-      ? ''
-      : `; ${a.attention} has ${b.attention}'s final loss after ${((100 * a.stepsToBaseline) / stepsOf(a)).toFixed(0)}% of the steps`;
+  const steps = b.attention === BASELINE ? atBaseline(a, b) : '';
   return `${a.attention} less ${b.attention}: ${signed(mean(differences))}${margin}, per seed ${differences.map(signed).join(', ')}${steps}.`;
 }
+
+/** When `a` has the final loss of `baseline`, in steps and, at the speeds that were measured, in time. */
+function atBaseline(a: Comparison, baseline: Comparison): string {
+  if (a.stepsToBaseline === null) return '';
+  const share = a.stepsToBaseline / stepsOf(a);
+  const time = (share * speedOf(baseline)) / speedOf(a);
+  return `; ${a.attention} has ${baseline.attention}'s final loss after ${(100 * share).toFixed(0)}% of the steps, in ${time.toFixed(2)} times the time`;
+}
+
+const speedOf = ({ runs }: Comparison) => mean(runs.map(({ summary }) => summary.tokensPerSecond));
 
 const stepsOf = ({ runs }: Comparison) => runs[0]?.run.config.steps ?? Number.NaN;
 
@@ -91,7 +98,8 @@ function markdown({ experiment, device, jobs, comparisons, missing, date, commit
 
 The same GPT with each attention: ${config.layers} layers of ${config.width}, ${config.heads} heads, rotary positions, T = ${config.seq}, batch ${config.batch},
 ${config.steps} steps, peak learning rate ${config.lr}, ${config.dtype}; SAS: ${config.simHeads} simulated heads, ${config.simHeadDim} simulated features, kernel ${config.kernel}.
-Text: ${config.text} (${config.tokenizer}), its last tenth for validation. Parameters are matched by the width inside the feed-forward layers.
+Text: ${config.text} (${config.tokenizer}), its last tenth for validation. Parameters are matched by the width inside the feed-forward layers;
+the learning rate is the same for all, tuned for none.
 ${seeds} seed${seeds > 1 ? 's' : ''} each: of initial values and of the order of batches, which is the same for all attentions.
 ${device.name}${device.isa ? `, ${device.isa}` : ''}, ${device.id}, ${jobs} run${jobs > 1 ? 's' : ''} at a time, ${date}, commit ${commit}.
 ${missing > 0 ? `\n**${missing} run${missing > 1 ? 's are' : ' is'} missing.**\n` : ''}

@@ -39,11 +39,14 @@ export interface SelfAttentionGradients {
 /** The gradients of parameters as they become known. */
 export type Gradients = Map<string, Tensor>;
 
+/** What every backward pass reads, among others: a view of x. */
+export type Kept = Activations & { readonly x: Tensor };
+
 /** What the backward pass of the softmax attention inside reads. */
 export type Attended = Record<'q' | 'k' | 'v' | 'heads' | 'logSumExp', Tensor>;
 
 /** A self-attention with explicit forward and backward. Its parameters live until its own `dispose()`. */
-export abstract class SelfAttention<A extends Activations = Activations> extends Module {
+export abstract class SelfAttention<A extends Kept = Kept> extends Module {
   readonly #width: number;
   readonly #dtype: DType;
 
@@ -91,6 +94,7 @@ export abstract class SelfAttention<A extends Activations = Activations> extends
     const op = this.begin('backward');
     const activations = this.activations(op, saved);
     this.#check(op, 'gradOutput', gradOutput);
+    check.shape(op, 'gradOutput', gradOutput, activations.x.shape, 'the shape of x');
     return scope(() => {
       const gradients: Gradients = new Map();
       const gradX = this.differentiate(gradOutput, activations, gradients);

@@ -41,7 +41,7 @@ export interface SimulatedConfig extends SelfAttentionConfig {
   aggregation?: boolean;
 }
 
-type Kept = Record<'input', Tensor> & block.Activations;
+type Kept = Record<'x', Tensor> & block.Activations;
 
 /**
  * SAS, simulated attention score (arXiv 2507.07694), with the projections before it: q, k, v = x W^T + b [B, T, H, D], then what
@@ -98,7 +98,7 @@ export class SimulatedAttention extends SelfAttention<Kept> {
       { q, k, v },
       save,
     );
-    return { output, activations: { input: view(x), ...(activations as block.Activations) } };
+    return { output, activations: { x: view(x), ...(activations as block.Activations) } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
@@ -113,9 +113,9 @@ export class SimulatedAttention extends SelfAttention<Kept> {
     );
     for (const [name, gradient] of gradParameters) gradients.set(name, gradient);
     return sum(
-      this.linearBackward('query', back(gradQ), saved.input, gradients),
-      this.linearBackward('key', back(gradK), saved.input, gradients),
-      this.linearBackward('value', flat(gradV), saved.input, gradients),
+      this.linearBackward('query', back(gradQ), saved.x, gradients),
+      this.linearBackward('key', back(gradK), saved.x, gradients),
+      this.linearBackward('value', flat(gradV), saved.x, gradients),
     );
   }
 

@@ -10,7 +10,9 @@ namespace sas::binding {
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(std::make_unique<Environment>(env).release());  // deleted with the environment
   ExportMemory(exports);
-  ExportOps(exports);
+  ExportTensorOps(exports);
+  ExportAttentionOps(exports);
+  ExportTrainingOps(exports);
   return exports;
 }
 

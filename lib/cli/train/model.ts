@@ -3,7 +3,7 @@
 // Shapes: B batch, T tokens, C width, F hidden, V vocabulary. Activations have the configured dtype, parameters and their
 // gradients are f32.
 
-import { type Device, ops, type Saved as SavedByModule, scope, Tensor } from 'sas-attention';
+import { type Device, ops, scope, Tensor } from 'sas-attention';
 import type { SelfAttention } from 'sas-attention/attentions';
 import { Random } from '../random.js';
 import { createAttention } from './attention.js';
@@ -39,7 +39,7 @@ interface NormSaved {
 
 interface BlockSaved {
   norm1: NormSaved;
-  attention: SavedByModule | null;
+  attention: ReturnType<SelfAttention['forward']>['saved'];
   norm2: NormSaved;
   normed2: Tensor;
   hidden: Tensor;
