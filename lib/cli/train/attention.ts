@@ -9,13 +9,20 @@ import {
   SimulatedAttention,
   TensorProductAttention,
 } from 'sas-attention/attentions';
-import type { ModelConfig } from './model.js';
-import type { Attention } from './options.js';
+import type { ActivationDType, Attention, Positions } from './options.js';
 
-type Sizes = Pick<
-  ModelConfig,
-  'width' | 'heads' | 'simHeads' | 'simHeadDim' | 'kernel' | 'positions' | 'dtype' | 'seed'
->;
+/** What an attention's own sizes follow from. */
+export interface AttentionSizes {
+  width: number;
+  heads: number;
+  simHeads: number;
+  simHeadDim: number;
+  kernel: number;
+  /** A learned vector per position, added to the embedding, or rotary queries and keys. */
+  positions: Positions;
+  dtype: ActivationDType;
+  seed: number;
+}
 
 /** Key and value heads of GQA: groups of four query heads where that leaves more than one, else of two. */
 const groupedHeads = (heads: number): number =>
@@ -25,7 +32,7 @@ const groupedHeads = (heads: number): number =>
  * One layer's attention. Learned positions are added to the embedding: then only MLA, which cannot do without, turns
  * queries and keys.
  */
-export function createAttention(attention: Attention, sizes: Sizes, device: Device): SelfAttention {
+export function createAttention(attention: Attention, sizes: AttentionSizes, device: Device): SelfAttention {
   const { width, heads, simHeads, simHeadDim, kernel, positions, dtype, seed } = sizes;
   const headDim = width / heads;
   const common = { width, heads, dtype, device, seed };

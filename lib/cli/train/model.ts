@@ -6,26 +6,17 @@
 import { type Device, ops, scope, Tensor } from 'sas-attention';
 import type { SelfAttention } from 'sas-attention/attentions';
 import { Random } from '../random.js';
-import { createAttention } from './attention.js';
-import type { ActivationDType, Attention, Positions } from './options.js';
+import { type AttentionSizes, createAttention } from './attention.js';
+import type { Attention } from './options.js';
 
-export interface ModelConfig {
+export interface ModelConfig extends AttentionSizes {
   attention: Attention;
   vocabulary: number;
-  width: number;
   layers: number;
-  heads: number;
-  simHeads: number;
-  simHeadDim: number;
-  kernel: number;
   /** F: width inside the feed-forward layers. */
   hidden: number;
-  /** A learned vector per position, added to the embedding, or rotary queries and keys. */
-  positions: Positions;
   /** Longest sequence: rows of the position table. */
   seq: number;
-  dtype: ActivationDType;
-  seed: number;
 }
 
 export type Gradients = Map<string, Tensor>;
