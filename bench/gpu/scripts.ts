@@ -4,7 +4,14 @@ import { basename, join, resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const root = resolve(import.meta.dirname, '../..');
-const FIXTURES = ['sas_torch_state.json', 'sas_torch_state.safetensors', 'ops.json', 'sas.json'];
+const FIXTURES = [
+  'sas_torch_state.json',
+  'sas_torch_state.safetensors',
+  'ops.json',
+  'factor_ops.json',
+  'sas.json',
+  'attentions.json',
+];
 
 /** Writes `out`/run (the programs), `out`/parity (the tests), what they share and the fixtures, which they find by place. */
 export async function writeScripts(out: string, programs: readonly string[]): Promise<void> {

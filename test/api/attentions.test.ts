@@ -151,7 +151,8 @@ describe.each(Object.entries(modules))('%s', (_, module) => {
   const x = Tensor.randn([2, 5, 8], { seed: 1 });
 
   test('refuses what does not fit it', () => {
-    const { saved } = module.forward(x);
+    const { output, saved } = module.forward(x);
+    output.dispose();
     const refusals: Refusal[] = [
       [
         `${name}.forward: x has shape [2, 5, 7], expected [B, T, 8] (width is 8)`,

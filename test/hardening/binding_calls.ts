@@ -13,7 +13,7 @@ export interface Call {
 
 const [F32, I32]: readonly DTypeCode[] = [0, 3];
 const bytesOf = (dtype: DTypeCode): number => (dtype === 1 || dtype === 2 ? 2 : 4);
-/** Relative to the largest value, or to a tenth of what the inputs are; fused and unfused round to storage at different places. */
+/** Relative to the largest value, or to the inputs, which are about 1; fused and unfused round to storage at different places. */
 const tolerance = [1e-5, 6e-2, 1e-2, 0] as const;
 
 /** Makes operands and remembers them. */
@@ -57,7 +57,7 @@ export class Workshop {
   /** Throws unless two results agree. */
   async same(name: string, dtype: DTypeCode, size: number, a: BufferHandle, b: BufferHandle): Promise<void> {
     const [x, y] = await Promise.all([this.values(a, dtype, size), this.values(b, dtype, size)]);
-    const scale = Math.max(0.1, ...Array.from(y, Math.abs));
+    const scale = Math.max(1, ...Array.from(y, Math.abs));
     for (let i = 0; i < size; i++) {
       const off = Math.abs((x[i] as number) - (y[i] as number));
       if (!(off <= (tolerance[dtype] ?? 0) * scale)) {
