@@ -12,7 +12,6 @@ import {
   type Gradients,
   linearSpec,
   resolvedCommon,
-  resolvedHeadDim,
   resolvedSizes,
   SelfAttention,
   type SelfAttentionConfig,
@@ -172,7 +171,7 @@ function resolved(config: SimulatedConfig): Required<SimulatedConfig> {
   check.oneOf(op, 'ropeAt', ropeAt, ['expanded', 'projected']);
   check.boolean(op, 'residual', residual);
   check.boolean(op, 'aggregation', aggregation);
-  const headDim = resolvedHeadDim(op, undefined, width, heads);
+  const headDim = check.multiple(op, 'width', width, heads, `heads is ${heads}`) / heads;
   const { simHeads, simHeadDim } = resolvedSizes(op, { simHeads: config.simHeads, simHeadDim: config.simHeadDim });
   const kernelSize = expansion === 'features' ? 1 : (config.kernelSize ?? 5);
   block.checkSizes(op, { heads, headDim, simHeads, simHeadDim, kernelSize });

@@ -122,6 +122,7 @@ describe('config', () => {
       ArgumentError,
       factored({ queryRank: -1 }),
     ],
+    ['SimulatedAttention: width is 9, expected a multiple of 2 (heads is 2)', ShapeError, sas({ width: 9 })],
     ['SimulatedAttention: simHeads is 5, expected a multiple of 2 (heads is 2)', ShapeError, sas({ simHeads: 5 })],
     [
       'SimulatedAttention: the width that rope turns is 5, expected a multiple of 2 (features turn in pairs)',
