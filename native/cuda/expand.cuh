@@ -1,6 +1,6 @@
-// What the expansion's forward and backward kernels share, in one file because the host's plan and the device's loads
-// must agree: how a tile of tokens lies in shared memory, weights packed as fragments, and the two products everything
-// is made of.
+// One file, although a long one, because the host's plan and the device's loads must agree: what the expansion's
+// forward and backward kernels share. How a tile of tokens lies in shared memory, weights packed as fragments, and the
+// two products everything is made of.
 //
 // A tile holds some tokens of X in "rows": [feature row][head], heads contiguous and padded to a multiple of 8. Token i
 // has rows from margin + i * token_rows on, with zero rows (at least the convolution's margin) before, between and

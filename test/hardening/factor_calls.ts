@@ -2,9 +2,9 @@
 import { type BufferHandle, binding } from '../../lib/binding.js';
 import { ops } from '../../lib/index.js';
 import * as reference from '../helpers/reference/index.js';
-import type { Generator, Workshop } from './binding_calls.js';
+import type { Generator, Workshop } from './binding_operands.js';
 import type { Draw } from './draw.js';
-import type { Generate, Maker } from './fuzz_library.js';
+import type { Generate, Maker } from './library_operands.js';
 
 /** One number of heads for both parts, or one head for either. */
 function concatHeads(draw: Draw): readonly [headsA: number, headsB: number] {

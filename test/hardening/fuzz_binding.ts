@@ -4,7 +4,8 @@
  */
 import { types } from 'node:util';
 import { type BufferHandle, binding, type DeviceHandle } from '../../lib/binding.js';
-import { generators, Workshop } from './binding_calls.js';
+import { generators } from './binding_calls.js';
+import { Workshop } from './binding_operands.js';
 import { Draw, wrongNumber, wrongValue } from './draw.js';
 
 export interface FuzzCounts {

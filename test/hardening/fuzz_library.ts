@@ -4,12 +4,12 @@
  */
 import { type Device, type DType, getDevice, ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 import { relativeError } from '../helpers/compare.js';
-import { type FloatType, fromBits, toBits } from '../helpers/random.js';
+import type { Array64 } from '../helpers/reference/index.js';
 import * as reference from '../helpers/reference/index.js';
-import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import { libraryCalls } from './factor_calls.js';
 import type { FuzzCounts } from './fuzz_binding.js';
+import { type Call, type Generate, Maker } from './library_operands.js';
 
 export async function fuzzLibrary(
   seed: number,
@@ -26,15 +26,6 @@ export async function fuzzLibrary(
     if (left !== 0) throw new Error(`${left} bytes are still live on ${device.info.id} after the calls of the library`);
   }
   return counts;
-}
-
-/** A right call: the function, its arguments, and the float64 truth of its results. */
-interface Call {
-  name: string;
-  run: (...args: never[]) => unknown;
-  args: unknown[];
-  truth?: () => Record<string, Array64>;
-  dtype?: DType;
 }
 
 async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts): Promise<void> {
@@ -165,37 +156,6 @@ function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readon
     () => tensor.constructor,
   ])();
 }
-
-/** Makes right arguments on one device. */
-export class Maker {
-  constructor(
-    readonly draw: Draw,
-    readonly device: Device,
-    readonly made: Tensor[],
-  ) {}
-
-  float = (): FloatType => this.draw.pick(['f32', 'f32', 'bf16', 'f16'] as const);
-
-  /** A tensor and exactly its values. */
-  pair(dtype: FloatType, ...shape: number[]): { tensor: Tensor; exact: Array64 } {
-    const values = this.draw.floats(sizeOf(shape));
-    const bits = dtype === 'f32' ? values : toBits(values, dtype);
-    const exact = array64(dtype === 'f32' ? values : fromBits(bits as Uint16Array, dtype), shape);
-    return { tensor: this.keep(Tensor.from(bits, shape, { dtype, device: this.device })), exact };
-  }
-
-  ints(limit: number, ...shape: number[]): { tensor: Tensor; values: Int32Array } {
-    const values = this.draw.integers(sizeOf(shape), limit);
-    return { tensor: this.keep(Tensor.from(values, shape, { device: this.device })), values };
-  }
-
-  keep(tensor: Tensor): Tensor {
-    this.made.push(tensor);
-    return tensor;
-  }
-}
-
-export type Generate = (make: Maker) => Call;
 
 function attentionCall(make: Maker, naive: boolean): Call {
   const { draw } = make;
