@@ -2,12 +2,18 @@
 import type { DeviceId } from 'sas-attention';
 import { parseFlags } from '../../lib/cli/arguments.js';
 import { UsageError } from '../../lib/cli/failure.js';
+import { type Tokenizer, VOCABULARIES } from '../../lib/cli/train/data.js';
 import {
   ACTIVATION_DTYPES,
   ATTENTIONS,
   type Attention,
+  attentionList,
   checkConfig,
   DEFAULT_CONFIG,
+  deviceId,
+  integer,
+  learningRate,
+  oneOf,
   type TrainConfig,
 } from '../../lib/cli/train/options.js';
 import { TEXTS } from '../texts.js';
@@ -26,8 +32,7 @@ interface PresetSettings extends Omit<TrainConfig, 'attentions' | 'seed' | 'text
   seeds: number;
 }
 
-const { positions: _, ...defaults } = DEFAULT_CONFIG;
-const common = { ...defaults, positions: 'rope' } as const;
+const common = { ...DEFAULT_CONFIG, positions: 'rope' } as const;
 
 export const PRESETS: Readonly<Record<Preset, PresetSettings>> = {
   // Two processor cores, all attentions, under 40 minutes.
@@ -144,35 +149,11 @@ const FLAGS = {
   help: { type: 'boolean', short: 'h', default: false },
 } as const;
 
-function count(flag: string, value: string | undefined): number | undefined {
-  if (value === undefined) return undefined;
-  if (!/^\d+$/.test(value) || Number(value) < 1 || Number(value) > 10_000_000) {
-    throw new UsageError(`${flag} must be a positive integer, got '${value}'`);
-  }
-  return Number(value);
-}
+/** Applied to what was given. */
+const given = <T>(value: string | undefined, parse: (text: string) => T): T | undefined =>
+  value === undefined ? undefined : parse(value);
 
-function oneOf<W extends string>(flag: string, value: string | undefined, words: readonly W[]): W | undefined {
-  if (value === undefined) return undefined;
-  const word = words.find((candidate) => candidate === value);
-  if (word === undefined) throw new UsageError(`${flag} must be one of ${words.join(', ')}, got '${value}'`);
-  return word;
-}
-
-function rate(flag: string, value: string | undefined): number | undefined {
-  if (value === undefined) return undefined;
-  if (!(Number(value) > 0 && Number(value) <= 10)) {
-    throw new UsageError(`${flag} must be a number above 0 and at most 10, got '${value}'`);
-  }
-  return Number(value);
-}
-
-function attentionList(value: string | undefined): Attention[] {
-  if (value === undefined) return [...PAPER];
-  const list = value.split(',').map((name) => oneOf('--attention', name.trim(), ATTENTIONS) as Attention);
-  if (new Set(list).size !== list.length) throw new UsageError(`--attention names one attention twice: '${value}'`);
-  return list;
-}
+const count = (flag: string) => (text: string) => integer(flag, text, 1, 10_000_000);
 
 function shardOf(value: string | undefined): CompareOptions['shard'] {
   const [, index = '1', of = '1'] = /^(\d+)\/(\d+)$/.exec(value ?? '1/1') ?? [];
@@ -187,30 +168,26 @@ function shardOf(value: string | undefined): CompareOptions['shard'] {
 export function parseCompare(args: readonly string[]): CompareOptions | null {
   const flags = parseFlags(args, FLAGS);
   if (flags.help) return null;
-  const preset = oneOf('--preset', flags.preset, Object.keys(PRESETS) as Preset[]) ?? 'tiny';
+  const preset = oneOf('--preset', flags.preset ?? 'tiny', Object.keys(PRESETS) as Preset[]);
   const { seeds, ...settings } = PRESETS[preset];
-  const given = {
+  const changes = {
     text: flags.text,
-    tokenizer: oneOf('--tokenizer', flags.tokenizer, ['bytes', 'r50k']),
-    seq: count('--seq', flags.seq),
-    steps: count('--steps', flags.steps),
-    batch: count('--batch', flags.batch),
-    lr: rate('--lr', flags.lr),
-    dtype: oneOf('--dtype', flags.dtype, ACTIVATION_DTYPES),
+    tokenizer: given(flags.tokenizer, (text) => oneOf('--tokenizer', text, Object.keys(VOCABULARIES) as Tokenizer[])),
+    seq: given(flags.seq, count('--seq')),
+    steps: given(flags.steps, count('--steps')),
+    batch: given(flags.batch, count('--batch')),
+    lr: given(flags.lr, learningRate),
+    dtype: given(flags.dtype, (text) => oneOf('--dtype', text, ACTIVATION_DTYPES)),
   };
-  const wanted = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const { hidden: __, ...config } = { ...settings, ...wanted };
-  const attentions = attentionList(flags.attention);
+  const wanted = Object.fromEntries(Object.entries(changes).filter(([, value]) => value !== undefined));
+  const { hidden: _, ...config } = { ...settings, ...wanted };
+  const attentions = given(flags.attention, attentionList) ?? [...PAPER];
   checkConfig({ ...config, attentions, seed: 0, hidden: null });
-  const device = flags.device;
-  if (device !== undefined && !/^(cpu|cuda:\d+)$/.test(device)) {
-    throw new UsageError(`--device must be cpu or cuda:N, got '${device}'`);
-  }
   return {
-    experiment: { preset, attentions, seeds: count('--seeds', flags.seeds) ?? seeds, config },
+    experiment: { preset, attentions, seeds: given(flags.seeds, count('--seeds')) ?? seeds, config },
     out: flags.out ?? `out/compare-${preset}`,
-    device: device as DeviceId | undefined,
-    jobs: count('--jobs', flags.jobs),
+    device: given(flags.device, deviceId),
+    jobs: given(flags.jobs, count('--jobs')),
     shard: shardOf(flags.shard),
     reportOnly: flags.report,
   };

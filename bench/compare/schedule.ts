@@ -65,12 +65,13 @@ export async function runAll(
           detached: true,
         },
       );
-      child.stderr?.pipe(createWriteStream(join(run.folder, 'errors.txt')));
+      const errors = join(run.folder, 'errors.txt');
+      child.stderr?.pipe(createWriteStream(errors));
       children.set(child, runName(run));
-      let ended = false;
+      let finished = false;
       child.on('message', (message: WorkerMessage) => {
         if ('finished' in message) {
-          ended = true;
+          finished = message.finished;
           return;
         }
         steps.set(run, message.step);
@@ -79,10 +80,11 @@ export async function runAll(
       });
       child.on('close', (code) => {
         children.delete(child);
-        if (code !== 0 || !ended) failed.push(run);
+        // One that is told to stop before it listens just ends: there is nothing yet to keep.
+        const crashed = !interrupted && (code !== 0 || !finished);
+        if (crashed) failed.push(run);
         const seconds = formatDuration((performance.now() - begun) / 1000);
-        const how =
-          code !== 0 || !ended ? `FAILED, see ${join(run.folder, 'errors.txt')}` : interrupted ? 'stopped' : 'done';
+        const how = crashed ? `FAILED, see ${errors}` : finished ? 'done' : 'stopped';
         line.clear();
         process.stdout.write(`${seconds.padStart(8)}  ${runName(run)}: ${how}\n`);
         resolve();

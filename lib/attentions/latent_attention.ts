@@ -1,4 +1,3 @@
-import { attention } from '../ops/attention.js';
 import { concat, concatBackward } from '../ops/concat.js';
 import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
@@ -95,11 +94,8 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
     );
     const k = concat(split(this.linear('key_up', kv.kv), heads), rope(split(this.linear('key_rope', x), 1), turn));
     const v = split(this.linear('value_up', kv.kv), heads);
-    const { output, logSumExp } = attention(q, k, v, { causal });
-    return {
-      output: this.linear('output', flat(output)),
-      activations: { x: view(x), ...kv, ...query, q, k, v, heads: output, logSumExp },
-    };
+    const { output, attended } = this.attended(q, k, v, { causal });
+    return { output, activations: { x: view(x), ...kv, ...query, ...attended } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {

@@ -1,5 +1,4 @@
-import { attention } from '../ops/attention.js';
-import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
@@ -13,6 +12,8 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
+  turned,
+  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -61,28 +62,23 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
   }
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
-    const { heads, rope: turn, causal } = this.config;
-    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
+    const { heads, rope, causal } = this.config;
     const latent = this.linear('query_down', x);
-    const q = turned(split(this.linear('query_up', latent), heads));
-    const k = turned(split(this.linear('key', x), 1));
+    const q = turned(split(this.linear('query_up', latent), heads), rope);
+    const k = turned(split(this.linear('key', x), 1), rope);
     const v = split(this.linear('value', x), 1);
-    const { output, logSumExp } = attention(q, k, v, { causal });
-    return {
-      output: this.linear('output', flat(output)),
-      activations: { x: view(x), latent, q, k, v, heads: output, logSumExp },
-    };
+    const { output, attended } = this.attended(q, k, v, { causal });
+    return { output, activations: { x: view(x), latent, ...attended } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
-    const { rope: turn, causal } = this.config;
+    const { rope, causal } = this.config;
     const { x, latent } = saved;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
-    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
-    const gradLatent = this.linearBackward('query_up', back(gradQ), latent, gradients);
+    const gradLatent = this.linearBackward('query_up', flat(turnedBack(gradQ, rope)), latent, gradients);
     return sum(
       this.linearBackward('query_down', gradLatent, x, gradients),
-      this.linearBackward('key', back(gradK), x, gradients),
+      this.linearBackward('key', flat(turnedBack(gradK, rope)), x, gradients),
       this.linearBackward('value', flat(gradV), x, gradients),
     );
   }

@@ -1,6 +1,5 @@
 import * as check from '../checks.js';
-import { attention } from '../ops/attention.js';
-import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
@@ -15,6 +14,8 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
+  turned,
+  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -64,25 +65,20 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
   }
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
-    const { heads, kvHeads, rope: turn, causal } = this.config;
-    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
-    const q = turned(split(this.linear('query', x), heads));
-    const k = turned(split(this.linear('key', x), kvHeads));
+    const { heads, kvHeads, rope, causal } = this.config;
+    const q = turned(split(this.linear('query', x), heads), rope);
+    const k = turned(split(this.linear('key', x), kvHeads), rope);
     const v = split(this.linear('value', x), kvHeads);
-    const { output, logSumExp } = attention(q, k, v, { causal });
-    return {
-      output: this.linear('output', flat(output)),
-      activations: { x: view(x), q, k, v, heads: output, logSumExp },
-    };
+    const { output, attended } = this.attended(q, k, v, { causal });
+    return { output, activations: { x: view(x), ...attended } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
-    const { rope: turn, causal } = this.config;
+    const { rope, causal } = this.config;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
-    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
     return sum(
-      this.linearBackward('query', back(gradQ), saved.x, gradients),
-      this.linearBackward('key', back(gradK), saved.x, gradients),
+      this.linearBackward('query', flat(turnedBack(gradQ, rope)), saved.x, gradients),
+      this.linearBackward('key', flat(turnedBack(gradK, rope)), saved.x, gradients),
       this.linearBackward('value', flat(gradV), saved.x, gradients),
     );
   }

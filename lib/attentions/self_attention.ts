@@ -11,10 +11,10 @@ import {
   Saved,
 } from '../module.js';
 import { add } from '../ops/add.js';
-import { attentionBackward } from '../ops/attention.js';
+import { attention, attentionBackward } from '../ops/attention.js';
 import { linear, linearBackward } from '../ops/linear.js';
 import { rmsNorm, rmsNormBackward } from '../ops/rms_norm.js';
-import { type RopeOptions, ropeAngles } from '../ops/rope.js';
+import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
 import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
 
@@ -141,12 +141,23 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
     return result.gradX;
   }
 
-  /** The output projection and the softmax attention before it, backwards: gradients of q, k and v. */
+  /** Softmax attention and the output projection after it, [B, T, C]. */
+  protected attended(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    options: { causal: boolean },
+  ): { output: Tensor; attended: Attended } {
+    const { output: heads, logSumExp } = attention(q, k, v, options);
+    return { output: this.linear('output', flat(heads)), attended: { q, k, v, heads, logSumExp } };
+  }
+
+  /** `attended` backwards: gradients of q, k and v. */
   protected attendedBackward(
     gradOutput: Tensor,
     { q, k, v, heads, logSumExp }: Attended,
     gradients: Gradients,
-    options: { causal: boolean; scale?: number },
+    options: { causal: boolean },
   ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
     const gradHeads = this.linearBackward('output', gradOutput, flat(heads), gradients).reshape(heads.shape);
     return attentionBackward(gradHeads, { q, k, v, output: heads, logSumExp }, options);
@@ -161,6 +172,13 @@ export const flat = (x: Tensor): Tensor => x.reshape([...x.shape.slice(0, 2), -1
 
 /** A view that stays when x is disposed. */
 export const view = (x: Tensor): Tensor => x.reshape(x.shape);
+
+/** Rotary positions, where there are any. */
+export const turned = (x: Tensor, options: RopeOptions | null): Tensor => (options ? rope(x, options) : x);
+
+/** The gradient of `turned`. */
+export const turnedBack = (gradOutput: Tensor, options: RopeOptions | null): Tensor =>
+  options ? ropeBackward(gradOutput, options) : gradOutput;
 
 /** Gradients that meet again where their forward parted. */
 export const sum = (first: Tensor, ...others: Tensor[]): Tensor =>

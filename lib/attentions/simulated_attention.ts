@@ -3,7 +3,7 @@ import type { Device } from '../device.js';
 import { ShapeError } from '../errors.js';
 import type { ParameterSpec } from '../module.js';
 import type { ExpandOptions } from '../ops/expand.js';
-import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
+import { type RopeOptions, ropeAngles } from '../ops/rope.js';
 import * as block from '../sas_block.js';
 import { forget, scope } from '../scope.js';
 import { Tensor } from '../tensor.js';
@@ -17,6 +17,8 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
+  turned,
+  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -86,9 +88,8 @@ export class SimulatedAttention extends SelfAttention<Kept> {
   protected run(x: Tensor, save: boolean): { output: Tensor; activations: Kept } {
     const { heads } = this.config;
     const turn = this.#projectedRope();
-    const turned = (y: Tensor) => (turn ? rope(y, turn) : y);
-    const q = turned(split(this.linear('query', x), heads));
-    const k = turned(split(this.linear('key', x), heads));
+    const q = turned(split(this.linear('query', x), heads), turn);
+    const k = turned(split(this.linear('key', x), heads), turn);
     const v = split(this.linear('value', x), heads);
     const { output, activations } = block.forward(
       'SimulatedAttention',
@@ -102,7 +103,6 @@ export class SimulatedAttention extends SelfAttention<Kept> {
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
     const turn = this.#projectedRope();
-    const back = (grad: Tensor) => flat(turn ? ropeBackward(grad, turn) : grad);
     const { gradQ, gradK, gradV, gradParameters } = block.backward(
       'SimulatedAttention',
       this.#settings,
@@ -112,8 +112,8 @@ export class SimulatedAttention extends SelfAttention<Kept> {
     );
     for (const [name, gradient] of gradParameters) gradients.set(name, gradient);
     return sum(
-      this.linearBackward('query', back(gradQ), saved.x, gradients),
-      this.linearBackward('key', back(gradK), saved.x, gradients),
+      this.linearBackward('query', flat(turnedBack(gradQ, turn)), saved.x, gradients),
+      this.linearBackward('key', flat(turnedBack(gradK, turn)), saved.x, gradients),
       this.linearBackward('value', flat(gradV), saved.x, gradients),
     );
   }

@@ -1,5 +1,4 @@
-import { attention } from '../ops/attention.js';
-import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
+import type { RopeOptions } from '../ops/rope.js';
 import { tensorProduct, tensorProductBackward } from '../ops/tensor_product.js';
 import type { Tensor } from '../tensor.js';
 import {
@@ -15,6 +14,8 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
+  turned,
+  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -66,11 +67,11 @@ export class TensorProductAttention extends SelfAttention<Kept> {
   }
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
-    const { rope: turn, causal } = this.config;
+    const { rope, causal } = this.config;
     const factors = (part: Part): [heads: Tensor, features: Tensor] => {
       const rank = this.config[`${part}Rank`];
       const features = split(this.linear(`${part}_features`, x), rank);
-      return [split(this.linear(`${part}_heads`, x), rank), turn && part !== 'value' ? rope(features, turn) : features];
+      return [split(this.linear(`${part}_heads`, x), rank), turned(features, part === 'value' ? null : rope)];
     };
     const [queryHeads, queryFeatures] = factors('query');
     const [keyHeads, keyFeatures] = factors('key');
@@ -78,21 +79,18 @@ export class TensorProductAttention extends SelfAttention<Kept> {
     const q = tensorProduct(queryHeads, queryFeatures);
     const k = tensorProduct(keyHeads, keyFeatures);
     const v = tensorProduct(valueHeads, valueFeatures);
-    const { output, logSumExp } = attention(q, k, v, { causal });
+    const { output, attended } = this.attended(q, k, v, { causal });
     const kept = { queryHeads, queryFeatures, keyHeads, keyFeatures, valueHeads, valueFeatures };
-    return {
-      output: this.linear('output', flat(output)),
-      activations: { x: view(x), ...kept, q, k, v, heads: output, logSumExp },
-    };
+    return { output, activations: { x: view(x), ...kept, ...attended } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
-    const { rope: turn, causal } = this.config;
+    const { rope, causal } = this.config;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
     const back = (part: Part, grad: Tensor): Tensor => {
       const factors = tensorProductBackward(grad, saved[`${part}Heads`], saved[`${part}Features`]);
       const { gradHeadFactors, gradFeatureFactors } = factors;
-      const gradFeatures = turn && part !== 'value' ? ropeBackward(gradFeatureFactors, turn) : gradFeatureFactors;
+      const gradFeatures = turnedBack(gradFeatureFactors, part === 'value' ? null : rope);
       return sum(
         this.linearBackward(`${part}_heads`, flat(gradHeadFactors), saved.x, gradients),
         this.linearBackward(`${part}_features`, flat(gradFeatures), saved.x, gradients),

@@ -36,7 +36,7 @@ describe('options', () => {
     [['--preset', 'huge'], "--preset must be one of tiny, small, paper-125m, got 'huge'"],
     [['--attention', 'mha,sass'], '--attention must be one of mha, mqa, gqa,'],
     [['--attention', 'mha,mha'], "--attention names one attention twice: 'mha,mha'"],
-    [['--seeds', '0'], "--seeds must be a positive integer, got '0'"],
+    [['--seeds', '0'], "--seeds must be an integer from 1 to 10000000, got '0'"],
     [['--lr', '0'], "--lr must be a number above 0 and at most 10, got '0'"],
     [['--shard', '4/3'], "--shard must be I/N with I from 1 to N, got '4/3'"],
     [['--shard', 'x'], "--shard must be I/N with I from 1 to N, got 'x'"],

@@ -162,13 +162,13 @@ export function oneOf<T extends string>(name: string, text: string, allowed: rea
   return value;
 }
 
-function attentionList(text: string): Attention[] {
+export function attentionList(text: string): Attention[] {
   const list = text.split(',').map((name) => oneOf('--attention', name.trim(), ATTENTIONS));
   if (new Set(list).size !== list.length) throw new UsageError(`--attention names one attention twice: '${text}'`);
   return list;
 }
 
-function learningRate(text: string): number {
+export function learningRate(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !Number.isFinite(value) || value <= 0 || value > 10) {
     throw new UsageError(`--lr must be a number above 0 and at most 10, got '${text}'`);
