@@ -1,7 +1,8 @@
 /** Times one group of cases in one dtype and reports each as it is measured. */
 import { type Device, getDevice, ops, SasError, scope, Tensor } from 'sas-attention';
 import { type Spread, spread, time } from '../../lib/cli/bench/timing.js';
-import { type Float, type GpuCase, groupsOf, type Own, type Prepared } from './gpu_cases.js';
+import type { Float, GpuCase, Own, Prepared } from './gpu_cases.js';
+import { groupsOf } from './groups.js';
 import { report, workerArgument } from './jobs.js';
 
 export interface Assignment {
@@ -125,7 +126,7 @@ async function main(): Promise<void> {
     await send({ kind: 'bounds', bounds: await measureBounds(device, assignment) });
     return;
   }
-  for (const item of groupsOf(assignment.tokens)[assignment.group] ?? []) {
+  for (const item of groupsOf(assignment.tokens)[assignment.group]?.cases ?? []) {
     await send({ kind: 'begin', case: item.name, length: item.length });
     try {
       await send({ kind: 'row', row: await measureCase(item, device, assignment) });

@@ -40,7 +40,16 @@ const LIMIT = 60e6; // bytes of the whole folder
 const root = resolve(import.meta.dirname, '../..');
 const require = createRequire(import.meta.url);
 
-const PROGRAMS = ['check_device', 'parity', 'parity_worker', 'gpu_bench', 'bench_worker', 'summary'];
+const PROGRAMS = [
+  'check_device',
+  'parity',
+  'parity_worker',
+  'gpu_bench',
+  'bench_worker',
+  'loss_check',
+  'profile',
+  'summary',
+];
 
 function run(command: string, args: readonly string[]): void {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
@@ -132,6 +141,7 @@ async function main(): Promise<void> {
   }
   rmSync(out, { recursive: true, force: true });
   mkdirSync(join(out, 'peers'), { recursive: true });
+  copyFileSync(join(root, 'bench/gpu/run.sh'), join(out, 'run.sh')); // first: it marks the folder as a bundle
 
   await writeScripts(
     join(out, 'js'),
@@ -141,7 +151,6 @@ async function main(): Promise<void> {
     copyFileSync(join(root, 'bench/peers', name), join(out, 'peers', name));
   for (const [from, to] of [
     [addon, 'sas_attention.node'],
-    [join(root, 'bench/gpu/run.sh'), 'run.sh'],
     [join(root, 'LICENSE'), 'LICENSE'],
   ] as const) {
     copyFileSync(from, join(out, to));

@@ -4,12 +4,12 @@
  * --tokens is the size of a batch. What cannot be measured is listed with its reason, what there was no time for is listed too. Exit code 1 if nothing was
  * measured.
  */
-import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import type { Assignment, Bounds, Message, Row } from './bench_worker.js';
-import { type Float, groupsOf, TOKENS } from './gpu_cases.js';
-import { type Limits, runJob, secondsOption, toJson } from './jobs.js';
+import { type Float, TOKENS } from './gpu_cases.js';
+import { groupsOf } from './groups.js';
+import { type Limits, runJob, secondsOption, writeResult } from './jobs.js';
 import { origin } from './manifest.js';
 
 /** A case without a number. */
@@ -38,29 +38,38 @@ if (!(Number.isInteger(tokens) && tokens > 0))
   throw new Error(`--tokens ${values.tokens}: expected a positive integer`);
 const groups = groupsOf(tokens);
 const timing = values.quick ? { samples: 5, minSeconds: 0.02 } : { samples: 9, minSeconds: 0.03 };
-const dtypes: readonly Float[] = values.quick ? ['bf16'] : ['bf16', 'f16', 'f32'];
 
+const facts = origin();
 const rows: Row[] = [];
 const failures: Failure[] = [];
 const notRun: Omit<Failure, 'reason'>[] = [];
 let bounds: Bounds | undefined;
 
+const save = () => {
+  const seconds = (performance.now() - start) / 1000;
+  writeResult(values.out, { ...facts, seconds, ...(bounds && { bounds }), rows, failures, notRun });
+};
+
 /** One group in one process; what the process did not come to is noted. */
 async function runGroup(group: string | undefined, dtype: Float): Promise<void> {
-  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : (groups[group] ?? [])).map((item) => ({
-    case: item.name,
-    dtype,
-    length: item.length,
-  }));
+  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : (groups[group]?.cases ?? [])).map(
+    (item) => ({
+      case: item.name,
+      dtype,
+      length: item.length,
+    }),
+  );
   let running: Omit<Failure, 'reason'> | undefined;
   const assignment: Assignment = { ...(group !== undefined && { group }), dtype, tokens, ...timing };
-  const ending = await runJob<Message>(worker, assignment, limits, (message) => {
+  const environment = (group && groups[group]?.environment) || {};
+  const ending = await runJob<Message>(worker, assignment, { ...limits, environment }, (message) => {
     if (message.kind === 'begin') running = waiting.shift();
     if (message.kind === 'begin') return;
     if (message.kind === 'row') rows.push(message.row);
     if (message.kind === 'bounds') bounds = message.bounds;
     if (message.kind === 'failed' && running) failures.push({ ...running, reason: message.reason });
     running = undefined;
+    save();
   });
   if (running && ending.kind === 'out of time') waiting.unshift(running);
   else if (running) failures.push({ ...running, reason: `the process ${ending.kind}: ${ending.detail}` });
@@ -69,15 +78,16 @@ async function runGroup(group: string | undefined, dtype: Float): Promise<void> 
 }
 
 await runGroup(undefined, 'f32');
-for (const dtype of dtypes) {
-  for (const group of Object.keys(groups)) await runGroup(group, dtype);
+// Everything in bf16 first, in case the time is too short for all.
+for (const dtype of values.quick ? (['bf16'] as const) : (['bf16', 'f16', 'f32'] as const)) {
+  for (const [name, { dtypes }] of Object.entries(groups)) {
+    if (dtypes.includes(dtype)) await runGroup(name, dtype);
+  }
 }
 
-const seconds = (performance.now() - start) / 1000;
-const result = { ...origin(), seconds, ...(bounds && { bounds }), rows, failures, notRun };
-writeFileSync(values.out, toJson(result));
+save();
 for (const { case: name, dtype, length, reason } of failures)
   console.log(`FAIL ${name} ${dtype} T=${length}: ${reason}`);
 const counts = `${rows.length} measured, ${failures.length} failed, ${notRun.length} not run`;
-console.log(`bench: ${counts}, ${seconds.toFixed(0)} s`);
+console.log(`bench: ${counts}, ${((performance.now() - start) / 1000).toFixed(0)} s`);
 process.exitCode = rows.length === 0 ? 1 : 0;

@@ -31,21 +31,24 @@ const { heads: H, headDim: D, simHeads: S, simHeadDim: E } = REFERENCE;
 /** A batch: 64 sequences of 512. */
 export const TOKENS = 32768;
 /** The naive ops get this part of a batch: they keep whole matrices of scores. */
-const NAIVE_PART = 1 / 8;
+export const NAIVE_PART = 1 / 8;
+/** Features of a token: H heads of D. */
+export const REFERENCE_WIDTH = H * D;
 
-const elementSize = (dtype: Float) => (dtype === 'f32' ? 4 : 2);
-const inScope = (body: () => void) => () => scope(body);
+export const elementSize = (dtype: Float) => (dtype === 'f32' ? 4 : 2);
+export const inScope = (body: () => void) => () => scope(body);
 /** The batch of `tokens`, and halves of it down to 1. */
-function batchesOf(tokens: number, length: number): number[] {
+export function batchesOf(tokens: number, length: number): number[] {
   const batches = [Math.max(1, Math.floor(tokens / length))];
   for (let last = batches[0] ?? 1; last > 1; batches.push(last)) last = Math.floor(last / 2);
   return batches;
 }
 
 let seed = 0;
-const randn = (own: Own, shape: readonly number[], dtype: Float) => own(Tensor.randn(shape, { seed: ++seed, dtype }));
+export const randn = (own: Own, shape: readonly number[], dtype: Float) =>
+  own(Tensor.randn(shape, { seed: ++seed, dtype }));
 
-function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase[] {
+export function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase[] {
   const { expand, expandBackward } = implementation === 'fused' ? ops : ops.naive;
   const prefix = implementation === 'fused' ? 'expand' : 'naive expand';
   const batches = batchesOf(tokens, 512);
@@ -88,7 +91,7 @@ function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase
   });
 }
 
-function attentionCases(implementation: 'fused' | 'naive', length: number, tokens: number): GpuCase[] {
+export function attentionCases(implementation: 'fused' | 'naive', length: number, tokens: number): GpuCase[] {
   const { attention, attentionBackward } = implementation === 'fused' ? ops : ops.naive;
   const prefix = implementation === 'fused' ? 'attention' : 'naive attention';
   const batches = batchesOf(tokens, length);
@@ -129,7 +132,7 @@ function attentionCases(implementation: 'fused' | 'naive', length: number, token
   ];
 }
 
-function linearCases(width: number, outWidth: number, tokens: number): GpuCase[] {
+export function linearCases(width: number, outWidth: number, tokens: number): GpuCase[] {
   const inputs = (batch: number, dtype: Float, own: Own) => ({
     x: randn(own, [batch, 512, width], dtype),
     weight: randn(own, [outWidth, width], 'f32'),
@@ -167,7 +170,7 @@ function linearCases(width: number, outWidth: number, tokens: number): GpuCase[]
   ];
 }
 
-function moduleCases(length: number, tokens: number): GpuCase[] {
+export function moduleCases(length: number, tokens: number): GpuCase[] {
   const inputs = (batch: number, dtype: Float, own: Own) => {
     const [q, k, v] = [1, 2, 3].map(() => randn(own, [batch, length, H, D], dtype)) as [Tensor, Tensor, Tensor];
     return { module: own(new SasAttention({ ...REFERENCE, dtype })), q, k, v };
@@ -205,12 +208,3 @@ function moduleCases(length: number, tokens: number): GpuCase[] {
     },
   ];
 }
-
-/** Each group runs in a process of its own; the order is that of importance, for when time runs out. */
-export const groupsOf = (tokens: number): Readonly<Record<string, readonly GpuCase[]>> => ({
-  attention: [512, 1024, 2048].flatMap((length) => attentionCases('fused', length, tokens)),
-  expand: expandCases('fused', tokens),
-  SasAttention: moduleCases(512, tokens),
-  linear: [...linearCases(H * D, H * D, tokens), ...linearCases(H * D, 4 * H * D, tokens)],
-  naive: [...attentionCases('naive', 512, tokens * NAIVE_PART), ...expandCases('naive', tokens * NAIVE_PART)],
-});

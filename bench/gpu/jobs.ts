@@ -3,12 +3,15 @@
  * end blocks it. Neither may take more with it than the piece it happened in.
  */
 import { fork } from 'node:child_process';
+import { renameSync, writeFileSync } from 'node:fs';
 
 export interface Limits {
   /** performance.now() at which all work ends. */
   readonly deadline: number;
   /** Seconds without a message after which a process is given up. */
   readonly patience: number;
+  /** Variables that the process gets besides those of this one. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** How a process ended; 'done' only if it left by itself with exit code 0. */
@@ -32,6 +35,7 @@ export function runJob<Message>(
     const child = fork(program, [JSON.stringify(argument)], {
       execPath: process.env.SAS_NODE ?? process.execPath, // an emulated Node cannot start itself: test/arm64
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+      env: { ...process.env, ...limits.environment },
       serialization: 'advanced', // keeps NaN and infinity
     });
     let ending: Ending | undefined;
@@ -66,10 +70,14 @@ export function runJob<Message>(
 /** What `runJob` passed to this process. */
 export const workerArgument = <Argument>(): Argument => JSON.parse(process.argv[2] ?? 'null') as Argument;
 
-/** Passes a message to the process that runs this job; resolves when it is on its way, so that a crash cannot swallow it. */
+/**
+ * Passes a message to the process that runs this job; resolves when it is on its way, so that a crash cannot swallow it.
+ * Without such a process (under a profiler or a debugger) it is printed.
+ */
 export const report = (message: object): Promise<void> =>
   new Promise((resolve, reject) => {
-    process.send?.(message, (error: Error | null) => (error ? reject(error) : resolve()));
+    if (process.send) process.send(message, (error: Error | null) => (error ? reject(error) : resolve()));
+    else process.stdout.write(`${JSON.stringify(message)}\n`, () => resolve());
   });
 
 /** Takes jobs from the front of `queue` until it is empty, `width` at a time; a running job may append to it. */
@@ -90,3 +98,9 @@ export function secondsOption(name: string, value: string): number {
 /** JSON has neither infinity nor NaN. */
 export const toJson = (value: unknown): string =>
   `${JSON.stringify(value, (_, item) => (typeof item === 'number' && !Number.isFinite(item) ? String(item) : item), 2)}\n`;
+
+/** A result as far as it has come: whoever is killed in the middle leaves the one before. */
+export function writeResult(path: string, value: unknown): void {
+  writeFileSync(`${path}.part`, toJson(value));
+  renameSync(`${path}.part`, path);
+}

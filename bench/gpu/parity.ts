@@ -3,11 +3,11 @@
  *   node parity.mjs --out FILE [--seconds N] [--processes N] [--patience N] [--only TEXT]...
  * Every test is run, skipped with a reason, or counted as not run. Exit code 1 if one failed or none passed.
  */
-import { readdirSync, writeFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { drain, type Limits, runJob, secondsOption, toJson } from './jobs.js';
+import { drain, type Limits, runJob, secondsOption, writeResult } from './jobs.js';
 import { origin } from './manifest.js';
 import type { Assignment, Message, Worst } from './parity_worker.js';
 
@@ -28,6 +28,7 @@ interface Case {
   message?: string;
 }
 
+const SAVE_EVERY_MS = 2000;
 const worker = fileURLToPath(new URL('./parity_worker.mjs', import.meta.url));
 
 /** The tests of one file; one that stands for all where it cannot be loaded. */
@@ -106,6 +107,22 @@ function deal<Item>(items: readonly Item[], count: number): Item[][] {
   return Array.from({ length: count }, (_, part) => items.filter((_, i) => i % count === part));
 }
 
+/** What is known of the cases so far; those that still run count as not run. */
+function resultOf(cases: readonly Case[], worst: ReadonlyMap<string, Worst>) {
+  const inState = (...states: Case['state'][]) => cases.filter(({ state }) => states.includes(state));
+  const [passed, failed, skipped] = [inState('passed'), inState('failed'), inState('skipped')];
+  const notRun = inState('not run', 'running');
+  const nameOf = ({ file, name }: Case) => `${file} > ${name}`;
+  return {
+    counts: { passed: passed.length, failed: failed.length, skipped: skipped.length, notRun: notRun.length },
+    failures: failed,
+    skipped,
+    notRun: notRun.map(nameOf),
+    worst: [...worst.values()].sort((a, b) => a.group.localeCompare(b.group)),
+    passed: passed.map((item) => ({ name: nameOf(item), seconds: item.seconds })),
+  };
+}
+
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
@@ -145,29 +162,23 @@ async function main(): Promise<void> {
     .flat()
     .filter((part) => part.length > 0);
   const worst = new Map<string, Worst>();
-  await drain(queue, width, async (part) => void cases.push(...(await runCases(part, queue, worst, limits))));
-
-  const count = (state: Case['state']) => cases.filter((item) => item.state === state).length;
-  const [passed, failed, skipped, notRun] = [count('passed'), count('failed'), count('skipped'), count('not run')];
-  const seconds = (performance.now() - start) / 1000;
-  const result = {
-    ...origin(),
-    seconds,
-    counts: { passed, failed, skipped, notRun },
-    failures: cases.filter((item) => item.state === 'failed'),
-    skipped: cases.filter((item) => item.state === 'skipped'),
-    notRun: cases.filter((item) => item.state === 'not run').map((item) => `${item.file} > ${item.name}`),
-    worst: [...worst.values()].sort((a, b) => a.group.localeCompare(b.group)),
-    passed: cases
-      .filter((item) => item.state === 'passed')
-      .map((item) => ({ name: `${item.file} > ${item.name}`, seconds: item.seconds })),
+  const facts = origin();
+  const save = () => {
+    const result = resultOf(cases, worst);
+    writeResult(values.out, { ...facts, seconds: (performance.now() - start) / 1000, ...result });
+    return result;
   };
-  writeFileSync(values.out, toJson(result));
-  for (const item of result.skipped) console.log(`SKIP ${item.file} > ${item.name}: ${item.message}`);
+  const saving = setInterval(save, SAVE_EVERY_MS);
+  await drain(queue, width, async (part) => void cases.push(...(await runCases(part, queue, worst, limits))));
+  clearInterval(saving);
+  const { counts, skipped } = save();
+
+  for (const item of skipped) console.log(`SKIP ${item.file} > ${item.name}: ${item.message}`);
+  const seconds = ((performance.now() - start) / 1000).toFixed(0);
   console.log(
-    `parity: ${passed} passed, ${failed} failed, ${skipped} skipped, ${notRun} not run, ${seconds.toFixed(0)} s`,
+    `parity: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped, ${counts.notRun} not run, ${seconds} s`,
   );
-  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+  process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;
 }
 
 await main();

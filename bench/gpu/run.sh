@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Checks and times the CUDA backend on this machine: run.sh OUTDIR [quick|full]. Needs an NVIDIA driver; no network, Node or
-# npm. At most 8 minutes (quick: 2). OUTDIR gets parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA),
-# summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
+# Checks and times the CUDA backend on this machine: run.sh OUTDIR [smoke|quick|full]. Needs an NVIDIA driver; no network, Node or
+# npm. At most 8 minutes (smoke: 90 seconds, quick: 3 minutes). Every step writes as it goes: one that is killed leaves what it had.
+# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.csv.gz
+# (where ncu is), summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
 set -euo pipefail
 
 fail() {
@@ -12,11 +13,13 @@ fail() {
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=${1:-}
 mode=${2:-full}
-[ -n "$out" ] || fail 'usage: run.sh OUTDIR [quick|full]'
+[ -n "$out" ] || fail 'usage: run.sh OUTDIR [smoke|quick|full]'
+# Seconds per step; 0 leaves it out.
 case $mode in
-  quick) parity_seconds=42 bench_seconds=28 rivals_seconds=28 quick=(--quick) ;;
-  full) parity_seconds=190 bench_seconds=120 rivals_seconds=140 quick=() ;;
-  *) fail "mode $mode: expected quick or full" ;;
+  smoke) loss=15 parity=50 sanitizer=20 bench=0 rivals=0 profile=0 quick=(--quick) ;;
+  quick) loss=15 parity=45 sanitizer=20 bench=35 rivals=35 profile=15 quick=(--quick) ;;
+  full) loss=15 parity=80 sanitizer=40 bench=120 rivals=125 profile=80 quick=() ;;
+  *) fail "mode $mode: expected smoke, quick or full" ;;
 esac
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "this is $(uname -sm), the bundle is for Linux x86_64"
 
@@ -47,33 +50,76 @@ device=$("$node" "$here/js/run/check_device.mjs" 2>"$work/error") || {
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{parity.json,bench.json,rivals.json,summary.txt,log.txt}
+rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.csv,profile.csv.gz,summary.txt,log.txt}
+echo "== $device" | tee "$out/log.txt"
+{
+  date -u
+  nproc
+  nvidia-smi || true
+  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,ecc.mode.current --format=csv || true
+} >"$out/env.txt" 2>&1
 
 # The steps keep to their seconds themselves; `timeout` ends what does not.
 step() {
-  local seconds=$1
-  shift
+  local name=$1 seconds=$2
+  shift 2
+  [ "$seconds" -gt 0 ] || return 0
+  echo "== $name ($(date +%T))"
   timeout -k 2 "$((seconds + 4))" "$@" 2>&1 | tee -a "$out/log.txt"
 }
+js() { echo "$here/js/run/$1.mjs"; }
 
 status=0
-echo "== $device"
-echo '== parity'
-processes=6
-mode_of_device=$(nvidia-smi --query-gpu=compute_mode --format=csv,noheader 2>/dev/null | head -n 1) || true
-[ "$mode_of_device" != Exclusive_Process ] || processes=1
-step $parity_seconds "$node" "$here/js/run/parity.mjs" --out "$out/parity.json" --seconds $parity_seconds \
-  --processes $processes || status=1
-echo '== benchmark'
-step $bench_seconds "$node" "$here/js/run/gpu_bench.mjs" --out "$out/bench.json" --seconds $bench_seconds "${quick[@]}" ||
-  status=1
-echo '== rivals'
+step loss $loss "$node" "$(js loss_check)" --out "$out/loss.json" --steps 30 || status=1
+
+processes=$(($(nproc) > 4 ? $(nproc) - 2 : 2))
+compute_mode=$(nvidia-smi --query-gpu=compute_mode --format=csv,noheader 2>/dev/null | head -n 1) || true
+[ "$compute_mode" != Exclusive_Process ] || processes=1
+step parity $parity "$node" "$(js parity)" --out "$out/parity.json" --seconds $parity --processes $processes || status=1
+
+# A check that failed here is worth more than a time: memcheck looks at every kernel once, at a small size.
+sanitize() {
+  local tool=$1 group
+  shift
+  for group in expand attention linear 'linear, built-in' 'training ops'; do
+    echo "compute-sanitizer $tool: $group"
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 3 "$node" "$(js profile)" "$group" bf16 256 "$@" 2>&1 |
+      grep -v '^== ' | tail -n 25 || status=1
+  done
+}
+if command -v compute-sanitizer >/dev/null; then
+  export -f sanitize js
+  export node here status
+  step sanitizer $sanitizer bash -c 'set -o pipefail; status=0
+    sanitize memcheck 512; sanitize racecheck 512; exit $status' || status=1
+fi
+
+step benchmark $bench "$node" "$(js gpu_bench)" --out "$out/bench.json" --seconds $bench "${quick[@]}" || status=1
+
 python=${SAS_PYTHON:-python3}
 why='there is no python3'
 if command -v "$python" >/dev/null; then
-  step $rivals_seconds "$python" -B "$here/peers/rivals.py" --out "$out/rivals.json" --seconds $((rivals_seconds - 10)) \
+  step rivals $rivals "$python" -B "$here/peers/rivals.py" --out "$out/rivals.json" --seconds $((rivals > 20 ? rivals - 10 : 10)) \
     "${quick[@]}" || why=$(tail -n 1 "$out/log.txt")
 fi
+
+# Why a kernel takes as long as it does; and how the time of one training step is spread over its kernels.
+profile_kernels() {
+  ncu --clock-control none --csv --page raw "$@"
+}
+if command -v ncu >/dev/null; then
+  export -f profile_kernels
+  export out
+  step profile $profile bash -c '
+    kernels="regex:Expand|Attention|GradQuery|GradKey|Gemm|gemm|cutlass|CrossEntropy|TableGradient|ColumnSums|Norm"
+    profile_kernels --metrics gpu__time_duration.sum "$node" "$(js profile)" steps bf16 8192 "sas step, 12 layers, batch 8" >"$out/profile.csv"
+    for group in expand attention linear "training ops"; do
+      profile_kernels --kernel-name "$kernels" --section SpeedOfLight --section LaunchStats --section Occupancy \
+        --section WarpStateStats --section MemoryWorkloadAnalysis "$node" "$(js profile)" "$group" bf16 8192 >>"$out/profile.csv"
+    done; wc -l "$out/profile.csv"' || echo 'profile: incomplete'
+  [ ! -f "$out/profile.csv" ] || gzip -9 "$out/profile.csv"
+fi
+
 echo
-"$node" "$here/js/run/summary.mjs" "$out" "${why#rivals: }" | tee "$out/summary.txt"
+"$node" "$(js summary)" "$out" "${why#rivals: }" | tee "$out/summary.txt"
 exit $status

@@ -52,6 +52,7 @@ interface Line {
 
 const OURS = 'fused';
 const MOST_FAILURES = 40; // shown; all are in parity.json
+const MOST_CLOSE = 10;
 const [, , folder = '.', whyNoRivals = 'no reason was given'] = process.argv;
 
 function read<Content>(name: string): Content | undefined {
@@ -161,7 +162,9 @@ function boundsText(bench: Bench | undefined, rivals: Rivals | undefined): strin
 function parityText(parity: Parity | undefined): string[] {
   if (!parity) return ['parity: no result (see log.txt)'];
   const { passed, failed, skipped, notRun } = parity.counts;
-  const worst = parity.worst.map(({ group, checks, error, limit, label }) => [
+  const ratio = ({ error, limit }: Worst) => Number(error) / Number(limit);
+  const closest = [...parity.worst].sort((a, b) => ratio(b) - ratio(a)).slice(0, MOST_CLOSE);
+  const worst = closest.map(({ group, checks, error, limit, label }) => [
     `  ${group}`,
     `${checks} checks`,
     `${((100 * Number(error)) / Number(limit)).toFixed(0)}% of the limit`,

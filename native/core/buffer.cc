@@ -37,11 +37,12 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   if (data == nullptr) {
     if (capacity <= limit_ && use_.reserved + capacity > limit_) Trim(completed);
     if (capacity <= limit_ && use_.reserved + capacity <= limit_) {
-      data = NewBlock(capacity);
-      if (data == nullptr) {
+      Status status = NewBlock(capacity, &data);
+      if (status.code() == StatusCode::kOutOfMemory) {
         Trim(completed);
-        data = NewBlock(capacity);
+        status = NewBlock(capacity, &data);
       }
+      if (!status.ok() && status.code() != StatusCode::kOutOfMemory) return status;
     }
     if (data == nullptr) {
       return Status(StatusCode::kOutOfMemory, "out of memory on " + device_.info().id + ": " + std::to_string(bytes) +
@@ -58,12 +59,12 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   return {};
 }
 
-void* BufferPool::NewBlock(size_t capacity) {
+Status BufferPool::NewBlock(size_t capacity, void** data) {
   SizeClass& size_class = classes_[capacity];
   if (size_class.free.capacity() == size_class.blocks) size_class.free.reserve(2 * size_class.blocks + 1);
-  void* data = device_.AllocateRaw(capacity);
-  if (data != nullptr) ++size_class.blocks;
-  return data;
+  Status status = device_.AllocateRaw(capacity, data);
+  if (status.ok()) ++size_class.blocks;
+  return status;
 }
 
 void BufferPool::Free(const Buffer& buffer) noexcept {

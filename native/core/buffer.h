@@ -64,7 +64,7 @@ class BufferPool {
     void* data;
     Ticket last_use;
   };
-  void* NewBlock(size_t capacity);
+  Status NewBlock(size_t capacity, void** data);
   void Trim(Ticket completed);
 
   Device& device_;

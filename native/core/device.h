@@ -88,8 +88,9 @@ class Device {
   virtual const Operations& operations() const = 0;
   virtual Context& context() = 0;
 
-  // Memory from the system, 64-byte aligned; null when there is none. Called from the environment's thread.
-  virtual void* AllocateRaw(size_t bytes) = 0;
+  // Memory from the system, 64-byte aligned. kOutOfMemory where there is none; any other failure is the device's own.
+  // Called from the environment's thread.
+  virtual Status AllocateRaw(size_t bytes, void** data) = 0;
   virtual void FreeRaw(void* data, size_t bytes) = 0;
   // Bytes held for the scratch memory of operations.
   virtual size_t ScratchBytes() const = 0;

@@ -70,7 +70,10 @@ class CpuDevice : public Device {
   const Operations& operations() const override { return isa_.operations(); }
   Context& context() override { return context_; }
 
-  void* AllocateRaw(size_t bytes) override { return AllocatePages(bytes); }
+  Status AllocateRaw(size_t bytes, void** data) override {
+    *data = AllocatePages(bytes);
+    return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
+  }
   void FreeRaw(void* data, size_t bytes) override { FreePages(data, bytes); }
   size_t ScratchBytes() const override { return context_.scratch.bytes(); }
 

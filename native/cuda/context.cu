@@ -58,10 +58,9 @@ CudaContext::~CudaContext() {
 
 void* CudaContext::TakeBytes(size_t bytes) {
   void* data = nullptr;
-  if (cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    throw std::bad_alloc();
-  }
+  Status status = ToStatus(cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_), "cudaMallocAsync");
+  if (status.code() == StatusCode::kOutOfMemory) throw std::bad_alloc();
+  if (!status.ok()) throw DeviceFailure{std::move(status)};
   scratch_.push_back(data);
   scratch_bytes_ += bytes;
   if (scratch_bytes_ > scratch_peak()) scratch_peak_.store(scratch_bytes_, std::memory_order_relaxed);

@@ -24,6 +24,11 @@ Status ToStatus(cudaError_t error, const char* what);
   } while (false)
 #define SAS_CUDA_TRY(call) SAS_TRY(::sas::cuda::ToStatus(call, #call))
 
+// Thrown where scratch memory cannot be had because the device has failed.
+struct DeviceFailure {
+  Status status;
+};
+
 // What a kernel is started on. `threads` is a multiple of 32.
 struct Grid {
   dim3 blocks;
@@ -49,7 +54,8 @@ class CudaContext : public Context {
   Status Begin() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
   void End();
 
-  // Scratch memory for the running operation, aligned to 256 bytes. Throws std::bad_alloc.
+  // Scratch memory for the running operation, aligned to 256 bytes. Throws std::bad_alloc where there is none left,
+  // DeviceFailure where the device cannot give any.
   template <class T>
   T* Take(int64_t count) {
     return static_cast<T*>(TakeBytes(static_cast<size_t>(count) * sizeof(T)));

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <vector>
 
 #include "cuda/cublas_library.h"
@@ -31,6 +32,25 @@ void AddMatches(const std::string& pattern, std::vector<std::string>* paths) {
   globfree(&found);
 }
 
+// The environment of the `python3` on PATH, and those that it leads to by symbolic links: python is not run.
+std::vector<std::string> PythonRoots() {
+  std::vector<std::string> roots;
+  const std::string path = Variable("PATH");
+  for (size_t begin = 0; begin < path.size() && roots.empty();) {
+    const size_t end = std::min(path.find(':', begin), path.size());
+    std::error_code ignored;
+    std::filesystem::path python = std::filesystem::path(path.substr(begin, end - begin)) / "python3";
+    begin = end + 1;
+    if (!std::filesystem::exists(python, ignored)) continue;
+    for (int links = 0; links < 8; ++links) {
+      roots.push_back(python.parent_path().parent_path().string());
+      if (!std::filesystem::is_symlink(python, ignored)) break;
+      python = python.parent_path() / std::filesystem::read_symlink(python, ignored);
+    }
+  }
+  return roots;
+}
+
 // Folders that may hold the library; an empty name leaves the search to the loader.
 std::vector<std::string> Folders() {
   std::vector<std::string> folders{""};
@@ -55,6 +75,7 @@ std::vector<std::string> Folders() {
   if (const std::string home = Variable("HOME"); !home.empty()) {
     AddMatches(home + "/.local/lib/python3*/site-packages", &packages);
   }
+  for (const std::string& root : PythonRoots()) AddMatches(root + "/lib/python3*/site-packages", &packages);
   AddMatches("/usr/lib/python3*/dist-packages", &packages);
   AddMatches("/usr/local/lib/python3*/site-packages", &packages);
   AddMatches("/usr/local/lib/python3*/dist-packages", &packages);

@@ -19,7 +19,11 @@ Status Enter(Context& context, const Params& params) {
     CudaContext& context;
     ~Scope() { context.End(); }
   } scope{cuda};
-  return Body(cuda, params);
+  try {
+    return Body(cuda, params);
+  } catch (const DeviceFailure& failure) {
+    return failure.status;
+  }
 }
 
 constexpr Operations kOperations{
@@ -90,13 +94,10 @@ class CudaDevice : public Device {
   const Operations& operations() const override { return kOperations; }
   Context& context() override { return context_; }
 
-  void* AllocateRaw(size_t bytes) override {
-    void* data = nullptr;
-    if (!context_.Begin().ok() || cudaMallocAsync(&data, bytes, context_.stream()) != cudaSuccess) {
-      static_cast<void>(cudaGetLastError());
-      return nullptr;
-    }
-    return data;
+  Status AllocateRaw(size_t bytes, void** data) override {
+    SAS_TRY(context_.Begin());
+    SAS_CUDA_TRY(cudaMallocAsync(data, bytes, context_.stream()));
+    return {};
   }
   void FreeRaw(void* data, size_t) override {
     if (context_.Begin().ok()) static_cast<void>(cudaFreeAsync(data, context_.stream()));

@@ -43,8 +43,8 @@ describe('the bundle for GPU machines', () => {
   });
 
   it.each([
-    [[], 'usage: run.sh OUTDIR [quick|full]'],
-    [[out, 'slow'], 'mode slow: expected quick or full'],
+    [[], 'usage: run.sh OUTDIR [smoke|quick|full]'],
+    [[out, 'slow'], 'mode slow: expected smoke, quick or full'],
   ])('refuses the arguments %j', (args, message) => {
     const { status, lines } = run(join(bundle, 'run.sh'), args);
     expect(lines).toEqual([`run.sh: ${message}`]);

@@ -6,25 +6,33 @@ import { DEFAULT_CONFIG, type TrainConfig } from '../train/options.js';
 import { type Run, startRun } from '../train/run.js';
 import { enqueueStep } from '../train/train_loop.js';
 import type { Case, Contestant } from './cases.js';
-import { linearWork, sasWork, sum, sumPasses, type Work } from './work.js';
+import { attentionWork, linearWork, sasWork, sum, sumPasses, type Work } from './work.js';
 
 const SMALL_CONFIG: TrainConfig = { ...DEFAULT_CONFIG, width: 64, seq: 32 };
 
 /**
- * Matrix work of one step with SAS, forward and backward; norms, embeddings, GELU, the loss and AdamW do not count:
+ * Matrix work of one step, forward and backward; norms, embeddings, GELU, the loss and AdamW do not count:
  *
  *   layers * (3 projections C -> C + SAS block (expansions, attention, C -> C) + MLP C -> 4C -> C) + head C -> vocabulary
  *
+ * (multi-head attention: its attention and C -> C instead of the SAS block)
  * on B*T rows, where backward is twice forward, 2.5 times for attention.
  */
-function stepWork({ batch, seq, width, layers, heads, simHeads, simHeadDim, kernel }: TrainConfig): Work {
+export function stepWork(config: TrainConfig, attention: 'sas' | 'mha' = 'sas'): Work {
+  const { batch, seq, width, layers, heads, simHeads, simHeadDim, kernel } = config;
   const linear = (inputs: number, outputs: number) => linearWork(batch * seq, inputs, outputs);
   const sizes = { heads, headDim: width / heads, simHeads, simHeadDim, kernelSize: kernel };
   const projections = [linear(width, width), linear(width, width), linear(width, width)];
   const mlp = [linear(width, 4 * width), linear(4 * width, width)];
-  const block = sumPasses([...projections, sasWork(batch, seq, sizes), ...mlp]);
+  const headDim = sizes.headDim;
+  const plain = () => [
+    attentionWork({ batch, length: seq, heads, width: headDim, valueWidth: headDim }),
+    linear(width, width),
+  ];
+  const attending = attention === 'sas' ? [sasWork(batch, seq, sizes)] : plain();
+  const block = sumPasses([...projections, ...attending, ...mlp]);
   const blocks = Array.from({ length: layers }, () => block);
-  const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARIES.bytes)]);
+  const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARIES[config.tokenizer])]);
   return sum([forward, backward]);
 }
 

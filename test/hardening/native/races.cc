@@ -21,7 +21,10 @@ class TestDevice : public Device {
   const Operations& operations() const override { std::abort(); }
   Context& context() override { return context_; }
   cpu::CpuContext& cpu() { return context_; }
-  void* AllocateRaw(size_t bytes) override { return ::operator new (bytes, std::align_val_t{64}, std::nothrow); }
+  Status AllocateRaw(size_t bytes, void** data) override {
+    *data = ::operator new (bytes, std::align_val_t{64}, std::nothrow);
+    return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
+  }
   void FreeRaw(void* data, size_t) override { ::operator delete (data, std::align_val_t{64}); }
   size_t ScratchBytes() const override { return context_.scratch.bytes(); }
   bool HostAccessible() const override { return true; }
