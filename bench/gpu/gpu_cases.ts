@@ -11,8 +11,8 @@ export interface Prepared {
   readonly flops: number;
   /** Each operand and result moved once; absent where many ops make many intermediates. */
   readonly bytes?: number;
-  /** Enqueues the work once and frees what it made. */
-  run(): void;
+  /** Enqueues the work once and frees what it made; or, where the wait belongs to what is timed, returns it. */
+  run(): void | Promise<void>;
 }
 
 export interface GpuCase {

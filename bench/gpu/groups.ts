@@ -9,7 +9,7 @@ import {
   NAIVE_PART,
   REFERENCE_WIDTH,
 } from './gpu_cases.js';
-import { stepCases, trainingOpCases } from './training_cases.js';
+import { hostCases, stepCases, trainingOpCases } from './training_cases.js';
 
 export interface Group {
   readonly cases: readonly GpuCase[];
@@ -40,6 +40,8 @@ export const groupsOf = (tokens: number): Readonly<Record<string, Group>> => {
       environment: { SAS_CUBLAS_PATH: 'off' },
     },
     'attention, other types': { cases: attentionCases('fused', 512, tokens), dtypes: ['f16', 'f32'] },
+    host: { cases: hostCases(), dtypes: ['f32'] },
+    'short steps': { cases: stepCases(tokens, 2), dtypes: [] }, // for profilers
     naive: {
       cases: [...attentionCases('naive', 512, tokens * NAIVE_PART), ...expandCases('naive', tokens * NAIVE_PART)],
       dtypes: ['bf16'],

@@ -9,6 +9,7 @@ import { groupsOf } from './groups.js';
 const [, , group = '', dtype = 'bf16', tokens = '8192', text = ''] = process.argv;
 const found = groupsOf(Number(tokens))[group];
 if (!found) throw new Error(`group '${group}': expected one of ${Object.keys(groupsOf(1)).join(', ')}`);
+Object.assign(process.env, found.environment); // read when the device is opened
 const device = getDevice();
 for (const item of found.cases.filter(({ name, length }) => `${name} ${length}`.includes(text))) {
   const owned: { dispose(): void }[] = [];
@@ -18,7 +19,7 @@ for (const item of found.cases.filter(({ name, length }) => `${name} ${length}`.
   });
   await device.synchronize();
   console.log(`== ${item.name} ${dtype} T=${item.length} B=${item.batches[0]}`);
-  prepared.run();
+  await prepared.run();
   await device.synchronize();
   for (const made of owned) made.dispose();
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks and times the CUDA backend on this machine: run.sh OUTDIR [smoke|quick|full]. Needs an NVIDIA driver; no network, Node or
 # npm. At most 8 minutes (smoke: 90 seconds, quick: 3 minutes). Every step writes as it goes: one that is killed leaves what it had.
-# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.csv.gz
-# (where ncu is), summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
+# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.csv.gz and
+# source.csv.gz (where ncu is), summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
 set -euo pipefail
 
 fail() {
@@ -18,7 +18,7 @@ mode=${2:-full}
 case $mode in
   smoke) loss=15 parity=50 sanitizer=20 bench=0 rivals=0 profile=0 quick=(--quick) ;;
   quick) loss=15 parity=45 sanitizer=20 bench=35 rivals=35 profile=15 quick=(--quick) ;;
-  full) loss=15 parity=80 sanitizer=40 bench=120 rivals=125 profile=80 quick=() ;;
+  full) loss=15 parity=60 sanitizer=50 bench=90 rivals=110 profile=90 quick=() ;;
   *) fail "mode $mode: expected smoke, quick or full" ;;
 esac
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "this is $(uname -sm), the bundle is for Linux x86_64"
@@ -50,7 +50,7 @@ device=$("$node" "$here/js/run/check_device.mjs" 2>"$work/error") || {
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.csv,profile.csv.gz,summary.txt,log.txt}
+rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.csv,profile.csv.gz,source.csv,source.csv.gz,summary.txt,log.txt}
 echo "== $device" | tee "$out/log.txt"
 {
   date -u
@@ -103,23 +103,32 @@ if command -v "$python" >/dev/null; then
     "${quick[@]}" || why=$(tail -n 1 "$out/log.txt")
 fi
 
-# Why a kernel takes as long as it does; and how the time of one training step is spread over its kernels.
-profile_kernels() {
-  ncu --clock-control none --csv --page raw "$@"
-}
+# How the time of a step is spread over its kernels, and why a kernel takes as long as it does: metrics of each, then where in
+# the machine code its warps wait.
 if command -v ncu >/dev/null; then
-  export -f profile_kernels
-  export out
+  export node here out work
   step profile $profile bash -c '
-    kernels="regex:Expand|Attention|GradQuery|GradKey|Gemm|gemm|cutlass|CrossEntropy|TableGradient|ColumnSums|Norm"
-    profile_kernels --metrics gpu__time_duration.sum "$node" "$(js profile)" steps bf16 8192 "sas step, 12 layers, batch 8" >"$out/profile.csv"
-    for group in expand attention linear "training ops"; do
-      profile_kernels --kernel-name "$kernels" --section SpeedOfLight --section LaunchStats --section Occupancy \
-        --section WarpStateStats --section MemoryWorkloadAnalysis "$node" "$(js profile)" "$group" bf16 8192 >>"$out/profile.csv"
-    done; wc -l "$out/profile.csv"' || echo 'profile: incomplete'
-  [ ! -f "$out/profile.csv" ] || gzip -9 "$out/profile.csv"
+    profile() { ncu --clock-control none "$@"; }
+    program=$here/js/run/profile.mjs
+    kernels="regex:Expand|Attention|GradQuery|GradKey|Gemm|nvjet|cutlass|Round|Map|norm|Norm|Aggregate|Pack|Embedding|CrossEntropy|AdamW|Squares|Reduce|Column|Sum|Scale|Table|Count|Scatter|Keys|Flip|Stretch"
+    sections="--section SpeedOfLight --section LaunchStats --section Occupancy --section SchedulerStats --section WarpStateStats
+      --section InstructionStats --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis --section MemoryWorkloadAnalysis_Tables"
+    main="regex:ExpandKernel|ExpandBackwardKernel|AttentionKernel|GradQueryKernel|GradKeyKernel"
+    profile --csv --page raw --kernel-name "$kernels" --metrics gpu__time_duration.sum "$node" "$program" "short steps" bf16 8192 "sas step, 2 layers, batch 8" >"$out/profile.csv"
+    for cases in "expand|" "attention| 512" "attention| 2048" "linear, built-in|768->3072" "training ops|"; do
+      profile --csv --page raw --kernel-name "$kernels" $sections "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >>"$out/profile.csv"
+    done
+    for cases in "expand|Q" "attention| 2048"; do
+      profile --section SourceCounters --section WarpStateStats --kernel-name "$main" --launch-count 4 -f -o "$work/report" \
+        "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >/dev/null
+      ncu -i "$work/report.ncu-rep" --page source --csv >>"$out/source.csv"
+    done
+    wc -l "$out"/*.csv' || echo 'profile: incomplete'
+  gzip -9 "$out"/*.csv || true
 fi
 
 echo
+cat "$out/env.txt" >>"$out/log.txt"
+rm "$out/env.txt"
 "$node" "$(js summary)" "$out" "${why#rivals: }" | tee "$out/summary.txt"
 exit $status

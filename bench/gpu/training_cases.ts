@@ -97,7 +97,8 @@ export function trainingOpCases(tokens: number): GpuCase[] {
     }),
     memoryCase('clipGradNorm 124M', 512, (_batch, _dtype, own) => {
       const gradient = randn(own, [PARAMETERS], 'f32');
-      return { bytes: 3 * 4 * PARAMETERS, run: inScope(() => void ops.clipGradNorm([gradient], 1)) };
+      // Clipped by the first run: from then on it is only read.
+      return { bytes: 4 * PARAMETERS, run: inScope(() => void ops.clipGradNorm([gradient], 1)) };
     }),
     memoryCase('adamW 124M', 512, (_batch, _dtype, own) => {
       const [parameter, gradient] = [randn(own, [PARAMETERS], 'f32'), randn(own, [PARAMETERS], 'f32')];
@@ -106,6 +107,35 @@ export function trainingOpCases(tokens: number): GpuCase[] {
       let step = 0;
       return { bytes: 7 * 4 * PARAMETERS, run: () => ops.adamW(states, { lr: 1e-4, step: ++step }) };
     }),
+  ];
+}
+
+/** What does not depend on kernels: a call from start to end, and copies to the device and back. */
+export function hostCases(): GpuCase[] {
+  const small = 256;
+  const large = 2 ** 24;
+  const memory = (
+    name: string,
+    size: number,
+    prepare: (x: Tensor, values: Float32Array) => Prepared['run'],
+  ): GpuCase => ({
+    name,
+    length: size,
+    batches: [1],
+    prepare(_batch, _dtype, own) {
+      const x = randn(own, [size], 'f32');
+      return { flops: 0, bytes: 4 * size, run: prepare(x, new Float32Array(size).fill(1)) };
+    },
+  });
+  return [
+    memory('add, enqueued', small, (x) => inScope(() => void ops.add(x, x))),
+    memory('add, awaited', small, (x) => async () => {
+      const sum = ops.add(x, x);
+      await sum.data();
+      sum.dispose();
+    }),
+    memory('upload', large, (_x, values) => inScope(() => void Tensor.from(values, [large]))),
+    memory('download', large, (x) => async () => void (await x.data())),
   ];
 }
 

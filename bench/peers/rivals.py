@@ -19,6 +19,7 @@ import warnings
 
 try:
     import torch
+    import torch.nn.functional as F
 except ImportError as missing:
     print(f"rivals: PyTorch cannot be imported: {missing}")
     sys.exit(2)
@@ -178,12 +179,12 @@ class Report:
         print(f"not measured: {' '.join(str(value) for value in what.values())}: {reason_of(error)}", flush=True)
         self.write()
 
-    def row(self, case, contestant, length, flops_per_token, prepare):
+    def row(self, case, contestant, length, flops_per_token, prepare, tokens=TOKENS):
         """Times `prepare(batch)`'s function at the largest batch that fits in memory."""
         what = {"case": case, "dtype": "bf16", "length": length, "contestant": contestant}
         if time.monotonic() >= self.deadline:
             return self.skipped(**what)
-        batch = max(1, TOKENS // length)
+        batch = max(1, tokens // length)
         while True:
             try:
                 seconds = self.times.measure(prepare(batch))
@@ -292,6 +293,79 @@ def measure_module(report, contestant, module, backend, forward_flops, total_flo
     return report.row("SasAttention forward + backward", contestant, length, total_flops, both)
 
 
+def measure_ops(report):
+    """The rest of a training step at 125M parameters, each as PyTorch's own fused op where it has one."""
+    width, vocabulary, count = HEADS * HEAD_DIM, 50257, 124_000_000
+
+    def gradient_of(output, inputs):
+        gradient = torch.randn_like(output)
+        return lambda: torch.autograd.grad(output, inputs, gradient, retain_graph=True)
+
+    def norm(batch):
+        return normal(batch, 512, width).requires_grad_(), torch.nn.LayerNorm(width).to("cuda", torch.bfloat16)
+
+    def norm_forward(batch):
+        x, layer = norm(batch)
+        return lambda: layer(x.detach())
+
+    def norm_backward(batch):
+        x, layer = norm(batch)
+        return gradient_of(layer(x), (x, *layer.parameters()))
+
+    def gelu_forward(batch):
+        x = normal(batch, 512, 4 * width)
+        return lambda: F.gelu(x)
+
+    def gelu_backward(batch):
+        x = normal(batch, 512, 4 * width).requires_grad_()
+        return gradient_of(F.gelu(x), (x,))
+
+    def loss(batch):
+        logits = normal(batch * 512, vocabulary).requires_grad_()
+        return logits, torch.randint(vocabulary, (logits.shape[0],), device="cuda")
+
+    def loss_forward(batch):
+        logits, targets = loss(batch)
+        return lambda: F.cross_entropy(logits.detach(), targets)
+
+    def loss_backward(batch):
+        logits, targets = loss(batch)
+        return gradient_of(F.cross_entropy(logits, targets), (logits,))
+
+    def embedding_backward(batch):
+        table = torch.randn(vocabulary, width, device="cuda").requires_grad_()
+        tokens = torch.randint(vocabulary, (batch, 512), device="cuda")
+        return gradient_of(F.embedding(tokens, table), (table,))
+
+    def adamw(_):
+        parameter = torch.randn(count, device="cuda").requires_grad_()
+        parameter.grad = torch.randn(count, device="cuda")
+        return torch.optim.AdamW([parameter], fused=True).step
+
+    def linear(outputs, backward):
+        def prepare(batch):
+            x, layer = normal(batch, 512, width).requires_grad_(), torch.nn.Linear(width, outputs).to("cuda", torch.bfloat16)
+            return gradient_of(layer(x), (x, *layer.parameters())) if backward else lambda: layer(x.detach())
+
+        return prepare
+
+    for outputs in (width, 4 * width):
+        flops = 2 * width * outputs
+        report.row(f"linear {width}->{outputs} forward", "PyTorch", 512, flops, linear(outputs, False))
+        report.row(f"linear {width}->{outputs} backward", "PyTorch", 512, 2 * flops, linear(outputs, True))
+    for case, prepare in {
+        "layerNorm forward": norm_forward,
+        "layerNorm backward": norm_backward,
+        "gelu forward": gelu_forward,
+        "gelu backward": gelu_backward,
+        "crossEntropy forward": loss_forward,
+        "crossEntropy backward": loss_backward,
+        "embedding backward": embedding_backward,
+    }.items():
+        report.row(case, "PyTorch", 512, 0, prepare)
+    report.row("adamW 124M", "PyTorch, fused", 512, 0, adamw, tokens=512)
+
+
 def measure_eager(report, module, supported):
     """Returns the backends that the module works with, fastest first."""
     taken = {}
@@ -360,13 +434,19 @@ def main():
     equal = [width for width in (SIM_HEAD_DIM, HEAD_DIM) if accepts("flash", width, width)]
     module = SasAttention(HEADS, HEAD_DIM, SIM_HEADS, SIM_HEAD_DIM, KERNEL).to("cuda", torch.bfloat16)
     backends = measure_eager(report, module, supported)
-    for length in (512, 1024, 2048):
-        for backend in supported:
-            if backend != "math":
-                measure_core(report, length, backend, SIM_HEAD_DIM, HEAD_DIM)
-        for width in equal:
-            measure_core(report, length, "flash", width, width)
-    measure_compiled(report, module, backends, arguments.quick)
+
+    def measure_cores(*lengths):
+        for length in lengths:
+            for backend in supported:
+                if backend != "math":
+                    measure_core(report, length, backend, SIM_HEAD_DIM, HEAD_DIM)
+            for width in equal:
+                measure_core(report, length, "flash", width, width)
+
+    measure_cores(512, 1024, 2048)
+    measure_ops(report)
+    measure_compiled(report, module, backends[:1], arguments.quick)  # each takes half a minute to compile
+    measure_cores(4096, 8192)
 
     content = report.content
     counts = f"{len(content['rows'])} measured, {len(content['failures'])} not supported or failed, {len(content['notRun'])} not run"
