@@ -48,6 +48,7 @@ const PROGRAMS = [
   'bench_worker',
   'loss_check',
   'profile',
+  'kernel_profile',
   'summary',
 ];
 

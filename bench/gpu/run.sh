@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and times the CUDA backend on this machine: run.sh OUTDIR [smoke|quick|full]. Needs an NVIDIA driver; no network, Node or
 # npm. At most 8 minutes (smoke: 90 seconds, quick: 3 minutes). Every step writes as it goes: one that is killed leaves what it had.
-# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.csv.gz and
+# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.json and
 # source.csv.gz (where ncu is), summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
 set -euo pipefail
 
@@ -50,7 +50,7 @@ device=$("$node" "$here/js/run/check_device.mjs" 2>"$work/error") || {
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.csv,profile.csv.gz,source.csv,source.csv.gz,summary.txt,log.txt}
+rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.json,source.csv,source.csv.gz,summary.txt,log.txt}
 echo "== $device" | tee "$out/log.txt"
 {
   date -u
@@ -114,17 +114,18 @@ if command -v ncu >/dev/null; then
     sections="--section SpeedOfLight --section LaunchStats --section Occupancy --section SchedulerStats --section WarpStateStats
       --section InstructionStats --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis --section MemoryWorkloadAnalysis_Tables"
     main="regex:ExpandKernel|ExpandBackwardKernel|AttentionKernel|GradQueryKernel|GradKeyKernel"
-    profile --csv --page raw --kernel-name "$kernels" --metrics gpu__time_duration.sum "$node" "$program" "short steps" bf16 8192 "sas step, 2 layers, batch 8" >"$out/profile.csv"
+    profile --csv --page raw --kernel-name "$kernels" --metrics gpu__time_duration.sum "$node" "$program" "short steps" bf16 8192 "sas step, 2 layers, batch 8" >"$work/profile.csv"
     for cases in "expand|" "attention| 512" "attention| 2048" "linear, built-in|768->3072" "training ops|"; do
-      profile --csv --page raw --kernel-name "$kernels" $sections "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >>"$out/profile.csv"
+      profile --csv --page raw --kernel-name "$kernels" $sections "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >>"$work/profile.csv"
     done
     for cases in "expand|Q" "attention| 2048"; do
       profile --section SourceCounters --section WarpStateStats --kernel-name "$main" --launch-count 4 -f -o "$work/report" \
         "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >/dev/null
       ncu -i "$work/report.ncu-rep" --page source --csv >>"$out/source.csv"
     done
-    wc -l "$out"/*.csv' || echo 'profile: incomplete'
-  gzip -9 "$out"/*.csv || true
+    true' || echo 'profile: incomplete'
+  [ ! -f "$work/profile.csv" ] || "$node" "$(js kernel_profile)" "$work/profile.csv" "$out/profile.json" || true
+  [ ! -f "$out/source.csv" ] || gzip -9 "$out/source.csv"
 fi
 
 echo

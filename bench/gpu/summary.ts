@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Spread } from '../../lib/cli/bench/timing.js';
 import type { Bounds, Row } from './bench_worker.js';
+import type { KernelProfile } from './kernel_profile.js';
 import type { Origin } from './manifest.js';
 import type { Worst } from './parity_worker.js';
 
@@ -53,6 +54,8 @@ interface Line {
 const OURS = 'fused';
 const MOST_FAILURES = 40; // shown; all are in parity.json
 const MOST_CLOSE = 10;
+const MOST_STEP_KERNELS = 20;
+const SHORTEST_KERNEL = 2e-5; // seconds
 const [, , folder = '.', whyNoRivals = 'no reason was given'] = process.argv;
 
 function read<Content>(name: string): Content | undefined {
@@ -185,6 +188,44 @@ const missingText = (who: string, { case: name, dtype = '', length, contestant =
     .filter((part) => part !== '')
     .join(' ');
 
+/** Where the time of one training step goes, then why each kernel takes its time. */
+function profileText(launches: readonly KernelProfile[]): string[] {
+  const micro = (seconds: number) => number(1e6 * seconds);
+  const isStep = ({ run }: KernelProfile) => run.includes(' step');
+  const step = new Map<string, { seconds: number; count: number }>();
+  for (const { kernel, seconds } of launches.filter(isStep)) {
+    const before = step.get(kernel) ?? { seconds: 0, count: 0 };
+    step.set(kernel, { seconds: before.seconds + seconds, count: before.count + 1 });
+  }
+  const whole = [...step.values()].reduce((sum, { seconds }) => sum + seconds, 0);
+  const steps = [...step]
+    .sort(([, a], [, b]) => b.seconds - a.seconds)
+    .slice(0, MOST_STEP_KERNELS)
+    .map(([kernel, { seconds, count }]) => [kernel, String(count), micro(seconds), percent(seconds, whole)]);
+  const single = launches
+    .filter((launch) => !isStep(launch) && launch.seconds >= SHORTEST_KERNEL)
+    .map((launch) => [
+      launch.kernel,
+      micro(launch.seconds),
+      number(launch.tensorPercent),
+      number(launch.dramPercent),
+      number(launch.l2Percent),
+      number(launch.warpsPercent),
+      number(launch.issued, 2),
+      number(launch.registers, 0),
+      number(launch.sharedBytes && launch.sharedBytes / 1024, 0),
+      Object.entries(launch.stalls ?? {})
+        .map(([reason, cycles]) => `${reason} ${cycles.toFixed(1)}`)
+        .join(', '),
+    ]);
+  const title = launches.find(isStep)?.run;
+  const header = ['kernel', 'us', '% tensor', '% dram', '% L2', '% warps', 'issued', 'regs', 'KiB', 'stalls'];
+  return [
+    ...(steps.length > 0 ? [`${title}, by kernel:`, columns([['kernel', 'n', 'us', '%'], ...steps], 1), ''] : []),
+    ...(single.length > 0 ? ['single launches, 8192 tokens:', columns([header, ...single], 1)] : []),
+  ];
+}
+
 const parity = read<Parity>('parity.json');
 const bench = read<Bench>('bench.json');
 const rivals = read<Rivals>('rivals.json');
@@ -211,6 +252,8 @@ const text = [
   ...boundsText(bench, rivals),
   '',
   table(bench, rivals),
+  '',
+  ...profileText(read<KernelProfile[]>('profile.json') ?? []),
 ];
 console.log(
   text
