@@ -43,8 +43,7 @@ export class Saved<A extends Activations = Activations> {
         throw new ArgumentError(`${op}: saved is ${check.describe(saved)}, expected what forward returned as saved`);
       }
       if (!saved.#activations) throw new DisposedError(`${op}: saved has been disposed`);
-      if (saved.#owner !== owner)
-        throw new ArgumentError(`${op}: saved is of another module, expected one of this module`);
+      if (saved.#owner !== owner) throw new ArgumentError(`${op}: saved was returned by a different module's forward`);
       return saved.#activations;
     };
   }

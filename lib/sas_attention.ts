@@ -1,6 +1,7 @@
 /** The SAS attention module (arXiv 2507.07694) over projected queries, keys and values. */
 import * as check from './checks.js';
 import { Module, type Placement, placementNames, resolvedPlacement, Saved } from './module.js';
+import type { ExpandWeights } from './ops/expand.js';
 import * as block from './sas_block.js';
 import type { Tensor } from './tensor.js';
 
@@ -28,7 +29,8 @@ export interface SasConfig extends Placement {
 export type SasSaved = Saved<block.Activations>;
 
 /**
- * SAS attention over projected queries, keys and values: expand, attend over simulated heads, average the groups, project.
+ * The SAS block alone, for queries, keys and values that are already projected (`SimulatedAttention` of
+ * `sas-attention/attentions` also projects them): expand, attend over simulated heads, average the groups, project.
  * Its parameters are in the order q, k, v, output, named and shaped as the published module's state dict; they begin uniform
  * in +-1/sqrt(fan_in), as PyTorch does by default, and live until the module's own `dispose()`, also when it is made inside a
  * `scope`.
@@ -40,6 +42,13 @@ export class SasAttention extends Module {
     const known = resolved(config);
     super('SasAttention', block.parameterTable(known), known);
     this.config = Object.freeze(known);
+  }
+
+  /** The parameters of one expansion as `ops.expand` takes them: the same tensors, not copies; `v` has none of features. */
+  expandWeights(tensor: 'q' | 'k' | 'v'): ExpandWeights {
+    const op = this.begin('expandWeights');
+    check.oneOf(op, 'tensor', tensor, ['q', 'k', 'v']);
+    return block.expandWeights(this.parameters, tensor);
   }
 
   /**

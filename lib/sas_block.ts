@@ -63,7 +63,8 @@ export type Activations = Record<
   Tensor
 >;
 
-type Projected = 'q' | 'k' | 'v';
+/** One of the three tensors that are expanded. */
+export type Projected = 'q' | 'k' | 'v';
 
 /** Where the published module keeps each weight of an expansion (its state dict, after `sas_q.`, `sas_k.` or `sas_v.`). */
 const layers: Readonly<Record<keyof ExpandWeights, string>> = {
@@ -181,9 +182,9 @@ export function backward(
     const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'), { rope });
     const v = expandBackward(gradients.gradV, from.v, expandWeights(parameters, 'v'));
     const gradParameters = new Map([
-      ...named('q', q.gradWeights),
-      ...named('k', k.gradWeights),
-      ...named('v', v.gradWeights),
+      ...parameterNamed('q', q.gradWeights),
+      ...parameterNamed('k', k.gradWeights),
+      ...parameterNamed('v', v.gradWeights),
       ['output_dense.weight', projection.gradWeight],
       ['output_dense.bias', projection.gradBias],
     ] as const);
@@ -195,14 +196,14 @@ function parameter(parameters: Parameters, name: string): Tensor {
   return parameters.get(name) as Tensor;
 }
 
-/** The weights of one tensor's expansion; those of features are absent for v. */
-function expandWeights(parameters: Parameters, tensor: Projected): ExpandWeights {
+/** The weights of one tensor's expansion, by the names that `expand` gives them; those of features are absent for v. */
+export function expandWeights(parameters: Parameters, tensor: Projected): ExpandWeights {
   const entries = Object.entries(layers).map(([weight, layer]) => [weight, parameters.get(`sas_${tensor}.${layer}`)]);
-  return Object.fromEntries(entries) as ExpandWeights;
+  return Object.fromEntries(entries.filter(([, weight]) => weight)) as ExpandWeights;
 }
 
-/** The gradients of an expansion's weights under the names of the parameters. */
-function named(tensor: Projected, gradWeights: ExpandWeights): [string, Tensor][] {
+/** What belongs to an expansion's weights (gradients), by the names of the parameters. */
+export function parameterNamed(tensor: Projected, gradWeights: ExpandWeights): [string, Tensor][] {
   const entries = Object.entries(gradWeights) as [keyof ExpandWeights, Tensor][];
   return entries.map(([weight, gradient]) => [`sas_${tensor}.${layers[weight]}`, gradient]);
 }

@@ -1,10 +1,10 @@
+import type { Gradients } from '../layers.js';
 import { concat, concatBackward } from '../ops/concat.js';
 import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
   flat,
-  type Gradients,
   linearSpec,
   normSpec,
   resolvedCommon,
@@ -79,50 +79,58 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
   }
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
-    const { heads, rope: turn, causal, queryRank } = this.config;
+    const { heads, rope: angles, causal, queryRank } = this.config;
     const latent = <Name extends string>(name: Name) => {
-      const down = this.linear(`${name}_down`, x);
-      const { output, rstd } = this.norm(`${name}_norm`, down);
+      const down = this.layers.linear(`${name}_down`, x);
+      const { output, rstd } = this.layers.rmsNorm(`${name}_norm`, down);
       return { [`${name}Down`]: down, [`${name}Rstd`]: rstd, [name]: output } as Latent<Name>;
     };
     const kv = latent('kv');
     const query = queryRank === null ? null : latent('query');
     const from = query?.query ?? x;
     const q = concat(
-      split(this.linear('query', from), heads),
-      rope(split(this.linear('query_rope', from), heads), turn),
+      split(this.layers.linear('query', from), heads),
+      rope(split(this.layers.linear('query_rope', from), heads), angles),
     );
-    const k = concat(split(this.linear('key_up', kv.kv), heads), rope(split(this.linear('key_rope', x), 1), turn));
-    const v = split(this.linear('value_up', kv.kv), heads);
+    const k = concat(
+      split(this.layers.linear('key_up', kv.kv), heads),
+      rope(split(this.layers.linear('key_rope', x), 1), angles),
+    );
+    const v = split(this.layers.linear('value_up', kv.kv), heads);
     const { output, attended } = this.attended(q, k, v, { causal });
     return { output, activations: { x: view(x), ...kv, ...query, ...attended } };
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
-    const { headDim, rope: turn, causal } = this.config;
+    const { headDim, rope: angles, causal } = this.config;
     const { x, kv, kvDown, kvRstd, query, queryDown, queryRstd } = saved;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
     const q = concatBackward(gradQ, { widthA: headDim });
     const k = concatBackward(gradK, { widthA: headDim, headsB: 1 });
 
     const gradKv = sum(
-      this.linearBackward('key_up', flat(k.gradA), kv, gradients),
-      this.linearBackward('value_up', flat(gradV), kv, gradients),
+      this.layers.linearBackward('key_up', flat(k.gradA), kv, gradients),
+      this.layers.linearBackward('value_up', flat(gradV), kv, gradients),
     );
-    const gradKvDown = this.normBackward('kv_norm', gradKv, kvDown, kvRstd, gradients);
+    const gradKvDown = this.layers.rmsNormBackward('kv_norm', gradKv, { x: kvDown, rstd: kvRstd }, gradients);
     const gradX = sum(
-      this.linearBackward('kv_down', gradKvDown, x, gradients),
-      this.linearBackward('key_rope', flat(ropeBackward(k.gradB, turn)), x, gradients),
+      this.layers.linearBackward('kv_down', gradKvDown, x, gradients),
+      this.layers.linearBackward('key_rope', flat(ropeBackward(k.gradB, angles)), x, gradients),
     );
 
     const from = query ?? x;
     const gradFrom = sum(
-      this.linearBackward('query', flat(q.gradA), from, gradients),
-      this.linearBackward('query_rope', flat(ropeBackward(q.gradB, turn)), from, gradients),
+      this.layers.linearBackward('query', flat(q.gradA), from, gradients),
+      this.layers.linearBackward('query_rope', flat(ropeBackward(q.gradB, angles)), from, gradients),
     );
     if (!queryDown || !queryRstd) return sum(gradX, gradFrom);
-    const gradQueryDown = this.normBackward('query_norm', gradFrom, queryDown, queryRstd, gradients);
-    return sum(gradX, this.linearBackward('query_down', gradQueryDown, x, gradients));
+    const gradQueryDown = this.layers.rmsNormBackward(
+      'query_norm',
+      gradFrom,
+      { x: queryDown, rstd: queryRstd },
+      gradients,
+    );
+    return sum(gradX, this.layers.linearBackward('query_down', gradQueryDown, x, gradients));
   }
 }
 
@@ -132,6 +140,6 @@ function resolved(config: LatentConfig): Required<LatentConfig> {
   const { kvRank, ropeDim, queryRank = null, rope = {} } = config;
   resolvedSizes(op, { kvRank, ropeDim, ...(queryRank === null ? {} : { queryRank }) });
   const headDim = resolvedHeadDim(op, config.headDim, common.width, common.heads);
-  const turn = resolvedRope(op, rope, ['ropeDim', ropeDim]) as RopeOptions;
-  return { ...common, kvRank, ropeDim, queryRank, headDim, rope: turn };
+  const angles = resolvedRope(op, rope, ['ropeDim', ropeDim]) as RopeOptions;
+  return { ...common, kvRank, ropeDim, queryRank, headDim, rope: angles };
 }

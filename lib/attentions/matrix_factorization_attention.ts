@@ -1,9 +1,11 @@
+import type { Gradients } from '../layers.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
+  applyRope,
+  applyRopeBackward,
   flat,
-  type Gradients,
   linearSpec,
   resolvedCommon,
   resolvedRope,
@@ -12,8 +14,6 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
-  turned,
-  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -63,10 +63,10 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
     const { heads, rope, causal } = this.config;
-    const latent = this.linear('query_down', x);
-    const q = turned(split(this.linear('query_up', latent), heads), rope);
-    const k = turned(split(this.linear('key', x), 1), rope);
-    const v = split(this.linear('value', x), 1);
+    const latent = this.layers.linear('query_down', x);
+    const q = applyRope(split(this.layers.linear('query_up', latent), heads), rope);
+    const k = applyRope(split(this.layers.linear('key', x), 1), rope);
+    const v = split(this.layers.linear('value', x), 1);
     const { output, attended } = this.attended(q, k, v, { causal });
     return { output, activations: { x: view(x), latent, ...attended } };
   }
@@ -75,11 +75,11 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
     const { rope, causal } = this.config;
     const { x, latent } = saved;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
-    const gradLatent = this.linearBackward('query_up', flat(turnedBack(gradQ, rope)), latent, gradients);
+    const gradLatent = this.layers.linearBackward('query_up', flat(applyRopeBackward(gradQ, rope)), latent, gradients);
     return sum(
-      this.linearBackward('query_down', gradLatent, x, gradients),
-      this.linearBackward('key', flat(turnedBack(gradK, rope)), x, gradients),
-      this.linearBackward('value', flat(gradV), x, gradients),
+      this.layers.linearBackward('query_down', gradLatent, x, gradients),
+      this.layers.linearBackward('key', flat(applyRopeBackward(gradK, rope)), x, gradients),
+      this.layers.linearBackward('value', flat(gradV), x, gradients),
     );
   }
 }

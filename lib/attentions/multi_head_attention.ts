@@ -1,10 +1,12 @@
 import * as check from '../checks.js';
+import type { Gradients } from '../layers.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
+  applyRope,
+  applyRopeBackward,
   flat,
-  type Gradients,
   linearSpec,
   resolvedCommon,
   resolvedHeadDim,
@@ -14,8 +16,6 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
-  turned,
-  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -66,9 +66,9 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
 
   protected run(x: Tensor): { output: Tensor; activations: Kept } {
     const { heads, kvHeads, rope, causal } = this.config;
-    const q = turned(split(this.linear('query', x), heads), rope);
-    const k = turned(split(this.linear('key', x), kvHeads), rope);
-    const v = split(this.linear('value', x), kvHeads);
+    const q = applyRope(split(this.layers.linear('query', x), heads), rope);
+    const k = applyRope(split(this.layers.linear('key', x), kvHeads), rope);
+    const v = split(this.layers.linear('value', x), kvHeads);
     const { output, attended } = this.attended(q, k, v, { causal });
     return { output, activations: { x: view(x), ...attended } };
   }
@@ -77,9 +77,9 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
     const { rope, causal } = this.config;
     const { gradQ, gradK, gradV } = this.attendedBackward(gradOutput, saved, gradients, { causal });
     return sum(
-      this.linearBackward('query', flat(turnedBack(gradQ, rope)), saved.x, gradients),
-      this.linearBackward('key', flat(turnedBack(gradK, rope)), saved.x, gradients),
-      this.linearBackward('value', flat(gradV), saved.x, gradients),
+      this.layers.linearBackward('query', flat(applyRopeBackward(gradQ, rope)), saved.x, gradients),
+      this.layers.linearBackward('key', flat(applyRopeBackward(gradK, rope)), saved.x, gradients),
+      this.layers.linearBackward('value', flat(gradV), saved.x, gradients),
     );
   }
 }

@@ -1,6 +1,7 @@
 /** What the self-attentions share: x [B, T, C] -> [B, T, C] with every projection inside, and the layers they are made of. */
 import * as check from '../checks.js';
 import { type DType, dtypes } from '../dtype.js';
+import { type Gradients, Layers } from '../layers.js';
 import {
   type Activations,
   Module,
@@ -12,8 +13,6 @@ import {
 } from '../module.js';
 import { add } from '../ops/add.js';
 import { attention, attentionBackward } from '../ops/attention.js';
-import { linear, linearBackward } from '../ops/linear.js';
-import { rmsNorm, rmsNormBackward } from '../ops/rms_norm.js';
 import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
 import { scope } from '../scope.js';
 import type { Tensor } from '../tensor.js';
@@ -36,9 +35,6 @@ export interface SelfAttentionGradients {
   gradParameters: ReadonlyMap<string, Tensor>;
 }
 
-/** The gradients of parameters as they become known. */
-export type Gradients = Map<string, Tensor>;
-
 /** What every backward pass reads, among others: a view of x. */
 export type Kept = Activations & { readonly x: Tensor };
 
@@ -47,12 +43,15 @@ export type Attended = Record<'q' | 'k' | 'v' | 'heads' | 'logSumExp', Tensor>;
 
 /** A self-attention with explicit forward and backward. Its parameters live until its own `dispose()`. */
 export abstract class SelfAttention<A extends Kept = Kept> extends Module {
+  /** The layers that it is made of. */
+  protected readonly layers: Layers;
   readonly #width: number;
   readonly #dtype: DType;
 
   /** @internal */
   protected constructor(name: string, table: readonly ParameterSpec[], config: Required<SelfAttentionConfig>) {
     super(name, table, config);
+    this.layers = new Layers(this.parameters);
     this.#width = config.width;
     this.#dtype = config.dtype;
   }
@@ -117,30 +116,6 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
     check.dtype(op, name, tensor, this.#dtype, 'the dtype of the module');
   }
 
-  // Layers by name: parameters `<name>.weight` and, where there is one, `<name>.bias`.
-
-  protected linear(name: string, x: Tensor): Tensor {
-    return linear(x, this.parameter(`${name}.weight`), this.parameters.get(`${name}.bias`));
-  }
-
-  protected linearBackward(name: string, gradOutput: Tensor, x: Tensor, gradients: Gradients): Tensor {
-    const bias = this.parameters.has(`${name}.bias`);
-    const result = linearBackward(gradOutput, x, this.parameter(`${name}.weight`), { bias });
-    gradients.set(`${name}.weight`, result.gradWeight);
-    if (result.gradBias) gradients.set(`${name}.bias`, result.gradBias);
-    return result.gradX;
-  }
-
-  protected norm(name: string, x: Tensor): { output: Tensor; rstd: Tensor } {
-    return rmsNorm(x, this.parameter(`${name}.weight`));
-  }
-
-  protected normBackward(name: string, gradOutput: Tensor, x: Tensor, rstd: Tensor, gradients: Gradients): Tensor {
-    const result = rmsNormBackward(gradOutput, { x, weight: this.parameter(`${name}.weight`), rstd });
-    gradients.set(`${name}.weight`, result.gradWeight);
-    return result.gradX;
-  }
-
   /** Softmax attention and the output projection after it, [B, T, C]. */
   protected attended(
     q: Tensor,
@@ -149,7 +124,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
     options: { causal: boolean },
   ): { output: Tensor; attended: Attended } {
     const { output: heads, logSumExp } = attention(q, k, v, options);
-    return { output: this.linear('output', flat(heads)), attended: { q, k, v, heads, logSumExp } };
+    return { output: this.layers.linear('output', flat(heads)), attended: { q, k, v, heads, logSumExp } };
   }
 
   /** `attended` backwards: gradients of q, k and v. */
@@ -159,7 +134,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
     gradients: Gradients,
     options: { causal: boolean },
   ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
-    const gradHeads = this.linearBackward('output', gradOutput, flat(heads), gradients).reshape(heads.shape);
+    const gradHeads = this.layers.linearBackward('output', gradOutput, flat(heads), gradients).reshape(heads.shape);
     return attentionBackward(gradHeads, { q, k, v, output: heads, logSumExp }, options);
   }
 }
@@ -174,10 +149,10 @@ export const flat = (x: Tensor): Tensor => x.reshape([...x.shape.slice(0, 2), -1
 export const view = (x: Tensor): Tensor => x.reshape(x.shape);
 
 /** Rotary positions, where there are any. */
-export const turned = (x: Tensor, options: RopeOptions | null): Tensor => (options ? rope(x, options) : x);
+export const applyRope = (x: Tensor, options: RopeOptions | null): Tensor => (options ? rope(x, options) : x);
 
-/** The gradient of `turned`. */
-export const turnedBack = (gradOutput: Tensor, options: RopeOptions | null): Tensor =>
+/** The gradient of `applyRope`. */
+export const applyRopeBackward = (gradOutput: Tensor, options: RopeOptions | null): Tensor =>
   options ? ropeBackward(gradOutput, options) : gradOutput;
 
 /** Gradients that meet again where their forward parted. */
@@ -218,7 +193,7 @@ export function resolvedHeadDim(op: string, headDim: number | undefined, width: 
   return check.multiple(op, 'width', width, heads, `heads is ${heads} and headDim not given`) / heads;
 }
 
-/** Checked settings of rotary positions, null for none; `turned` is the width that they turn, by its name. */
+/** Checked settings of rotary positions, null for none, and the width that they rotate, by its name. */
 export function resolvedRope(
   op: string,
   rope: RopeOptions | null,
@@ -227,6 +202,6 @@ export function resolvedRope(
   if (rope === null) return null;
   const { interleaved = false } = check.options(op, rope, ['base', 'offset', 'interleaved'], 'rope');
   check.boolean(op, 'rope.interleaved', interleaved);
-  check.multiple(op, name, width, 2, 'features turn in pairs');
+  check.multiple(op, name, width, 2, 'rotary positions rotate pairs of features');
   return Object.freeze({ ...ropeAngles(op, rope, 'rope.'), interleaved });
 }

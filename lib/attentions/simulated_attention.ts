@@ -1,6 +1,7 @@
 import * as check from '../checks.js';
 import type { Device } from '../device.js';
 import { ShapeError } from '../errors.js';
+import type { Gradients } from '../layers.js';
 import type { ParameterSpec } from '../module.js';
 import type { ExpandOptions } from '../ops/expand.js';
 import { type RopeOptions, ropeAngles } from '../ops/rope.js';
@@ -8,8 +9,9 @@ import * as block from '../sas_block.js';
 import { forget, scope } from '../scope.js';
 import { Tensor } from '../tensor.js';
 import {
+  applyRope,
+  applyRopeBackward,
   flat,
-  type Gradients,
   linearSpec,
   resolvedCommon,
   resolvedSizes,
@@ -17,8 +19,6 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
-  turned,
-  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -32,7 +32,7 @@ export interface SimulatedConfig extends SelfAttentionConfig {
   kernelSize?: number;
   /** Rotary positions of queries and keys, of pairs (2i, 2i + 1); null for none. Default null. */
   rope?: Pick<RopeOptions, 'base' | 'offset'> | null;
-  /** Whether the simulated or the projected queries and keys are turned. Default 'expanded', in the same pass as the expansion. */
+  /** Whether rotary positions apply to the simulated or to the projected queries and keys. Default 'expanded', in the same pass as the expansion. */
   ropeAt?: 'expanded' | 'projected';
   /** Ablation: what is simulated. Default 'both'. */
   expansion?: 'both' | 'heads' | 'features';
@@ -45,8 +45,8 @@ export interface SimulatedConfig extends SelfAttentionConfig {
 type Kept = Record<'x', Tensor> & block.Activations;
 
 /**
- * SAS, simulated attention score (arXiv 2507.07694), with the projections before it: q, k, v = x W^T + b [B, T, H, D], then what
- * `SasAttention` does.
+ * SAS, simulated attention score (arXiv 2507.07694), as a self-attention over tokens x, with the projections that `SasAttention`
+ * leaves to its caller: q, k, v = x W^T + b [B, T, H, D], then what `SasAttention` does.
  *
  * Parameters: `query`, `key`, `value`, each `.weight` [C, C] and `.bias`, then those of `SasAttention`; an ablation lacks those of
  * the layers that it leaves out. Cached per token: the simulated key and value, H' (D' + D); 2 H D where they are simulated
@@ -60,7 +60,7 @@ export class SimulatedAttention extends SelfAttention<Kept> {
 
   constructor(config: SimulatedConfig) {
     const known = resolved(config);
-    const { rope: turn, ...plain } = known;
+    const { rope: angles, ...plain } = known;
     const { width, heads, simHeadDim, ropeAt } = known;
     const sizes = { ...plain, headDim: width / heads };
     const table = block.parameterTable(sizes, known);
@@ -70,8 +70,8 @@ export class SimulatedAttention extends SelfAttention<Kept> {
       known,
     );
     this.config = Object.freeze(known);
-    const angles: Pick<block.Settings, 'rope'> = turn && ropeAt === 'expanded' ? { rope: turn } : {};
-    this.#settings = { ...sizes, scale: 1 / Math.sqrt(simHeadDim), ...angles };
+    const rope: Pick<block.Settings, 'rope'> = angles && ropeAt === 'expanded' ? { rope: angles } : {};
+    this.#settings = { ...sizes, scale: 1 / Math.sqrt(simHeadDim), ...rope };
     this.#constants = constants(table, block.parameterTable(sizes), known);
   }
 
@@ -87,10 +87,10 @@ export class SimulatedAttention extends SelfAttention<Kept> {
 
   protected run(x: Tensor, save: boolean): { output: Tensor; activations: Kept } {
     const { heads } = this.config;
-    const turn = this.#projectedRope();
-    const q = turned(split(this.linear('query', x), heads), turn);
-    const k = turned(split(this.linear('key', x), heads), turn);
-    const v = split(this.linear('value', x), heads);
+    const angles = this.#projectedRope();
+    const q = applyRope(split(this.layers.linear('query', x), heads), angles);
+    const k = applyRope(split(this.layers.linear('key', x), heads), angles);
+    const v = split(this.layers.linear('value', x), heads);
     const { output, activations } = block.forward(
       'SimulatedAttention',
       this.#settings,
@@ -102,7 +102,7 @@ export class SimulatedAttention extends SelfAttention<Kept> {
   }
 
   protected differentiate(gradOutput: Tensor, saved: Kept, gradients: Gradients): Tensor {
-    const turn = this.#projectedRope();
+    const angles = this.#projectedRope();
     const { gradQ, gradK, gradV, gradParameters } = block.backward(
       'SimulatedAttention',
       this.#settings,
@@ -112,9 +112,9 @@ export class SimulatedAttention extends SelfAttention<Kept> {
     );
     for (const [name, gradient] of gradParameters) gradients.set(name, gradient);
     return sum(
-      this.linearBackward('query', flat(turnedBack(gradQ, turn)), saved.x, gradients),
-      this.linearBackward('key', flat(turnedBack(gradK, turn)), saved.x, gradients),
-      this.linearBackward('value', flat(gradV), saved.x, gradients),
+      this.layers.linearBackward('query', flat(applyRopeBackward(gradQ, angles)), saved.x, gradients),
+      this.layers.linearBackward('key', flat(applyRopeBackward(gradK, angles)), saved.x, gradients),
+      this.layers.linearBackward('value', flat(gradV), saved.x, gradients),
     );
   }
 
@@ -179,8 +179,8 @@ function resolved(config: SimulatedConfig): Required<SimulatedConfig> {
     checkSame(op, 'simHeads', simHeads, heads, `expansion is 'features' and heads ${heads}`);
   if (expansion === 'heads')
     checkSame(op, 'simHeadDim', simHeadDim, headDim, `expansion is 'heads', width / heads ${headDim}`);
-  const turn = resolvedAngles(op, config.rope ?? null, ropeAt === 'expanded' ? simHeadDim : headDim);
-  return { ...common, simHeads, simHeadDim, kernelSize, rope: turn, ropeAt, expansion, residual, aggregation };
+  const angles = resolvedAngles(op, config.rope ?? null, ropeAt === 'expanded' ? simHeadDim : headDim);
+  return { ...common, simHeads, simHeadDim, kernelSize, rope: angles, ropeAt, expansion, residual, aggregation };
 }
 
 function checkSame(op: string, name: string, size: number, wanted: number, because: string): void {
@@ -193,6 +193,6 @@ function resolvedAngles(
   width: number,
 ): Required<Pick<RopeOptions, 'base' | 'offset'>> | null {
   if (!rope) return null;
-  check.multiple(op, 'the width that rope turns', width, 2, 'features turn in pairs');
+  check.multiple(op, 'the width that rope rotates', width, 2, 'rotary positions rotate pairs of features');
   return Object.freeze(ropeAngles(op, check.options(op, rope, ['base', 'offset'], 'rope'), 'rope.'));
 }

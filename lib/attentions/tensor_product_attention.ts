@@ -1,10 +1,12 @@
+import type { Gradients } from '../layers.js';
 import type { RopeOptions } from '../ops/rope.js';
 import { tensorProduct, tensorProductBackward } from '../ops/tensor_product.js';
 import type { Tensor } from '../tensor.js';
 import {
   type Attended,
+  applyRope,
+  applyRopeBackward,
   flat,
-  type Gradients,
   linearSpec,
   resolvedCommon,
   resolvedHeadDim,
@@ -14,8 +16,6 @@ import {
   type SelfAttentionConfig,
   split,
   sum,
-  turned,
-  turnedBack,
   view,
 } from './self_attention.js';
 
@@ -70,8 +70,8 @@ export class TensorProductAttention extends SelfAttention<Kept> {
     const { rope, causal } = this.config;
     const factors = (part: Part): [heads: Tensor, features: Tensor] => {
       const rank = this.config[`${part}Rank`];
-      const features = split(this.linear(`${part}_features`, x), rank);
-      return [split(this.linear(`${part}_heads`, x), rank), turned(features, part === 'value' ? null : rope)];
+      const features = split(this.layers.linear(`${part}_features`, x), rank);
+      return [split(this.layers.linear(`${part}_heads`, x), rank), applyRope(features, part === 'value' ? null : rope)];
     };
     const [queryHeads, queryFeatures] = factors('query');
     const [keyHeads, keyFeatures] = factors('key');
@@ -90,10 +90,10 @@ export class TensorProductAttention extends SelfAttention<Kept> {
     const back = (part: Part, grad: Tensor): Tensor => {
       const factors = tensorProductBackward(grad, saved[`${part}Heads`], saved[`${part}Features`]);
       const { gradHeadFactors, gradFeatureFactors } = factors;
-      const gradFeatures = turnedBack(gradFeatureFactors, part === 'value' ? null : rope);
+      const gradFeatures = applyRopeBackward(gradFeatureFactors, part === 'value' ? null : rope);
       return sum(
-        this.linearBackward(`${part}_heads`, flat(gradHeadFactors), saved.x, gradients),
-        this.linearBackward(`${part}_features`, flat(gradFeatures), saved.x, gradients),
+        this.layers.linearBackward(`${part}_heads`, flat(gradHeadFactors), saved.x, gradients),
+        this.layers.linearBackward(`${part}_features`, flat(gradFeatures), saved.x, gradients),
       );
     };
     return sum(back('query', gradQ), back('key', gradK), back('value', gradV));

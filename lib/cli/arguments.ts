@@ -1,6 +1,6 @@
 /** Command-line options, with a suggestion for what is misspelt. */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import { UsageError } from './failure.js';
+import { UsageError } from '../failure.js';
 
 type Flags = NonNullable<ParseArgsConfig['options']>;
 type Values<F extends Flags> = ReturnType<

@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 /** `npx sas-attention`: finds the command and runs it. Commands are loaded when they are called. */
 import { readFileSync } from 'node:fs';
+import { UsageError } from '../failure.js';
 import { suggestion } from './arguments.js';
-import { runProgram, UsageError } from './failure.js';
+import { runProgram } from './run_program.js';
 import { exitOnBrokenPipe } from './terminal.js';
 
 interface Command {

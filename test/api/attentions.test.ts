@@ -76,7 +76,7 @@ describe('config', () => {
     ],
     ['MultiHeadAttention: bias is 1, expected true or false', ArgumentError, head({ bias: 1 })],
     [
-      'MultiHeadAttention: headDim is 3, expected a multiple of 2 (features turn in pairs)',
+      'MultiHeadAttention: headDim is 3, expected a multiple of 2 (rotary positions rotate pairs of features)',
       ShapeError,
       head({ headDim: 3, rope: {} }),
     ],
@@ -103,7 +103,7 @@ describe('config', () => {
       latent({ kvRank: undefined }),
     ],
     [
-      'MultiHeadLatentAttention: ropeDim is 3, expected a multiple of 2 (features turn in pairs)',
+      'MultiHeadLatentAttention: ropeDim is 3, expected a multiple of 2 (rotary positions rotate pairs of features)',
       ShapeError,
       latent({ ropeDim: 3 }),
     ],
@@ -125,7 +125,7 @@ describe('config', () => {
     ['SimulatedAttention: width is 9, expected a multiple of 2 (heads is 2)', ShapeError, sas({ width: 9 })],
     ['SimulatedAttention: simHeads is 5, expected a multiple of 2 (heads is 2)', ShapeError, sas({ simHeads: 5 })],
     [
-      'SimulatedAttention: the width that rope turns is 5, expected a multiple of 2 (features turn in pairs)',
+      'SimulatedAttention: the width that rope rotates is 5, expected a multiple of 2 (rotary positions rotate pairs of features)',
       ShapeError,
       sas({ simHeadDim: 5, rope: {} }),
     ],
@@ -208,7 +208,7 @@ test('saved of another module is refused', () => {
   const twin = new MultiHeadAttention({ ...sizes, kvHeads: 1 });
   const { output, saved } = twin.forward(f32(1, 2, 8));
   expectRefusal([
-    'MultiHeadAttention.backward: saved is of another module, expected one of this module',
+    "MultiHeadAttention.backward: saved was returned by a different module's forward",
     ArgumentError,
     () => modules.multiHead.backward(output, saved),
   ]);

@@ -233,7 +233,7 @@ describe('forward and backward', () => {
       () => module.backward(f32(2, 5, 8), null as never),
     ],
     [
-      'SasAttention.backward: saved is of another module, expected one of this module',
+      "SasAttention.backward: saved was returned by a different module's forward",
       ArgumentError,
       () => new SasAttention(small).backward(f32(2, 5, 8), saved()),
     ],

@@ -6,8 +6,8 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { Worst } from '../../bench/gpu/parity_worker.js';
-import { writeScripts } from '../../bench/gpu/scripts.js';
+import type { Worst } from '../../bench/speed/gpu/parity_worker.js';
+import { writeScripts } from '../../bench/speed/gpu/scripts.js';
 import type { DeviceInfo } from '../../lib/index.js';
 
 const root = resolve(import.meta.dirname, '../..');
@@ -39,8 +39,8 @@ export function buildAddon(): void {
 /** What `run` starts, and a command that starts an emulated Node: processes that an emulated one starts need it. */
 export async function writePrograms(): Promise<void> {
   await writeScripts(join(folder, 'js'), [
-    'bench/gpu/parity.ts',
-    'bench/gpu/parity_worker.ts',
+    'bench/speed/gpu/parity.ts',
+    'bench/speed/gpu/parity_worker.ts',
     'test/arm64/threads.ts',
   ]);
   writeFileSync(launcher, `#!/bin/sh\nexec qemu-aarch64 -L ${sysroot} '${node}' "$@"\n`, { mode: 0o755 });
@@ -58,7 +58,7 @@ function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv, s
   });
 }
 
-/** What bench/gpu/parity.ts writes. */
+/** What bench/speed/gpu/parity.ts writes. */
 export interface ParityResult {
   status: number | null;
   device?: DeviceInfo;

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { closest } from '../../lib/cli/arguments.js';
-import * as reference from '../../lib/cli/doctor/reference.js';
-import { Random } from '../../lib/cli/random.js';
 import { textTable } from '../../lib/cli/text_table.js';
-import { textAt } from '../../lib/cli/train/data.js';
+import { textAt } from '../../lib/gpt/data.js';
+import { Random } from '../../lib/gpt/random.js';
+import * as reference from '../../lib/measure/reference.js';
 import { type Array64, array64 } from '../helpers/reference/array64.js';
 import * as truth from '../helpers/reference/index.js';
 

@@ -1,5 +1,5 @@
 /** `npx sas-attention bench`: the microbenchmark on the user's machine. */
-import type { DeviceId } from 'sas-attention';
+import type { DeviceId } from '../../index.js';
 import { parseFlags } from '../arguments.js';
 import { exitOnBrokenPipe } from '../terminal.js';
 import { FLAGS, FLAGS_HELP, INTRODUCTION, parseLengths } from './options.js';

@@ -1,5 +1,5 @@
 /** Options that every program of the benchmark has. */
-import { UsageError } from '../failure.js';
+import { UsageError } from '../../failure.js';
 
 export const FLAGS = {
   check: { type: 'boolean', default: false },

@@ -2,13 +2,14 @@
 import { fork } from 'node:child_process';
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Device, type DeviceId, getDevice } from 'sas-attention';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../../failure.js';
+import { type Device, type DeviceId, getDevice } from '../../index.js';
+import { verdictText } from '../../measure/check.js';
+import { checkAll, measure, WrongResult } from '../../measure/measure.js';
+import type { IsaRun } from '../../measure/rows.js';
+import type { Selection } from '../../measure/suite.js';
 import { LiveLine } from '../terminal.js';
-import { verdictText } from './check.js';
-import { checkAll, measure, WrongResult } from './measure.js';
-import { type IsaRun, makeReport, type Report, table, targetSummary } from './report.js';
-import type { Selection } from './suite.js';
+import { makeReport, type Report, table, targetSummary } from './report.js';
 
 export interface BenchSettings extends Selection {
   /** Fewer and shorter samples. */

@@ -1,5 +1,5 @@
 /** Measures with one instruction set for the process that started this one: settings in, rows out. */
-import { runProgram } from '../failure.js';
+import { runProgram } from '../run_program.js';
 import type { BenchSettings } from './session.js';
 
 await runProgram('bench', async () => {

@@ -16,7 +16,7 @@ export type Addon = LoadedAddon | { readonly error: string };
 /** `folder` is the package's own. */
 export async function loadAddon(folder: string): Promise<Addon> {
   try {
-    await import('sas-attention');
+    await import('../../index.js');
   } catch (error) {
     return { error: error instanceof Error ? error.message : String(error) };
   }

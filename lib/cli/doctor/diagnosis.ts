@@ -1,8 +1,8 @@
 /** All that the doctor finds out. */
-import type { DeviceInfo } from 'sas-attention';
+import type { DeviceInfo } from '../../index.js';
+import type { SelfTest } from '../../measure/self_test.js';
 import { type Addon, loadAddon } from './addon.js';
 import { describeMachine, type Machine } from './machine.js';
-import type { SelfTest } from './self_test.js';
 
 /** What a device computes, or why it did not get that far. */
 export type Outcome = SelfTest | { readonly device: string; readonly error: string; readonly right: false };
@@ -33,8 +33,8 @@ export async function diagnose(onTest: (device: string) => void): Promise<Diagno
     return { ...found, addon, devices: [], defaultDevice: null, selfTests: [], problems };
   }
 
-  const { getDevice, listDevices } = await import('sas-attention');
-  const { selfTest } = await import('./self_test.js');
+  const { getDevice, listDevices } = await import('../../index.js');
+  const { selfTest } = await import('../../measure/self_test.js');
   const problems: string[] = [];
   const devices = listDevices();
   let defaultDevice: string | null = null;

@@ -1,5 +1,5 @@
 /** A diagnosis in words. */
-import type { DeviceInfo } from 'sas-attention';
+import type { DeviceInfo } from '../../index.js';
 import { paint } from '../terminal.js';
 import { textTable } from '../text_table.js';
 import type { Addon } from './addon.js';

@@ -1,24 +1,7 @@
 /** What remains of a training: the table at the end. */
+
+import type { MetricsLog } from '../../gpt/metrics.js';
 import { textTable } from '../text_table.js';
-import type { MetricsLog, Summary } from './metrics.js';
-import type { Run } from './run.js';
-
-/** Losses of single batches are noisy: the table shows the mean over the last ones. */
-const TRAIN_LOSS_STEPS = 50;
-
-export function summarize(run: Run, log: MetricsLog, tokensPerSecond: number, peakMemoryBytes: number): Summary {
-  const last = log.train(run.attention).slice(-TRAIN_LOSS_STEPS);
-  const validationLoss = log.validation(run.attention).at(-1)?.validationLoss ?? Number.NaN;
-  return {
-    parameters: run.model.parameterCount,
-    steps: run.step,
-    trainLoss: last.reduce((sum, { loss }) => sum + loss, 0) / last.length,
-    validationLoss,
-    perplexity: Math.exp(validationLoss),
-    tokensPerSecond,
-    peakMemoryBytes,
-  };
-}
 
 const integer = (value: number) => Math.round(value).toLocaleString('en-US');
 

@@ -1,19 +1,21 @@
 /** A training from its options to its table: checkpoints, losses, samples, Ctrl-C. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { type Device, getDevice } from 'sas-attention';
-import { UsageError } from '../failure.js';
+import { UsageError } from '../../failure.js';
+import { type Checkpoint, loadCheckpoint, resumeRun } from '../../gpt/checkpoint.js';
+import type { TrainConfig } from '../../gpt/config.js';
+import { loadText, type TextData, type TextSource, type Tokens, textAt } from '../../gpt/data.js';
+import type { StepResult } from '../../gpt/loop.js';
+import { MetricsLog } from '../../gpt/metrics.js';
+import { disposeRun, type Run, startRun } from '../../gpt/run.js';
+import { runToEnd } from '../../gpt/run_to_end.js';
+import { generate, printable } from '../../gpt/sampling.js';
+import { type Device, getDevice } from '../../index.js';
 import { onBrokenPipe } from '../terminal.js';
-import { type Checkpoint, loadCheckpoint, resumedConfig, resumeRun } from './checkpoint.js';
-import { loadText, type TextData, type TextSource, type Tokens, textAt } from './data.js';
-import { MetricsLog } from './metrics.js';
-import { DEFAULT_OUT, type Options, type TrainConfig } from './options.js';
+import { DEFAULT_OUT, type Options } from './options.js';
 import { createProgress } from './progress.js';
 import { summaryTable } from './report.js';
-import { disposeRun, type Run, startRun } from './run.js';
-import { runToEnd } from './run_to_end.js';
-import { generate, printable } from './sample.js';
-import type { StepResult } from './train_loop.js';
+import { resumedConfig } from './resume.js';
 
 const SAMPLE_BYTES = 400;
 const SAMPLE_PROMPT_BYTES = 64;

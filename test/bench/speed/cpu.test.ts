@@ -1,0 +1,146 @@
+// The benchmark's own parts: its checks, its counts of work, what it says of a target, and its program.
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, describe, expect, it } from 'vitest';
+import { renderSvg } from '../../../bench/charts/render.js';
+import { bars, rooflineOf } from '../../../bench/speed/cpu/pictures.js';
+import { makeReport, table, targetSummary } from '../../../lib/cli/bench/report.js';
+import { getDevice } from '../../../lib/index.js';
+import { verdictText, verify } from '../../../lib/measure/check.js';
+import { checkAll } from '../../../lib/measure/measure.js';
+import type { IsaRun, Row } from '../../../lib/measure/rows.js';
+import { missedBy, unitOf } from '../../../lib/measure/units.js';
+import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../../../lib/measure/work.js';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'sas-bench-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+describe('checks', () => {
+  it('find every fused op right', async () => {
+    const labels: string[] = [];
+    for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' }, getDevice())) {
+      labels.push(label);
+      expect(verdict.right, `${label}: ${verdictText(verdict)}`).toBe(true);
+    }
+    for (const op of ['expand Q', 'expand V', 'attention', 'linear']) {
+      for (const pass of ['forward', 'backward']) {
+        expect(labels.filter((label) => label.startsWith(op) && label.endsWith(`${pass}, T = 24`))).toHaveLength(1);
+      }
+    }
+    expect(labels).toContain('SasAttention forward + backward, T = 24');
+    expect(labels.filter((label) => label.includes('bf16'))).toHaveLength(3);
+  });
+
+  it.each([
+    ['a wrong value', [1, 2, 3.01]],
+    ['a NaN', [1, 2, Number.NaN]],
+    ['a missing value', [1, 2]],
+  ])('find %s', async (_, wrong) => {
+    const right = { output: [1, 2, 3], gradient: [4] };
+    const check = (output: number[]) =>
+      verify({ actual: async () => ({ gradient: [4], output }), expected: async () => right, limit: 1e-4 });
+    expect((await check([1, 2, 3])).right).toBe(true);
+    expect(await check(wrong)).toMatchObject({ result: 'output', right: false });
+  });
+});
+
+describe('work', () => {
+  it('is what the paper counts at the reference size, T = 512', () => {
+    const expansions = [true, true, false].map((features) => expandWork(512, REFERENCE, features));
+    expect(expansions.reduce((sum, { forward }) => sum + forward.flops, 0) / 1e9).toBeCloseTo(2.83, 2);
+    const shape = { batch: 1, length: 512, heads: 36, width: 96, valueWidth: 64 };
+    expect(attentionWork(shape).forward.flops / 1e9).toBeCloseTo(1.51, 2);
+    expect(linearWork(512, 768, 768).forward.flops / 1e9).toBeCloseTo(0.6, 2);
+    const { forward, backward } = sasWork(1, 512, REFERENCE);
+    expect(forward.flops / 1e9).toBeCloseTo(2.83 + 1.51 + 0.6, 1);
+    expect(backward.flops / 1e9).toBeCloseTo(2 * (2.83 + 0.6) + 2.5 * 1.51, 1);
+  });
+
+  it('counts each tensor once', () => {
+    // x [2, 3], W [5, 3], b [5] -> [2, 5]; gradients of all three from [2, 5].
+    expect(linearWork(2, 3, 5).forward.bytes).toBe(4 * (6 + 15 + 5 + 10));
+    expect(linearWork(2, 3, 5).backward.bytes).toBe(4 * (10 + 6 + 15 + 6 + 15 + 5));
+    expect(linearWork(2, 3, 5, 2).forward.bytes).toBe(2 * (6 + 10) + 4 * (15 + 5));
+  });
+});
+
+const level = (value: number) => ({ median: value, low: value, high: value });
+const row = (name: string, unit: Row['unit'], value: number, target?: number): Row => ({
+  case: name,
+  length: 512,
+  contestant: 'fused',
+  flops: 1e9,
+  bytes: 1e7,
+  milliseconds: level(5),
+  gflops: level(200),
+  unit,
+  value: level(value),
+  ...(target !== undefined && { target, missedBy: missedBy(value, target, unitOf(unit)) }),
+});
+
+describe('reports', () => {
+  const rows = [row('linear', 'percent', 86, 88), row('bf16', 'ratio', 1.5, 1.4), row('add', 'microseconds', 17, 15)];
+  const runOf = (isa: string, own: Row[]): IsaRun => ({
+    isa,
+    peakGflops: 230,
+    streamGigabytesPerSecond: 20,
+    rows: own,
+  });
+  const { info } = getDevice('cpu');
+  const report = makeReport(info, [runOf('avx512', rows), runOf('avx2', [row('linear', 'percent', 80, 88)])]);
+
+  it('say what is missing to a target, in its own unit', () => {
+    const lines = table(report.runs).split('\n').slice(2);
+    expect(lines[0]).toMatch(/86\.0 % {2}88 % missed by 2\.0 .* 80\.0 % missed by 1\.0$/);
+    expect(lines[1]).toMatch(/1\.50 x {2}1\.4 x met$/);
+    expect(lines[2]).toMatch(/17\.0 us {2}15 us missed by 2\.0$/);
+    expect(targetSummary(report.runs)).toBe('1 of 4 targets met');
+  });
+
+  it('are drawn', async () => {
+    const chart = await renderSvg(bars(report));
+    for (const text of ['linear', 'bf16', 'add', 'fused, avx2', 'percent of the FMA peak'])
+      expect(chart).toContain(text);
+    const spec = rooflineOf(report);
+    expect(spec && (await renderSvg(spec))).toContain('linear, T = 512: 86.0 %');
+    expect(rooflineOf({ ...report, runs: [runOf('avx512', rows.slice(1))] })).toBeNull();
+  });
+});
+
+describe('npm run bench', () => {
+  const bench = (...args: string[]) =>
+    spawnSync(process.execPath, ['--import', 'tsx', 'bench/speed/cpu/main.ts', ...args], {
+      cwd: root,
+      encoding: 'utf8',
+      env: { ...process.env, SAS_DEVICE: 'cpu' },
+    });
+
+  it('writes what it measured, with other instruction sets beside the first, and draws it anew', () => {
+    const args = ['--quick', '--filter', 'linear forward', '--isa', 'baseline,baseline', '--out', folder];
+    const { status, stdout, stderr } = bench(...args);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(
+      /^linear forward +512 +fused .* 88 % (met|missed by [\d.]+) +[\d.]+ % (met|missed by [\d.]+)$/m,
+    );
+    const { runs } = JSON.parse(readFileSync(join(folder, 'cpu-baseline.json'), 'utf8'));
+    expect(runs[0].rows[0]).toMatchObject({ case: 'linear forward', unit: 'percent', target: 88 });
+    expect(runs[1].rows[0].target).toBeCloseTo(runs[0].rows[0].value.median - 5);
+    const again = bench('--draw', '--isa', 'baseline', '--out', folder);
+    expect(again.stdout).toContain(join(folder, 'cpu-baseline-roofline.svg'));
+  });
+
+  it.each([
+    [['--lengths', '8,x'], 'bench: --lengths 8,x: expected positive integers separated by commas'],
+    [['--isa', 'sse9'], 'SAS_ISA=sse9 is not one of '],
+    [['--draw', '--name', 'absent'], 'bench: --draw: ENOENT: no such file'],
+    [['--quick', '--lengths', '1', '--filter', 'nothing'], 'bench: no case matches --filter nothing'],
+  ])('refuses %j', (args, message) => {
+    const { status, stderr } = bench(...args);
+    expect(stderr.trim().split('\n')).toEqual([expect.stringContaining(message)]);
+    expect(status).toBe(2);
+  });
+});
