@@ -15,7 +15,7 @@ export interface Check {
   readonly limit: number;
 }
 
-export interface Verdict {
+export interface Outcome {
   /** The result that is furthest off. */
   readonly result: string;
   readonly error: number;
@@ -39,9 +39,9 @@ export async function run(make: () => Results): Promise<Values> {
 }
 
 /** The worst result of all; a NaN is worse than any number. */
-export async function verify({ actual, expected, limit }: Check): Promise<Verdict> {
+export async function verify({ actual, expected, limit }: Check): Promise<Outcome> {
   const truth = await expected();
-  let worst: Verdict | undefined;
+  let worst: Outcome | undefined;
   for (const [result, values] of Object.entries(await actual())) {
     const error = relativeError(values, truth[result] ?? []);
     if (!worst || !(error <= worst.error)) worst = { result, error, limit, right: error <= limit };
@@ -51,5 +51,5 @@ export async function verify({ actual, expected, limit }: Check): Promise<Verdic
   return worst;
 }
 
-export const verdictText = ({ result, error, limit, right }: Verdict): string =>
+export const outcomeText = ({ result, error, limit, right }: Outcome): string =>
   `${right ? 'right' : 'WRONG'}: ${result} is off by ${error.toExponential(1)} (limit ${limit.toExponential(0)})`;

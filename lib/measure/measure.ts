@@ -3,7 +3,7 @@
 import { Failure } from '../failure.js';
 import { type Device, ops, scope, Tensor } from '../index.js';
 import type { Case } from './cases.js';
-import { type Verdict, verdictText, verify } from './check.js';
+import { type Outcome, outcomeText, verify } from './check.js';
 import type { IsaRun, Row } from './rows.js';
 import { casesOf, type Selection } from './suite.js';
 import { compare, type Spread, spread, type TimingOptions } from './timing.js';
@@ -23,8 +23,8 @@ const labelOf = ({ name, length }: Case) => (length === undefined ? name : `${na
 
 async function requireRight(item: Case): Promise<void> {
   if (!item.check) return;
-  const verdict = await verify(item.check);
-  if (!verdict.right) throw new WrongResult(`${labelOf(item)}: ${verdictText(verdict)}`);
+  const outcome = await verify(item.check);
+  if (!outcome.right) throw new WrongResult(`${labelOf(item)}: ${outcomeText(outcome)}`);
 }
 
 const rateOf = (amount: number, seconds: Spread): Spread => ({
@@ -100,7 +100,7 @@ export async function measure(device: Device, options: MeasureOptions): Promise<
   };
 }
 
-export interface CheckedCase extends Verdict {
+export interface CheckedCase extends Outcome {
   readonly label: string;
 }
 

@@ -1,7 +1,7 @@
-// A share of the parity tests, every op, storage type and direction in it, with the addon for 64-bit Arm Linux in an
-// emulated Node. `npm run test:arm64` runs all of them.
+// A share of the parity tests, every op, storage type and direction in it, with the addon for 64-bit Arm Linux in
+// Node under qemu. `npm run test:arm64` runs all of them.
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildAddon, missing, runParity, writePrograms } from './emulation.js';
+import { buildAddon, missing, runParity, writePrograms } from './qemu.js';
 
 const reason = missing();
 
@@ -33,7 +33,7 @@ const ops = [
   ...['gelu', 'add', 'embedding', 'rope', 'crossEntropy', 'concat', 'tensorProduct'],
 ].flatMap((op) => ['f32', 'bf16', 'f16'].map((dtype) => `${op} ${dtype}`));
 
-describe.skipIf(reason)(`parity on linux-arm64, emulated${reason ? `: ${reason}` : ''}`, () => {
+describe.skipIf(reason)(`parity on linux-arm64 under qemu${reason ? `: ${reason}` : ''}`, () => {
   beforeAll(async () => {
     buildAddon();
     await writePrograms();

@@ -1,9 +1,9 @@
 // The documentation holds: its programs compile, run and print what it says; its links, commands and quoted messages exist.
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { anchorsOf, commandsOf, firstColumnCode, linksOf, samplesOf } from './markdown.js';
+import { anchorsOf, commandsOf, firstColumnCode, inRepository, linksOf, samplesOf } from './markdown.js';
 
 const root = resolve(import.meta.dirname, '../..');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -23,25 +23,21 @@ const source = ['lib', 'native']
   .join('\n');
 
 describe('programs', () => {
-  // Inside the package, so that `sas-attention` means this checkout's dist.
+  // `sas-attention` means this checkout's source: tsconfig.json says so to the compiler and to tsx.
   const folder = join(root, 'build/docs-samples');
-  const samples = pages.flatMap((page) =>
+  const samples = Object.keys(textOf).flatMap((page) =>
     samplesOf(textOf[page]).map((sample, i) => ({
       ...sample,
       name: `${page}:${sample.program.line}`,
-      file: `${page.slice(5, -3)}-${i}`,
+      file: join(folder, `${basename(page, '.md')}-${i}.ts`),
     })),
   );
 
   beforeAll(() => {
     rmSync(folder, { recursive: true, force: true });
     mkdirSync(folder, { recursive: true });
-    for (const { file, program } of samples) writeFileSync(join(folder, `${file}.ts`), program.text);
-    const compilerOptions = { noEmit: false, outDir: 'js', rootDir: '.' };
-    writeFileSync(
-      join(folder, 'tsconfig.json'),
-      JSON.stringify({ extends: '../../tsconfig.json', compilerOptions, include: ['*.ts'] }),
-    );
+    for (const { file, program } of samples) writeFileSync(file, program.text);
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ extends: '../../tsconfig.json', include: ['*.ts'] }));
     const compiler = join(root, 'node_modules/typescript/bin/tsc');
     const { stdout, status } = spawnSync(process.execPath, [compiler, '-p', folder], { encoding: 'utf8' });
     if (status !== 0) throw new Error(`the programs do not compile:\n${stdout}`);
@@ -54,7 +50,8 @@ describe('programs', () => {
 
   it.each(samples)('$name runs', ({ file, prints }) => {
     const env = { ...process.env, NODE_OPTIONS: '', SAS_DEVICE: 'cpu' };
-    const printed = execFileSync(process.execPath, [join(folder, 'js', `${file}.js`)], {
+    const printed = execFileSync(process.execPath, ['--import', 'tsx', file], {
+      cwd: root,
       encoding: 'utf8',
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -66,9 +63,10 @@ describe('programs', () => {
 describe.each(Object.keys(textOf))('%s', (page) => {
   it('links to what exists', () => {
     for (const link of linksOf(textOf[page])) {
-      if (/^https?:/.test(link)) continue;
-      const [path, anchor] = link.split('#');
-      const target = path === '' ? page : join(dirname(page), path);
+      const here = inRepository(link);
+      if (/^https?:/.test(link) && here === undefined) continue;
+      const [path, anchor] = (here ?? link).split('#');
+      const target = here !== undefined ? path : path === '' ? page : join(dirname(page), path);
       expect(existsSync(join(root, target)), `${link} (${target})`).toBe(true);
       if (anchor !== undefined) expect(anchorsOf(textOf[target] ?? read(target)), link).toContain(anchor);
     }

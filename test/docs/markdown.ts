@@ -63,3 +63,10 @@ export function commandsOf(page: string): string[] {
   const spans = [...prose(page).matchAll(/`((?:npm|npx) [^`]+)`/g)].map((match) => match[1]);
   return [...lines, ...spans].map((command) => command.replace(/ *#.*/, '').trim()).filter(Boolean);
 }
+
+const REPOSITORY =
+  /^https:\/\/(?:github\.com|raw\.githubusercontent\.com)\/sas-attention\/sas-attention\/(?:(?:blob|tree)\/)?main\//;
+
+/** The path in the repository that an absolute link leads to; undefined: it leads elsewhere. */
+export const inRepository = (link: string): string | undefined =>
+  REPOSITORY.test(link) ? link.replace(REPOSITORY, '') : undefined;

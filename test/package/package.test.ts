@@ -1,9 +1,10 @@
 // What npm would publish: its contents, and that a project that installed it, with no compiler and no network, can use it by
 // import, by require and from TypeScript.
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { listDevices } from '../../lib/index.js';
+import { inRepository, linksOf } from '../docs/markdown.js';
 import { compareVersions, requirements } from './elf.js';
 import { filesBelow, installedIn, type Output, prebuiltName, root, Workshop } from './project.js';
 
@@ -32,12 +33,13 @@ describe('the packed tarball', () => {
       'README.md',
       'binding.d.ts',
       'dist',
+      'docs',
       'native',
       'package.json',
     ];
     expect(readdirSync(installedIn(project)).sort()).toEqual([...top, 'prebuilds'].sort());
     const files = filesBelow(installedIn(project));
-    const kinds = /\.(js|d\.ts|cjs|cc|h|cu|cuh|map|node|md|txt|cmake|json)$|LICENSE$/;
+    const kinds = /\.(js|d\.ts|cjs|cc|h|cu|cuh|map|node|md|svg|txt|cmake|json)$|LICENSE$/;
     expect(files.filter((name) => !kinds.test(name) || /^(test|bench)\/|\.test\.|prebuild\.cjs/.test(name))).toEqual(
       [],
     );
@@ -51,6 +53,21 @@ describe('the packed tarball', () => {
         `${prebuiltName} ${megabytes(binary)} (${full ? 'from prebuilds/' : "this checkout's own build"})`,
     );
     expect(bytes).toBeLessThan(20e6);
+  });
+
+  it('has pages whose links lead to what it holds, or to the repository', () => {
+    const installed = installedIn(project);
+    const pages = filesBelow(installed).filter((name) => /^(docs\/[^/]*|README|CHANGELOG)\.md$/.test(name));
+    expect(pages.length).toBeGreaterThan(10);
+    const broken = pages.flatMap((page) =>
+      linksOf(readFileSync(join(installed, page), 'utf8')).filter((link) => {
+        const path = link.replace(/#.*/, '');
+        if (/^https?:/.test(link))
+          return inRepository(path) !== undefined && !existsSync(join(root, inRepository(path) as string));
+        return path !== '' && !existsSync(join(installed, dirname(page), path));
+      }),
+    );
+    expect(broken).toEqual([]);
   });
 
   it('has a binary that exports only what Node looks for and needs only the system libraries, of glibc 2.34', () => {

@@ -43,7 +43,7 @@ export type Message =
   | { kind: 'failed'; case: string; length: number; reason: string }
   | { kind: 'bounds'; bounds: Bounds };
 
-const MOST_REPEATS = 1000;
+const MAX_REPEATS = 1000;
 const PEAK_SECONDS = 0.01;
 
 const isOutOfMemory = (error: unknown) => error instanceof SasError && error.code === 'SAS_OUT_OF_MEMORY';
@@ -51,7 +51,7 @@ const isOutOfMemory = (error: unknown) => error instanceof SasError && error.cod
 /** Seconds per run. Many runs in flight may need more memory than one: then fewer are. */
 async function measure(prepared: Prepared, device: Device, { samples, minSeconds }: Assignment): Promise<Spread> {
   await time(prepared, 1, device); // first use: code is loaded, memory is mapped
-  let repeats = Math.min(MOST_REPEATS, Math.ceil(minSeconds / (await time(prepared, 1, device))));
+  let repeats = Math.min(MAX_REPEATS, Math.ceil(minSeconds / (await time(prepared, 1, device))));
   for (;;) {
     try {
       await time(prepared, repeats, device); // clocks rise

@@ -52,9 +52,9 @@ interface Line {
 }
 
 const OURS = 'fused';
-const MOST_FAILURES = 40; // shown; all are in parity.json
-const MOST_CLOSE = 10;
-const MOST_STEP_KERNELS = 20;
+const MAX_FAILURES = 40; // shown; all are in parity.json
+const MAX_CLOSE = 10;
+const MAX_STEP_KERNELS = 20;
 const SHORTEST_KERNEL = 2e-5; // seconds
 const [, , folder = '.', whyNoRivals = 'no reason was given'] = process.argv;
 
@@ -166,7 +166,7 @@ function parityText(parity: Parity | undefined): string[] {
   if (!parity) return ['parity: no result (see log.txt)'];
   const { passed, failed, skipped, notRun } = parity.counts;
   const ratio = ({ error, limit }: Worst) => Number(error) / Number(limit);
-  const closest = [...parity.worst].sort((a, b) => ratio(b) - ratio(a)).slice(0, MOST_CLOSE);
+  const closest = [...parity.worst].sort((a, b) => ratio(b) - ratio(a)).slice(0, MAX_CLOSE);
   const worst = closest.map(({ group, checks, error, limit, label }) => [
     `  ${group}`,
     `${checks} checks`,
@@ -177,9 +177,9 @@ function parityText(parity: Parity | undefined): string[] {
     `parity: ${passed} passed, ${failed} failed, ${skipped} skipped, ${notRun} not run`,
     ...(worst.length > 0 ? ['closest to its limit, by op and dtype:', columns(worst, 4)] : []),
     ...parity.failures
-      .slice(0, MOST_FAILURES)
+      .slice(0, MAX_FAILURES)
       .map(({ file, name, message }) => `FAIL ${file} > ${name}: ${message.split('\n')[0]}`),
-    ...(failed > MOST_FAILURES ? [`and ${failed - MOST_FAILURES} more failed (see parity.json)`] : []),
+    ...(failed > MAX_FAILURES ? [`and ${failed - MAX_FAILURES} more failed (see parity.json)`] : []),
   ];
 }
 
@@ -200,7 +200,7 @@ function profileText(launches: readonly KernelProfile[]): string[] {
   const whole = [...step.values()].reduce((sum, { seconds }) => sum + seconds, 0);
   const steps = [...step]
     .sort(([, a], [, b]) => b.seconds - a.seconds)
-    .slice(0, MOST_STEP_KERNELS)
+    .slice(0, MAX_STEP_KERNELS)
     .map(([kernel, { seconds, count }]) => [kernel, String(count), micro(seconds), percent(seconds, whole)]);
   const single = launches
     .filter((launch) => !isStep(launch) && launch.seconds >= SHORTEST_KERNEL)

@@ -4,7 +4,7 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../failure.js';
 import { type Device, type DeviceId, getDevice } from '../../index.js';
-import { verdictText } from '../../measure/check.js';
+import { outcomeText } from '../../measure/check.js';
 import { checkAll, measure, WrongResult } from '../../measure/measure.js';
 import type { IsaRun } from '../../measure/rows.js';
 import type { Selection } from '../../measure/suite.js';
@@ -90,9 +90,9 @@ export function reportText({ runs }: Report): string {
 /** The checks alone; a wrong result throws only after all have been made. */
 export async function check(settings: BenchSettings, device: Device): Promise<void> {
   const wrong: string[] = [];
-  for await (const { label, ...verdict } of checkAll(settings, device)) {
-    console.log(`${label}: ${verdictText(verdict)}`);
-    if (!verdict.right) wrong.push(label);
+  for await (const { label, ...outcome } of checkAll(settings, device)) {
+    console.log(`${label}: ${outcomeText(outcome)}`);
+    if (!outcome.right) wrong.push(label);
   }
   if (wrong.length > 0) throw new WrongResult(`wrong: ${wrong.join('; ')}`);
 }

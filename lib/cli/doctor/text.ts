@@ -82,7 +82,7 @@ function outcomeText(outcome: Outcome): string {
 
 export function diagnosisText({ machine, addon, devices, defaultDevice, selfTests, problems }: Diagnosis): string {
   const set = machine.environment.map(({ name, value, meaning }) => [`${name}=${value}`, meaning] as const);
-  const verdict =
+  const conclusion =
     problems.length === 0
       ? paint('green', 'Everything works.')
       : problems.map((problem) => `${paint('red', 'Problem')}: ${problem}`).join('\n');
@@ -94,6 +94,6 @@ export function diagnosisText({ machine, addon, devices, defaultDevice, selfTest
       ? [section('Devices', entries(devices.map((info) => [info.id, deviceText(info, info.id === defaultDevice)])))]
       : []),
     ...selfTests.map((outcome) => section(`Self-test of ${outcome.device}`, outcomeText(outcome))),
-    verdict,
+    conclusion,
   ].join('\n\n');
 }

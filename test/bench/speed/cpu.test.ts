@@ -9,7 +9,7 @@ import { renderSvg } from '../../../bench/charts/render.js';
 import { bars, rooflineOf } from '../../../bench/speed/cpu/pictures.js';
 import { makeReport, table, targetSummary } from '../../../lib/cli/bench/report.js';
 import { getDevice } from '../../../lib/index.js';
-import { verdictText, verify } from '../../../lib/measure/check.js';
+import { outcomeText, verify } from '../../../lib/measure/check.js';
 import { checkAll } from '../../../lib/measure/measure.js';
 import type { IsaRun, Row } from '../../../lib/measure/rows.js';
 import { missedBy, unitOf } from '../../../lib/measure/units.js';
@@ -24,7 +24,7 @@ describe('checks', () => {
     const labels: string[] = [];
     for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' }, getDevice())) {
       labels.push(label);
-      expect(verdict.right, `${label}: ${verdictText(verdict)}`).toBe(true);
+      expect(verdict.right, `${label}: ${outcomeText(verdict)}`).toBe(true);
     }
     for (const op of ['expand Q', 'expand V', 'attention', 'linear']) {
       for (const pass of ['forward', 'backward']) {

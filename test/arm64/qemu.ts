@@ -24,10 +24,10 @@ const isInstalled = (command: string) => spawnSync(command, ['--version']).error
 
 /** Why this machine cannot do it; undefined if it can. */
 export function missing(): string | undefined {
-  if (process.platform !== 'linux') return 'the emulator is for Linux';
+  if (process.platform !== 'linux') return 'qemu-user is for Linux';
   if (process.arch === 'arm64') return 'this is an Arm machine: the project cpu-neon tests the addon itself';
   if (!isInstalled('aarch64-linux-gnu-g++')) return 'no cross compiler (apt-get install g++-aarch64-linux-gnu)';
-  if (!isInstalled('qemu-aarch64')) return 'no emulator (apt-get install qemu-user)';
+  if (!isInstalled('qemu-aarch64')) return 'no qemu-aarch64 (apt-get install qemu-user)';
   if (!existsSync(node)) return 'no Node for Arm (npm ci --prefix test/arm64/npm)';
   return undefined;
 }
@@ -36,7 +36,7 @@ export function buildAddon(): void {
   execFileSync('npm', ['run', 'prebuild:arm64'], { cwd: root, stdio: 'pipe', maxBuffer: 1 << 28 });
 }
 
-/** What `run` starts, and a command that starts an emulated Node: processes that an emulated one starts need it. */
+/** What `run` starts, and a command that starts Node for Arm under qemu: processes that such a one starts need it. */
 export async function writePrograms(): Promise<void> {
   await writeScripts(join(folder, 'js'), [
     'bench/speed/gpu/parity.ts',
@@ -73,7 +73,7 @@ export interface ParityResult {
 export function runParity({ only = [''], show = false }: { only?: readonly string[]; show?: boolean }): ParityResult {
   const out = join(folder, 'parity.json');
   rmSync(out, { force: true });
-  // Seconds per test: generous, emulated code is slow and the machine may be busy.
+  // Seconds per test: generous, qemu is slow and the machine may be busy.
   const [perTest, inAll] = [1800, 6 * 3600];
   const options = { out, seconds: inAll, patience: perTest, processes: availableParallelism() };
   const { status, stderr } = run(
@@ -85,7 +85,7 @@ export function runParity({ only = [''], show = false }: { only?: readonly strin
     { SAS_POISON: '1', SAS_TEST_TIMEOUT: String(1000 * perTest) },
     show,
   );
-  if (!existsSync(out)) throw new Error(`the emulated parity tests ended with code ${status}: ${stderr}`);
+  if (!existsSync(out)) throw new Error(`the parity tests under qemu ended with code ${status}: ${stderr}`);
   return { status, ...(JSON.parse(readFileSync(out, 'utf8')) as Omit<ParityResult, 'status'>) };
 }
 
