@@ -26,6 +26,7 @@ export default defineConfig({
           name: 'main',
           include: ['test/**/*.test.ts'],
           exclude: ['test/parity/**', 'test/cuda/**', 'test/arm64/**'],
+          globalSetup: 'test/helpers/dist.ts',
         },
       },
       {
