@@ -30,11 +30,7 @@ export async function writeScripts(out: string, programs: readonly string[]): Pr
     format: 'esm',
     platform: 'node',
     target: 'node20',
-    alias: {
-      vitest: join(root, 'bench/speed/gpu/vitest_shim.ts'),
-      'sas-attention/attentions': join(root, 'lib/attentions/index.ts'),
-      'sas-attention': join(root, 'lib/index.ts'),
-    },
+    alias: { vitest: join(root, 'bench/speed/gpu/vitest_shim.ts') },
     logLevel: 'warning',
   });
   mkdirSync(join(out, 'fixtures'), { recursive: true });
