@@ -43,7 +43,7 @@ test('models of one seed share the initial values of the parameters that both ha
 describe.each(ATTENTIONS.flatMap((attention) => POSITIONS.map((positions) => [attention, positions] as const)))(
   'gradients of the %s model with positions: %s',
   (attention, positions) => {
-    const config: ModelConfig = { ...tiny, attention, positions, hidden: 80, vocabulary: 32, dtype: 'f32', seed: 1 };
+    const config: ModelConfig = { ...tiny, attention, positions, hidden: 80, vocabulary: 32, dtype: 'f32', seed: 5 };
 
     test('agree with central differences', async () => {
       const model = new Gpt(config, device);

@@ -12,6 +12,7 @@ import { getDevice } from '../../../lib/index.js';
 import { outcomeText, verify } from '../../../lib/measure/check.js';
 import { checkAll } from '../../../lib/measure/measure.js';
 import type { IsaRun, Row } from '../../../lib/measure/rows.js';
+import { casesOf } from '../../../lib/measure/suite.js';
 import { missedBy, unitOf } from '../../../lib/measure/units.js';
 import { attentionWork, expandWork, linearWork, REFERENCE, sasWork } from '../../../lib/measure/work.js';
 
@@ -46,6 +47,14 @@ describe('checks', () => {
     expect((await check([1, 2, 3])).right).toBe(true);
     expect(await check(wrong)).toMatchObject({ result: 'output', right: false });
   });
+});
+
+it('takes steps of the training example', async () => {
+  const device = getDevice();
+  const cases = [...casesOf({ lengths: [], filter: 'training step' }, device)];
+  expect(cases).toHaveLength(2);
+  for (const { contestants } of cases) for (const contestant of contestants) await contestant.run();
+  await device.synchronize();
 });
 
 describe('work', () => {
