@@ -2,9 +2,10 @@
 // import, by require and from TypeScript.
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { transformSync } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { listDevices } from '../../lib/index.js';
-import { inRepository, linksOf } from '../docs/markdown.js';
+import { inRepository, linksOf, samplesOf } from '../docs/markdown.js';
 import { compareVersions, requirements } from './elf.js';
 import { filesBelow, installedIn, type Output, prebuiltName, root, Workshop } from './project.js';
 
@@ -127,17 +128,10 @@ describe('a project that installed it without a compiler and without a network',
     for (const file of ['esm.mjs', 'cjs.cjs']) expect(node([file]).trim()).toBe('cpu 2 3');
   });
 
-  it("runs the README's training step, and it learns", () => {
-    const readme = readFileSync(join(root, 'README.md'), 'utf8');
-    const program = readme.match(/```ts\n(.*?)```/s)?.[1] ?? '';
-    writeFileSync(join(project, 'readme.mjs'), program);
-    const losses = node(['readme.mjs'])
-      .trim()
-      .split('\n')
-      .map((line) => Number(line.split(' ')[1]));
-    expect(losses).toHaveLength(100);
-    expect(losses[0]).toBeGreaterThan(3);
-    expect(losses.at(-1)).toBeLessThan(1);
+  it.each(['README.md', 'docs/training-step.md'])('runs the program of %s', (page) => {
+    const [{ program, prints }] = samplesOf(readFileSync(join(installedIn(project), page), 'utf8'));
+    writeFileSync(join(project, 'sample.mjs'), transformSync(program.text, { loader: 'ts' }).code);
+    expect(node(['sample.mjs'])).toBe(prints);
   });
 
   it('works with --ignore-scripts too', () => {
