@@ -6,7 +6,7 @@
 
 #include "cuda/cublas.h"
 #include "cuda/cublas_library.h"
-#include "cuda/gemm.cuh"
+#include "cuda/kernels/gemm.cuh"
 
 namespace sas::cuda {
 namespace {
