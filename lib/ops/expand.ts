@@ -28,7 +28,7 @@ export interface ExpandWeights {
 
 /** Settings of `expand` and its backward. */
 export interface ExpandOptions {
-  /** Turns the output in the same pass as `rope(output, { ...rope, interleaved: true })` would; its width is even. Default: no rotation. */
+  /** Rotates the output in the same pass as `rope(output, { ...rope, interleaved: true })` would; its width is even. Default: no rotation. */
   rope?: Pick<RopeOptions, 'base' | 'offset'>;
 }
 

@@ -5,7 +5,7 @@ import { operands, produce, type Tensor } from '../tensor.js';
 
 /** Settings of `rope` and its backward. */
 export interface RopeOptions {
-  /** Pair i of D/2 turns by position / base^(2i/D). Default 10000. */
+  /** Pair i of D/2 rotates by position / base^(2i/D). Default 10000. */
   base?: number;
   /** The position of the first token. Default 0. */
   offset?: number;

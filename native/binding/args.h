@@ -20,7 +20,7 @@ enum class Operands : bool { kUsual, kAny };
 class Args {
  public:
   // An op on operands this small takes microseconds, whatever it computes.
-  static constexpr size_t kBriefBytes = 16 << 10;
+  static constexpr size_t kInlineBytes = 16 << 10;
 
   // `op` names the operation in errors; a string literal.
   Args(const Napi::CallbackInfo& info, const char* op, Operands allowed = Operands::kUsual)
@@ -68,7 +68,7 @@ class Args {
     Context& context = session_->device->context();
     session_->queue->Submit({op_, std::move(reads_), std::move(writes_),
                              [run, &context, params = std::move(params)] { return run(context, params); }},
-                            bytes_ <= kBriefBytes);
+                            bytes_ <= kInlineBytes);
   }
 
   [[noreturn]] void Fail(const std::string& problem) const;

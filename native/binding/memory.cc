@@ -233,7 +233,7 @@ Napi::Value Synchronize(Info info) {
           session, session.queue->submitted(),
           [&queue = *session.queue, device = session.device.get()] {
             const Status device_status = device->Synchronize();
-            queue.Settle();
+            queue.CollectCheckResults();
             const Status failure = queue.TakeFailure();
             return failure.ok() ? device_status : failure;
           },
@@ -374,7 +374,7 @@ void Widen(const void* source, float* target, size_t size) {
 // Device memory to host memory, with what that tells of the operations that wrote it.
 Status CopyToHost(Device& device, Queue& queue, const Buffer& buffer, void* target) {
   const Status status = device.CopyToHost(target, buffer.data, buffer.bytes);
-  queue.Settle();
+  queue.CollectCheckResults();
   return status.ok() ? queue.FailureOf(buffer) : status;
 }
 

@@ -36,13 +36,13 @@ struct Tile {
 
 // Takes one block of keys into at most kGroup queries [first, last), of which query r sees the first visible(r) keys of
 // the block.
-template <bool kPairs, class Visible>
+template <bool kBf16x2, class Visible>
 void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Visible& visible) {
   Product p{};
   p.rows = last - first;
   p.columns = keys;
   p.depth = t.depth;
-  p.pairs = kPairs;
+  p.bf16x2 = kBf16x2;
   SetRowsA(p, t.q + first * t.depth, t.depth);
   SetRowsB(p, t.keys, kKeyBlock);
   SetC(p, t.scores, kKeyBlock);
@@ -83,12 +83,12 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
         sum += weight;
       }
       Store(sums, sum);
-      if constexpr (kPairs) PackAlong<true>(scores, kKeyBlock, 1, keys, scores, kKeyBlock);
+      if constexpr (kBf16x2) PackAlong<true>(scores, kKeyBlock, 1, keys, scores, kKeyBlock);
     }
   }
 
   p.columns = t.value_row;
-  p.depth = Depth<kPairs>(keys);
+  p.depth = Depth<kBf16x2>(keys);
   SetRowsA(p, t.scores, kKeyBlock);
   SetRowsB(p, t.values, t.value_row);
   SetC(p, t.output + first * t.value_row, t.value_row);
@@ -116,7 +116,7 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
   const float log2_scale = sign == 0 ? 1.0f : sign * s.scale * kLog2E;
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    constexpr bool kPairs = kInPairs<T>;
+    constexpr bool kBf16x2 = kUsesBf16x2<T>;
     // The last tile of queries sees the most keys, so it goes first.
     context.pool.Run(tiles * s.batch * s.heads, [&](int64_t item, int thread) {
       const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * tile;
@@ -133,7 +133,7 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       float* keys = tile_q + q_floats;
       float* values = keys + key_floats;
       Tile t{};
-      t.depth = Depth<kPairs>(s.width);
+      t.depth = Depth<kBf16x2>(s.width);
       t.log2_scale = log2_scale;
       t.value_row = value_row;
       t.q = tile_q;
@@ -156,8 +156,8 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       const int64_t last_key = VisibleKeys(s, first_query + rows - 1);
       for (int64_t j = 0; j < last_key; j += kKeyBlock) {
         const int64_t block = Min(kKeyBlock, last_key - j);
-        PackTransposed<kPairs>(k + j * k_stride, k_stride, block, s.width, keys, kKeyBlock, RoundUp(block, kLanes));
-        PackAcross<kPairs>(v + j * v_stride, v_stride, block, s.value_width, values, value_row, value_row);
+        PackTransposed<kBf16x2>(k + j * k_stride, k_stride, block, s.width, keys, kKeyBlock, RoundUp(block, kLanes));
+        PackAcross<kBf16x2>(v + j * v_stride, v_stride, block, s.value_width, values, value_row, value_row);
         const auto visible = [&](int64_t r) {
           return Max<int64_t>(0, Min(VisibleKeys(s, first_query + r) - j, block));
         };
@@ -171,9 +171,9 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
           end = r < all ? Min(r + kDiagonalGroup, all) : Min(r + kGroup, rows);
           if (j == 0) {
             next_queries.Ask(end - r);
-            PackAlong<kPairs>(q + r * q_stride, q_stride, end - r, s.width, tile_q + r * t.depth, t.depth, sign);
+            PackAlong<kBf16x2>(q + r * q_stride, q_stride, end - r, s.width, tile_q + r * t.depth, t.depth, sign);
           }
-          AddKeys<kPairs>(t, r, end, r < all ? visible(end - 1) : block, visible);
+          AddKeys<kBf16x2>(t, r, end, r < all ? visible(end - 1) : block, visible);
           next_keys.Ask(kRowsPerGroup);
           next_values.Ask(kRowsPerGroup);
           next_output.Ask(kRowsPerGroup);

@@ -54,7 +54,7 @@ struct Buffers {
 };
 
 // One key/value head and one block of its queries, with the buffers they are in.
-template <bool kPairs>
+template <bool kBf16x2>
 struct Block {
   const AttentionShape& s;
   const Buffers& at;
@@ -70,8 +70,8 @@ struct Block {
   // beyond).
   void Scores(const float* a, int64_t a_row, int64_t width, const float* transposed, float* strip) const {
     Product p{};
-    p.depth = Depth<kPairs>(width);
-    p.pairs = kPairs;
+    p.depth = Depth<kBf16x2>(width);
+    p.bf16x2 = kBf16x2;
     p.b_step = kTileColumns;
     p.b_panel = p.depth * kTileColumns;
     const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
@@ -135,7 +135,7 @@ struct Block {
     Product p{};
     p.columns = width;
     p.accumulate = true;
-    p.pairs = kRowPairs;
+    p.bf16x2 = kRowPairs;
     const auto multiply = [&](int64_t first_row, int64_t begin, int64_t end) {
       const int64_t row = kRowPairs ? first_row / 2 : first_row;
       p.rows = end - begin;
@@ -156,11 +156,11 @@ struct Block {
     p.columns = s.width;
     const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
       p.rows = row_end - row;
-      p.depth = Depth<kPairs>(end - begin);
-      p.pairs = kPairs;
+      p.depth = Depth<kBf16x2>(end - begin);
+      p.bf16x2 = kBf16x2;
       p.accumulate = begin > 0;
-      SetRowsA(p, strip + row * at.strip_row + Depth<kPairs>(begin), at.strip_row);
-      SetRowsB(p, keys + Depth<kPairs>(begin) * at.width_row, at.width_row);
+      SetRowsA(p, strip + row * at.strip_row + Depth<kBf16x2>(begin), at.strip_row);
+      SetRowsB(p, keys + Depth<kBf16x2>(begin) * at.width_row, at.width_row);
       SetC(p, grad_q + row * at.width_row, at.width_row);
       Multiply(p);
     };
@@ -174,12 +174,12 @@ struct Block {
 };
 
 // Panels of kTileColumns keys, transposed.
-template <bool kPairs, class T>
+template <bool kBf16x2, class T>
 void TransposePanels(const T* source, int64_t stride, int64_t keys, int64_t width, float* target) {
   for (int64_t j = 0; j < keys; j += kTileColumns) {
     const int64_t count = Min<int64_t>(kTileColumns, keys - j);
-    PackTransposed<kPairs>(source + j * stride, stride, count, width, target + j * Depth<kPairs>(width), kTileColumns,
-                           RoundUp(count, kLanes));
+    PackTransposed<kBf16x2>(source + j * stride, stride, count, width, target + j * Depth<kBf16x2>(width), kTileColumns,
+                            RoundUp(count, kLanes));
   }
 }
 
@@ -197,7 +197,7 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
   float* grad_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_floats);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    constexpr bool kPairs = kInPairs<T>;
+    constexpr bool kBf16x2 = kUsesBf16x2<T>;
     const auto store_grads = [&](int64_t b, int64_t kv_head, const float* grads) {
       const int64_t row = b * s.keys * s.kv_heads + kv_head;
       StoreRowsAs<T>(p.grad_dtype, grads, at.width_row, s.keys, s.width, p.grad_k, row * s.width, s.kv_heads * s.width);
@@ -211,29 +211,29 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
       float* grads = grad_parts + (parts > 1 ? item : thread) * grad_floats;
       memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
       float *q = buffers + at.q, *grad_output = buffers + at.grad_output, *grad_q = buffers + at.grad_q;
-      float* q_along = kPairs ? buffers + at.q_along : q;
-      float* grad_output_along = kPairs ? buffers + at.grad_output_along : grad_output;
+      float* q_along = kBf16x2 ? buffers + at.q_along : q;
+      float* grad_output_along = kBf16x2 ? buffers + at.grad_output_along : grad_output;
       float *weights = buffers + at.weights, *grad_scores = buffers + at.grad_scores;
 
       const int64_t kv_row = b * s.keys * s.kv_heads + kv_head;
       const T* k = static_cast<const T*>(p.k) + kv_row * s.width;
       const T* v = static_cast<const T*>(p.v) + kv_row * s.value_width;
-      TransposePanels<kPairs>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys_transposed);
-      TransposePanels<kPairs>(v, s.kv_heads * s.value_width, s.keys, s.value_width, buffers + at.values_transposed);
-      PackAcross<kPairs>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys, at.width_row, at.width_row);
+      TransposePanels<kBf16x2>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys_transposed);
+      TransposePanels<kBf16x2>(v, s.kv_heads * s.value_width, s.keys, s.value_width, buffers + at.values_transposed);
+      PackAcross<kBf16x2>(k, s.kv_heads * s.width, s.keys, s.width, buffers + at.keys, at.width_row, at.width_row);
 
       const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
       for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
         for (int64_t i = first_block * kQueryBlock; i < Min(last_block * kQueryBlock, s.queries); i += kQueryBlock) {
-          const Block<kPairs> block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
+          const Block<kBf16x2> block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
           const int64_t row = (b * s.queries + i) * s.heads + h;
           const T* source_q = static_cast<const T*>(p.q) + row * s.width;
           const T* source_grad = static_cast<const T*>(p.grad_output) + row * s.value_width;
           const int64_t q_stride = s.heads * s.width, grad_stride = s.heads * s.value_width;
           CopyRows(source_q, q_stride, block.rows, s.width, q, at.width_row, at.width_row);
-          PackAcross<kPairs>(source_grad, grad_stride, block.rows, s.value_width, grad_output, at.value_row,
-                             at.value_row);
-          if constexpr (kPairs) {
+          PackAcross<kBf16x2>(source_grad, grad_stride, block.rows, s.value_width, grad_output, at.value_row,
+                              at.value_row);
+          if constexpr (kBf16x2) {
             PackAlong<true>(source_q, q_stride, block.rows, s.width, q_along, at.width_row);
             PackAlong<true>(source_grad, grad_stride, block.rows, s.value_width, grad_output_along, at.value_row);
           }
@@ -241,11 +241,11 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
           block.Scores(grad_output_along, at.value_row, s.value_width, buffers + at.values_transposed, grad_scores);
           block.Softmax(weights, grad_scores);
           const int64_t seen = block.Visible(block.rows - 1), strip = at.strip_row;
-          if constexpr (kPairs)
+          if constexpr (kBf16x2)
             PackAcross<true>(weights, strip, block.rows, seen, weights, strip, RoundUp(seen, kLanes));
-          block.template AddToKeys<kPairs>(weights, grad_output, at.value_row, s.value_width, block.grad_v);
+          block.template AddToKeys<kBf16x2>(weights, grad_output, at.value_row, s.value_width, block.grad_v);
           block.template AddToKeys<false>(grad_scores, q, at.width_row, s.width, block.grad_k);
-          if constexpr (kPairs) PackAlong<true>(grad_scores, strip, block.rows, seen, grad_scores, strip);
+          if constexpr (kBf16x2) PackAlong<true>(grad_scores, strip, block.rows, seen, grad_scores, strip);
           block.GradQ(grad_scores, buffers + at.keys, grad_q);
           StoreRowsAs<T>(p.grad_dtype, grad_q, at.width_row, block.rows, s.width, p.grad_q, row * s.width,
                          s.heads * s.width);

@@ -23,12 +23,12 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
   if (p.rope) angles = MakeAngles(context, *p.rope, true, false);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
-    constexpr bool kPairs = kInPairs<T>;
-    const ExpandForward<kPairs> forward(context, l, p.weights);
+    constexpr bool kBf16x2 = kUsesBf16x2<T>;
+    const ExpandForward<kBf16x2> forward(context, l, p.weights);
     float *residual = nullptr, *residual_bias = nullptr;
     if (s.features) {
-      residual = PackTransposedWeight<kPairs>(context, p.weights.feature_residual_weight, s.sim_head_dim,
-                                              s.sim_head_dim, l.sim_row);
+      residual = PackTransposedWeight<kBf16x2>(context, p.weights.feature_residual_weight, s.sim_head_dim,
+                                               s.sim_head_dim, l.sim_row);
       residual_bias = PackBias(context, p.weights.feature_residual_bias, s.sim_head_dim);
     }
     context.pool.Run(CeilDiv(s.tokens, run), [&](int64_t item, int thread) {
@@ -43,15 +43,15 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
         T* output = static_cast<T*>(p.output) + token * s.sim_heads * s.sim_head_dim;
         if (!s.features) {
-          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, y, l.dim_row);
+          if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, y, l.dim_row);
           StoreRows(y, l.dim_row, rows, s.head_dim, output, s.head_dim);
           continue;
         }
         // Z = Z1 + b4 + relu(Z1) W4^T
         forward.Features(y, tokens, z, feature_relu);
-        MultiplyRows<kPairs>(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row,
-                             residual_bias, true, z, l.sim_row);
-        if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, z, l.sim_row);
+        MultiplyRows<kBf16x2>(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row,
+                              residual_bias, true, z, l.sim_row);
+        if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, z, l.sim_row);
         StoreRows(z, l.sim_row, rows, s.sim_head_dim, output, s.sim_head_dim);
       }
     });

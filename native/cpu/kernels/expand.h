@@ -41,10 +41,10 @@ inline int32_t* MakeTapOffsets(CpuContext& context, const ExpandLayout& l, int64
 }
 
 // Left-hand panels of a convolution's weight [outputs, inputs, k].
-template <bool kPairs = false>
+template <bool kBf16x2 = false>
 float* PackTaps(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs, int64_t kernel_size) {
-  const int64_t depth = Depth<kPairs>(inputs) * kernel_size;
-  if constexpr (kPairs) {
+  const int64_t depth = Depth<kBf16x2>(inputs) * kernel_size;
+  if constexpr (kBf16x2) {
     float* paired = context.scratch.Take(outputs * depth);
     for (int64_t o = 0; o < outputs; ++o) {
       PackAcross<true>(weight + o * inputs * kernel_size, kernel_size, inputs, kernel_size, paired + o * depth,
@@ -73,10 +73,10 @@ inline float* PackTransposedTaps(CpuContext& context, const float* weight, int64
 }
 
 // W [outputs, inputs] as right-hand rows of x W^T: [inputs][row].
-template <bool kPairs>
+template <bool kBf16x2>
 float* PackTransposedWeight(CpuContext& context, const float* weight, int64_t outputs, int64_t inputs, int64_t row) {
-  float* packed = context.scratch.Take(Depth<kPairs>(inputs) * row);
-  PackTransposed<kPairs>(weight, inputs, outputs, inputs, packed, row, row);
+  float* packed = context.scratch.Take(Depth<kBf16x2>(inputs) * row);
+  PackTransposed<kBf16x2>(weight, inputs, outputs, inputs, packed, row, row);
   return packed;
 }
 
@@ -106,14 +106,14 @@ inline void ZeroTails(const ExpandLayout& l, float* rows, int64_t count) {
 
 // c [rows, head_dim] (+)= a convolution of the padded token `x` with `inputs` channels; `relu`, if given, is a padded
 // token, in f32.
-template <bool kPairs = false>
+template <bool kBf16x2 = false>
 void Convolve(const ExpandLayout& l, const float* panels, const int32_t* offsets, int64_t rows, int64_t inputs,
               const float* x, const float* bias, bool accumulate, float* c, int64_t c_row, float* relu = nullptr) {
   Product p{};
   p.rows = rows;
   p.columns = l.s.head_dim;
-  p.depth = Depth<kPairs>(inputs) * l.s.kernel_size;
-  p.pairs = kPairs;
+  p.depth = Depth<kBf16x2>(inputs) * l.s.kernel_size;
+  p.bf16x2 = kBf16x2;
   SetPanelsA(p, panels);
   SetOverlappingB(p, x, offsets);
   SetC(p, c, c_row);
@@ -128,14 +128,14 @@ void Convolve(const ExpandLayout& l, const float* panels, const int32_t* offsets
 }
 
 // c [rows, columns] (+)= a [rows, depth] b [depth, columns] + bias, and max(c, 0) to `relu` if given, in rows like c's.
-template <bool kPairs = false>
+template <bool kBf16x2 = false>
 void MultiplyRows(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const float* b,
                   int64_t b_row, const float* bias, bool accumulate, float* c, int64_t c_row, float* relu = nullptr) {
   Product p{};
   p.rows = rows;
   p.columns = columns;
-  p.depth = Depth<kPairs>(depth);
-  p.pairs = kPairs;
+  p.depth = Depth<kBf16x2>(depth);
+  p.bf16x2 = kBf16x2;
   SetRowsA(p, a, a_row);
   SetRowsB(p, b, b_row);
   SetC(p, c, c_row);
@@ -148,15 +148,15 @@ void MultiplyRows(int64_t rows, int64_t columns, int64_t depth, const float* a, 
 
 // The forward weights, packed, and the forward pass of a block of tokens up to relu(Z1), which backward repeats, in
 // f32: where C1 and Z1 are positive must not hang on the rounding of pairs.
-template <bool kPairs>
+template <bool kBf16x2>
 struct ExpandForward {
   ExpandForward(CpuContext& context, const ExpandLayout& layout, const ExpandWeights& weights)
       : l(layout), w(weights), offsets(MakeTapOffsets(context, l, Max(l.s.heads, l.s.sim_heads))) {
     const ExpandShape& s = l.s;
-    head = PackTaps<kPairs>(context, w.head_weight, s.sim_heads, s.heads, s.kernel_size);
-    head_residual = PackTaps<kPairs>(context, w.head_residual_weight, s.sim_heads, s.sim_heads, s.kernel_size);
+    head = PackTaps<kBf16x2>(context, w.head_weight, s.sim_heads, s.heads, s.kernel_size);
+    head_residual = PackTaps<kBf16x2>(context, w.head_residual_weight, s.sim_heads, s.sim_heads, s.kernel_size);
     if (!s.features) return;
-    feature = PackTransposedWeight<kPairs>(context, w.feature_weight, s.sim_head_dim, s.head_dim, l.sim_row);
+    feature = PackTransposedWeight<kBf16x2>(context, w.feature_weight, s.sim_head_dim, s.head_dim, l.sim_row);
     feature_bias = PackBias(context, w.feature_bias, s.sim_head_dim);
   }
 
@@ -165,16 +165,16 @@ struct ExpandForward {
   void Heads(const T* input, int64_t tokens, float* x, float* relu, float* y) const {
     const ExpandShape& s = l.s;
     for (int64_t token = 0; token < tokens; ++token) {
-      PackAcross<kPairs>(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin, l.tap_row,
-                         s.head_dim);
+      PackAcross<kBf16x2>(input + token * s.heads * s.head_dim, s.head_dim, s.heads, s.head_dim, x + l.margin,
+                          l.tap_row, s.head_dim);
       // C1 = b1 + W1 * X; Y = C1 + b2 + W2 * relu(C1)
-      Convolve<kPairs>(l, head, offsets, s.sim_heads, s.heads, x, w.head_bias, false, y, l.dim_row,
-                       kPairs ? nullptr : relu);
-      if constexpr (kPairs) {
+      Convolve<kBf16x2>(l, head, offsets, s.sim_heads, s.heads, x, w.head_bias, false, y, l.dim_row,
+                        kBf16x2 ? nullptr : relu);
+      if constexpr (kBf16x2) {
         PackAcross<true, true>(y, l.dim_row, s.sim_heads, s.head_dim, relu + l.margin, l.tap_row, s.head_dim);
       }
-      Convolve<kPairs>(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y,
-                       l.dim_row);
+      Convolve<kBf16x2>(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y,
+                        l.dim_row);
       x += s.heads * l.tap_row;
       relu += s.sim_heads * l.tap_row;
       y += s.sim_heads * l.dim_row;
@@ -184,10 +184,10 @@ struct ExpandForward {
   // Z1 = Y W3^T + b3, and relu(Z1); [tokens * H', sim_row]. Pairs take the place of Y and of relu(Z1).
   void Features(float* y, int64_t tokens, float* z, float* relu) const {
     const int64_t rows = tokens * l.s.sim_heads;
-    if constexpr (kPairs) PackAlong<true>(y, l.dim_row, rows, l.s.head_dim, y, l.dim_row);
-    MultiplyRows<kPairs>(rows, l.s.sim_head_dim, l.s.head_dim, y, l.dim_row, feature, l.sim_row, feature_bias, false, z,
-                         l.sim_row, relu);
-    if constexpr (kPairs) PackAlong<true>(relu, l.sim_row, rows, l.s.sim_head_dim, relu, l.sim_row);
+    if constexpr (kBf16x2) PackAlong<true>(y, l.dim_row, rows, l.s.head_dim, y, l.dim_row);
+    MultiplyRows<kBf16x2>(rows, l.s.sim_head_dim, l.s.head_dim, y, l.dim_row, feature, l.sim_row, feature_bias, false,
+                          z, l.sim_row, relu);
+    if constexpr (kBf16x2) PackAlong<true>(relu, l.sim_row, rows, l.s.sim_head_dim, relu, l.sim_row);
   }
 
   ExpandLayout l;

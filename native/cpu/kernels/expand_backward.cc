@@ -163,7 +163,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
           forward.Features(y, tokens, grad_z1, z_relu);  // Z1 itself is not needed again
           CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.sim_head_dim, rows, s.sim_head_dim, grad_z,
                         l.sim_row, l.sim_row);
-          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, grad_z, l.sim_row);
+          if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, grad_z, l.sim_row);
           AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, z_relu, l.sim_row, s.sim_head_dim,
                            gradient + g.feature_residual_weight);
           AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
@@ -181,7 +181,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         } else {
           CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.head_dim, rows, s.head_dim, grad_y + l.margin,
                         l.tap_row, s.head_dim);
-          if (p.rope) TurnRows(angles, token, tokens, s.sim_heads, grad_y + l.margin, l.tap_row);
+          if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, grad_y + l.margin, l.tap_row);
         }
 
         AddConvolutionGradients(l, forward.offsets, tokens, grad_y, relu, s.sim_heads,

@@ -15,12 +15,12 @@ constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kDepthBlock = 256;
 
 // B[k][n] for n in one panel of kTileColumns, as [depth][kTileColumns], zero beyond the last column.
-template <bool kPairs, class T>
+template <bool kBf16x2, class T>
 void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t columns, float* panel) {
   if (column == 1) {
-    PackAcross<kPairs>(b, row, depth, columns, panel, kTileColumns, kTileColumns);
+    PackAcross<kBf16x2>(b, row, depth, columns, panel, kTileColumns, kTileColumns);
   } else {
-    PackTransposed<kPairs>(b, column, columns, depth, panel, kTileColumns, kTileColumns);
+    PackTransposed<kBf16x2>(b, column, columns, depth, panel, kTileColumns, kTileColumns);
   }
 }
 
@@ -40,13 +40,13 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   }
 
   return DispatchFloat(a.dtype, [&]<class A>(A*) {
-    constexpr bool kPairs = kInPairs<A>;
-    const int64_t panel_floats = Depth<kPairs>(depth) * kTileColumns;
+    constexpr bool kBf16x2 = kUsesBf16x2<A>;
+    const int64_t panel_floats = Depth<kBf16x2>(depth) * kTileColumns;
     Status status = DispatchFloat(b.dtype, [&]<class T>(T*) {
       context.pool.Run(panels, [&](int64_t panel, int) {
         const int64_t n = panel * kTileColumns;
-        PackPanelB<kPairs>(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth,
-                           Min<int64_t>(kTileColumns, columns - n), packed_b + panel * panel_floats);
+        PackPanelB<kBf16x2>(static_cast<const T*>(b.data) + n * b.column, b.row, b.column, depth,
+                            Min<int64_t>(kTileColumns, columns - n), packed_b + panel * panel_floats);
       });
       return Status();
     });
@@ -72,19 +72,19 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
           Product product{};
           product.rows = block_rows;
           product.columns = block_columns;
-          product.depth = Depth<kPairs>(slice);
-          product.pairs = kPairs;
+          product.depth = Depth<kBf16x2>(slice);
+          product.bf16x2 = kBf16x2;
           const A* source = static_cast<const A*>(a.data) + m * a.row + k * a.column;
           if (a.column != 1) {
-            PackAcross<kPairs>(source, a.column, slice, block_rows, packed_a, kRowBlock, block_rows);
+            PackAcross<kBf16x2>(source, a.column, slice, block_rows, packed_a, kRowBlock, block_rows);
             SetColumnsA(product, packed_a, kRowBlock);
           } else if constexpr (std::is_same_v<A, float>) {
             SetRowsA(product, source, a.row);
           } else {
-            PackAlong<kPairs>(source, a.row, block_rows, slice, packed_a, kDepthBlock);
+            PackAlong<kBf16x2>(source, a.row, block_rows, slice, packed_a, kDepthBlock);
             SetRowsA(product, packed_a, kDepthBlock);
           }
-          product.b = packed_b + n / kTileColumns * panel_floats + Depth<kPairs>(k) * kTileColumns;
+          product.b = packed_b + n / kTileColumns * panel_floats + Depth<kBf16x2>(k) * kTileColumns;
           product.b_step = kTileColumns;
           product.b_panel = panel_floats;
           SetC(product, block_c, block_row);

@@ -80,46 +80,46 @@ void StoreRowsAs(DType dtype, const float* source, int64_t source_stride, int64_
   }
 }
 
-// ---- operands of a product, as f32 or (kPairs) as pairs of bf16 along its depth; an odd depth ends with a zero
+// ---- operands of a product, as f32 or (kBf16x2) as pairs of bf16 along its depth; an odd depth ends with a zero
 
 // Whether a product of tensors stored as T takes pairs.
 template <class T>
-inline constexpr bool kInPairs = kHasPairs&& std::is_same_v<T, BFloat16>;
+inline constexpr bool kUsesBf16x2 = kHasBf16x2&& std::is_same_v<T, BFloat16>;
 // How deep the product is in floats.
-template <bool kPairs>
+template <bool kBf16x2>
 constexpr int64_t Depth(int64_t depth) {
-  return kPairs ? CeilDiv(depth, 2) : depth;
+  return kBf16x2 ? CeilDiv(depth, 2) : depth;
 }
 
 // The next floats along the depth, times `factor`; `count` elements are left.
-template <bool kPairs, class T>
+template <bool kBf16x2, class T>
 SAS_INLINE Vec LoadAlong(const T* source, int64_t count, float factor = 1) {
   const Vec first = LoadPartial(source, Min<int64_t>(count, kLanes)) * factor;
-  if constexpr (!kPairs) return first;
+  if constexpr (!kBf16x2) return first;
   const Vec second = LoadPartial(source + kLanes, Max<int64_t>(0, Min<int64_t>(count - kLanes, kLanes))) * factor;
   return PairNeighbours(first, second);
 }
 
 // target[r][k] = factor * source[r][k] for k along the depth. Pairs may take the place of their source.
-template <bool kPairs, class T>
+template <bool kBf16x2, class T>
 void PackAlong(const T* source, int64_t source_stride, int64_t rows, int64_t depth, float* target,
                int64_t target_stride, float factor = 1) {
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = source + r * source_stride;
     float* to = target + r * target_stride;
     if (r + kRowsAhead < rows) PrefetchRow(from + kRowsAhead * source_stride, depth);
-    ForEachVector(Depth<kPairs>(depth), [&](int64_t k, int64_t count) {
-      const int64_t element = kPairs ? 2 * k : k;
-      StorePartial(to + k, LoadAlong<kPairs>(from + element, depth - element, factor), count);
+    ForEachVector(Depth<kBf16x2>(depth), [&](int64_t k, int64_t count) {
+      const int64_t element = kBf16x2 ? 2 * k : k;
+      StorePartial(to + k, LoadAlong<kBf16x2>(from + element, depth - element, factor), count);
     });
   }
 }
 
 // target[k][c] = source[k][c] for k along the depth, or max(., 0) of it; zero for columns <= c < padded.
-template <bool kPairs, bool kRelu = false, class T>
+template <bool kBf16x2, bool kRelu = false, class T>
 void PackAcross(const T* source, int64_t source_stride, int64_t depth, int64_t columns, float* target,
                 int64_t target_stride, int64_t padded) {
-  if constexpr (!kPairs) {
+  if constexpr (!kBf16x2) {
     static_assert(!kRelu);
     CopyRows(source, source_stride, depth, columns, target, target_stride, padded);
   } else {
@@ -145,18 +145,18 @@ void PackAcross(const T* source, int64_t source_stride, int64_t depth, int64_t c
 }
 
 // target[k][r] = source[r][k] for k along the depth, zero for rows <= r < padded, which is a multiple of kLanes.
-template <bool kPairs, class T>
+template <bool kBf16x2, class T>
 void PackTransposed(const T* source, int64_t source_stride, int64_t rows, int64_t depth, float* target,
                     int64_t target_stride, int64_t padded) {
-  const int64_t floats = Depth<kPairs>(depth);
+  const int64_t floats = Depth<kBf16x2>(depth);
   for (int64_t r = 0; r < padded; r += kLanes) {
     for (int64_t i = r + kLanes; i < Min(r + 2 * kLanes, rows); ++i) PrefetchRow(source + i * source_stride, depth);
     for (int64_t k = 0; k < floats; k += kLanes) {
-      const int64_t element = kPairs ? 2 * k : k;
+      const int64_t element = kBf16x2 ? 2 * k : k;
       Vec block[kLanes];
       for (int i = 0; i < kLanes; ++i) {
         block[i] =
-            r + i < rows ? LoadAlong<kPairs>(source + (r + i) * source_stride + element, depth - element) : Vec{};
+            r + i < rows ? LoadAlong<kBf16x2>(source + (r + i) * source_stride + element, depth - element) : Vec{};
       }
       Transpose(block);
       for (int64_t i = 0; i < Min<int64_t>(kLanes, floats - k); ++i)

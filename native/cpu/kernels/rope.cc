@@ -1,4 +1,4 @@
-// Rotary position embedding: pair i of a head at position t turns by the angle t * base^(-2 i / width).
+// Rotary position embedding: pair i of a head at position t rotates by the angle t * base^(-2 i / width).
 #include "cpu/kernels/rope.h"
 
 #include <cmath>
@@ -52,9 +52,9 @@ Status Rope(CpuContext& context, const RopeParams& p) {
         T* output = static_cast<T*>(p.output) + head * width;
         if (p.interleaved) {
           ForEachVector(width, [=](int64_t i, int64_t count) {
-            const Vec turned =
-                TurnPairs(LoadPartial(x + i, count), LoadPartial(cosines + i, count), LoadPartial(sines + i, count));
-            StorePartial(output + i, turned, count);
+            const Vec rotated =
+                RotatePairs(LoadPartial(x + i, count), LoadPartial(cosines + i, count), LoadPartial(sines + i, count));
+            StorePartial(output + i, rotated, count);
           });
         } else {
           ForEachVector(half, [=](int64_t i, int64_t count) {

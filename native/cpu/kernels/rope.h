@@ -17,16 +17,16 @@ struct AngleTable {
 // Scratch memory of the operation. `inverse`: angles the other way, which gives the gradient. Defined in rope.cc.
 AngleTable MakeAngles(CpuContext& context, const RopeAngles& angles, bool interleaved, bool inverse);
 
-// Interleaved pairs turned; `cosines` and `sines` of that table.
-SAS_INLINE Vec TurnPairs(Vec value, Vec cosines, Vec sines) {
+// Interleaved pairs, rotated; `cosines` and `sines` of that table.
+SAS_INLINE Vec RotatePairs(Vec value, Vec cosines, Vec sines) {
   const Vec swapped = __builtin_shuffle(value, LaneIndex() ^ 1);
   return value * cosines + swapped * sines;
 }
 
-// Turns the rows of `tokens` tokens from token `first` on, `heads` rows each, in place; what lies behind a row's
+// Rotates the rows of `tokens` tokens from token `first` on, `heads` rows each, in place; what lies behind a row's
 // columns stays. `angles` are interleaved.
-inline void TurnRows(const AngleTable& angles, int64_t first, int64_t tokens, int64_t heads, float* rows,
-                     int64_t row_stride) {
+inline void RotateRows(const AngleTable& angles, int64_t first, int64_t tokens, int64_t heads, float* rows,
+                       int64_t row_stride) {
   for (int64_t token = 0; token < tokens; ++token, rows += heads * row_stride) {
     const int64_t at = (first + token) % angles.length * angles.columns;
     ForEachVector(angles.columns, [&](int64_t c, int64_t count) {
@@ -34,7 +34,7 @@ inline void TurnRows(const AngleTable& angles, int64_t first, int64_t tokens, in
       const Vec sines = LoadPartial(angles.sines + at + c, count);
       for (int64_t head = 0; head < heads; ++head) {
         float* row = rows + head * row_stride + c;
-        StorePartial(row, TurnPairs(LoadPartial(row, count), cosines, sines), count);
+        StorePartial(row, RotatePairs(LoadPartial(row, count), cosines, sines), count);
       }
     });
   }

@@ -262,7 +262,7 @@ SAS_INLINE Vec MaxRows(Vec (&rows)[kLanes]) {
 // ---- pairs: two neighbours along the depth of a product, rounded to bf16, in the bits of one lane, the first one low
 
 #if defined(__AVX512BF16__)
-inline constexpr bool kHasPairs = true;
+inline constexpr bool kHasBf16x2 = true;
 // sum + a.first * b.first + a.second * b.second, lane by lane; subnormal bf16 count as 0.
 SAS_INLINE Vec AddPairProducts(Vec sum, Vec a, Vec b) {
   return reinterpret_cast<Vec>(
@@ -280,7 +280,7 @@ SAS_INLINE Vec PairLanes(Vec first, Vec second) {
   return reinterpret_cast<Vec>(__builtin_shuffle(reinterpret_cast<Halves>(PairNeighbours(first, second)), index));
 }
 #else
-inline constexpr bool kHasPairs = false;
+inline constexpr bool kHasBf16x2 = false;
 Vec AddPairProducts(Vec sum, Vec a, Vec b);  // nobody calls these
 Vec PairNeighbours(Vec first, Vec second);
 Vec PairLanes(Vec first, Vec second);

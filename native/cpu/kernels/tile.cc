@@ -7,7 +7,7 @@ namespace {
 
 // One register tile: kRows rows by kVectors vectors, of which `a`, `b` and `c` are the first elements; `m` and `n` are
 // its first row and column.
-template <int kRows, int kVectors, bool kOverlapping, bool kPairs>
+template <int kRows, int kVectors, bool kOverlapping, bool kBf16x2>
 SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float* a, const float* b, float* c) {
   const int64_t a_row = p.a_row, a_step = p.a_step, b_step = p.b_step, c_row = p.c_row;
   const int32_t* offsets = p.b_offsets;
@@ -42,7 +42,7 @@ SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float
       const Vec left = Broadcast(a_rows[i][a_offset]);
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
-        sum[i][v] = kPairs ? AddPairProducts(sum[i][v], left, right[v]) : sum[i][v] + left * right[v];
+        sum[i][v] = kBf16x2 ? AddPairProducts(sum[i][v], left, right[v]) : sum[i][v] + left * right[v];
       }
     }
     a_offset += a_step;
@@ -58,18 +58,18 @@ SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float
 
 // All rows of kVectors vectors of columns from n on. The loop over tiles is in here, so that the end of one tile
 // overlaps the beginning of the next.
-template <int kVectors, bool kOverlapping, bool kPairs>
+template <int kVectors, bool kOverlapping, bool kBf16x2>
 void MultiplyColumns(const Product& p, int64_t n) {
   const float* a = p.a;
   const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
   float* c = p.c + n;
   int64_t m = 0;
   for (; m + kTileRows <= p.rows; m += kTileRows, a += p.a_panel, c += kTileRows * p.c_row) {
-    MultiplyTile<kTileRows, kVectors, kOverlapping, kPairs>(p, m, n, a, b, c);
+    MultiplyTile<kTileRows, kVectors, kOverlapping, kBf16x2>(p, m, n, a, b, c);
   }
   const auto rest = [&]<int kRows>(std::integral_constant<int, kRows>) __attribute__((always_inline)) {
     if (p.rows - m < kRows) return;
-    MultiplyTile<kRows, kVectors, kOverlapping, kPairs>(p, m, n, a, b, c);
+    MultiplyTile<kRows, kVectors, kOverlapping, kBf16x2>(p, m, n, a, b, c);
     m += kRows;
     a += kRows * p.a_row;
     c += kRows * p.c_row;
@@ -79,16 +79,16 @@ void MultiplyColumns(const Product& p, int64_t n) {
   rest(std::integral_constant<int, 1>());
 }
 
-template <bool kOverlapping, bool kPairs>
+template <bool kOverlapping, bool kBf16x2>
 void MultiplyTiles(const Product& p) {
   for (int64_t n = 0; n < p.columns;) {
     const int64_t vectors = Min<int64_t>(CeilDiv(p.columns - n, kLanes), kTileVectors);
     if constexpr (kTileVectors == 4) {
-      if (vectors == 4) MultiplyColumns<4, kOverlapping, kPairs>(p, n);
-      if (vectors == 3) MultiplyColumns<3, kOverlapping, kPairs>(p, n);
+      if (vectors == 4) MultiplyColumns<4, kOverlapping, kBf16x2>(p, n);
+      if (vectors == 3) MultiplyColumns<3, kOverlapping, kBf16x2>(p, n);
     }
-    if (vectors == 2) MultiplyColumns<2, kOverlapping, kPairs>(p, n);
-    if (vectors == 1) MultiplyColumns<1, kOverlapping, kPairs>(p, n);
+    if (vectors == 2) MultiplyColumns<2, kOverlapping, kBf16x2>(p, n);
+    if (vectors == 1) MultiplyColumns<1, kOverlapping, kBf16x2>(p, n);
     n += vectors * kLanes;
   }
 }
@@ -97,8 +97,8 @@ void MultiplyTiles(const Product& p) {
 
 void Multiply(const Product& p) {
   const bool overlapping = p.b_offsets != nullptr;
-  if constexpr (kHasPairs) {
-    if (p.pairs) return overlapping ? MultiplyTiles<true, true>(p) : MultiplyTiles<false, true>(p);
+  if constexpr (kHasBf16x2) {
+    if (p.bf16x2) return overlapping ? MultiplyTiles<true, true>(p) : MultiplyTiles<false, true>(p);
   }
   overlapping ? MultiplyTiles<true, false>(p) : MultiplyTiles<false, false>(p);
 }

@@ -14,7 +14,7 @@ inline constexpr int kTileColumns = kTileVectors * kLanes;
 
 struct Product {
   int64_t rows, columns, depth;
-  bool pairs;  // A and B hold pairs of bf16 (simd.h), which `depth` counts; only where kHasPairs
+  bool bf16x2;  // A and B hold pairs of bf16 (simd.h), which `depth` counts; only where kHasBf16x2
 
   // Element (m, k) of A: a[m / 6 * a_panel + m % 6 * a_row + k * a_step].
   const float* a;

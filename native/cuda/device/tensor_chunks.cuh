@@ -12,10 +12,10 @@ constexpr int kChunk = 4096;  // elements of a block
 template <class Tensor>
 struct TensorTable {
   static constexpr int kParameterBytes = 3840;  // of the 4 KB that a kernel's parameters have, some for the others
-  static constexpr int kMost = static_cast<int>((kParameterBytes - 8) / (sizeof(Tensor) + sizeof(uint32_t)));
+  static constexpr int kMax = static_cast<int>((kParameterBytes - 8) / (sizeof(Tensor) + sizeof(uint32_t)));
 
-  Tensor tensors[kMost];
-  uint32_t first_chunk[kMost];
+  Tensor tensors[kMax];
+  uint32_t first_chunk[kMax];
   int count;
 };
 
@@ -57,7 +57,7 @@ Status ForTables(const std::vector<Tensor>& tensors, const Launch& launch) {
   };
   for (const Tensor& tensor : tensors) {
     const int64_t more = CountChunks(tensor.size);
-    if (table.count == TensorTable<Tensor>::kMost || chunks + more > INT32_MAX) SAS_TRY(flush());
+    if (table.count == TensorTable<Tensor>::kMax || chunks + more > INT32_MAX) SAS_TRY(flush());
     table.tensors[table.count] = tensor;
     table.first_chunk[table.count++] = chunks;
     chunks += static_cast<uint32_t>(more);

@@ -15,8 +15,8 @@
 namespace sas::cuda {
 
 constexpr int kWarpRows = 16;
-constexpr int kMostWarps = 4;
-constexpr int kMostThreads = 32 * kMostWarps;
+constexpr int kMaxWarps = 4;
+constexpr int kMaxThreads = 32 * kMaxWarps;
 constexpr int kWidest = 256;  // of q, k and v
 constexpr int kChunk = 32;    // columns: rows in shared memory are padded to it with zeros
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -286,7 +286,7 @@ struct Tiling {
 template <class SharedBytes>
 Status ChooseTiling(const CudaContext& context, int64_t heads, int64_t length, int stages,
                     const SharedBytes& shared_bytes, Tiling* tiling) {
-  int warps = kMostWarps;
+  int warps = kMaxWarps;
   while (warps > 1 && warps / 2 * kWarpRows >= length) warps /= 2;
   for (; warps > 0; warps /= 2) {
     for (int s = stages; s > 0; --s) {

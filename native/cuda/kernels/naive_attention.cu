@@ -11,7 +11,7 @@ namespace sas::cuda {
 namespace {
 
 // Scores are held for as many batches at a time as fit in so many elements.
-constexpr int64_t kMostScores = int64_t{1} << 30;
+constexpr int64_t kMaxScores = int64_t{1} << 30;
 
 template <class T>
 __device__ __forceinline__ float Rounded(float value) {
@@ -145,7 +145,7 @@ struct Step {
 };
 
 int64_t BatchesPerStep(const AttentionShape& s) {
-  return std::clamp<int64_t>(kMostScores / (s.heads * s.queries * s.keys), 1, s.batch);
+  return std::clamp<int64_t>(kMaxScores / (s.heads * s.queries * s.keys), 1, s.batch);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Rotary position embedding: pair i of a head at position t turns by the angle t * base^(-2 i / width).
+// Rotary position embedding: pair i of a head at position t rotates by the angle t * base^(-2 i / width).
 #include "cuda/device/elementwise.cuh"
 #include "cuda/kernels/rope.cuh"
 #include "cuda/operations.h"
@@ -6,7 +6,7 @@
 namespace sas::cuda {
 namespace {
 
-// A thread turns one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
+// A thread rotates one pair through kPositions positions: in double, one sine and cosine, then a rotation per step.
 // Angles are in units of pi: reducing them needs no local memory.
 constexpr int kPositions = 16;
 
@@ -91,9 +91,9 @@ __global__ void __launch_bounds__(kElementThreads) RopeKernel(RopeParams p, Angl
       for (int k = 0; k < kPairs; ++k) {
         float& a = values[head][kInterleaved ? 2 * k : k];
         float& b = values[head][kInterleaved ? 2 * k + 1 : kPairs + k];
-        const float2 turned = TurnPair(make_float2(a, b), cosine[k], sine[k]);
-        a = turned.x;
-        b = turned.y;
+        const float2 rotated = RotatePair(make_float2(a, b), cosine[k], sine[k]);
+        a = rotated.x;
+        b = rotated.y;
       }
       if (head < heads) StorePairs<kInterleaved>(output + head * p.width, half, values[head]);
     }

@@ -14,7 +14,7 @@ struct AngleTable {
 // Scratch memory of the operation. `inverse`: angles the other way, which gives the gradient. Defined in rope.cu.
 Status MakeAngles(CudaContext& context, const RopeAngles& angles, bool inverse, AngleTable* table);
 
-__device__ __forceinline__ float2 TurnPair(float2 pair, float cosine, float sine) {
+__device__ __forceinline__ float2 RotatePair(float2 pair, float cosine, float sine) {
   return make_float2(pair.x * cosine - pair.y * sine, pair.y * cosine + pair.x * sine);
 }
 
@@ -33,7 +33,7 @@ class Turn {
     int64_t position = position_ + token;
     if (position >= angles_.length) position %= angles_.length;
     const int64_t at = position * angles_.pairs + feature / 2;
-    return TurnPair(pair, angles_.cosines[at], angles_.sines[at]);
+    return RotatePair(pair, angles_.cosines[at], angles_.sines[at]);
   }
 
   // The first `count` of its features from `feature` on, both even, in place.
