@@ -19,8 +19,7 @@ AngleTable MakeAngles(CpuContext& context, const RopeAngles& angles, bool interl
 
 // Interleaved pairs, rotated; `cosines` and `sines` of that table.
 SAS_INLINE Vec RotatePairs(Vec value, Vec cosines, Vec sines) {
-  const Vec swapped = __builtin_shuffle(value, LaneIndex() ^ 1);
-  return value * cosines + swapped * sines;
+  return value * cosines + SwapNeighbours(value) * sines;
 }
 
 // Rotates the rows of `tokens` tokens from token `first` on, `heads` rows each, in place; what lies behind a row's

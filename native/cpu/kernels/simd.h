@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "core/convert.h"
 
@@ -188,14 +189,37 @@ SAS_INLINE Vec KeepLanes(Vec value, int64_t count, float other) {
   return LaneIndex() < BroadcastInt(static_cast<int32_t>(count)) ? value : Broadcast(other);
 }
 
+// ---- moving lanes
+
+template <auto kSource, class V, int... kLane>
+SAS_INLINE V ShuffleLanes(V a, V b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, kSource(kLane)...);
+}
+// Lane i becomes lane kSource(i) of those of a and then those of b. (GCC and Clang both have __builtin_shufflevector.)
+template <auto kSource, class V>
+SAS_INLINE V Shuffle(V a, V b) {
+  return ShuffleLanes<kSource>(a, b, std::make_integer_sequence<int, sizeof(V) / sizeof(a[0])>());
+}
+
+// Each lane changes places with its neighbour.
+SAS_INLINE Vec SwapNeighbours(Vec value) {
+  return Shuffle<[](int lane) { return lane ^ 1; }>(value, value);
+}
+
+// The low (or high) halves of a and b, lane by lane in turn.
+SAS_INLINE Vec InterleaveLow(Vec a, Vec b) {
+  return Shuffle<[](int lane) { return lane / 2 + lane % 2 * kLanes; }>(a, b);
+}
+SAS_INLINE Vec InterleaveHigh(Vec a, Vec b) {
+  return Shuffle<[](int lane) { return kLanes / 2 + lane / 2 + lane % 2 * kLanes; }>(a, b);
+}
+
 // ---- reductions over the lanes, in a fixed order
 
 // The lanes in the order that puts lane i + width beside lane i.
 template <int kWidth>
 SAS_INLINE Vec RotateLanes(Vec value) {
-  VecInt index;
-  for (int lane = 0; lane < kLanes; ++lane) index[lane] = (lane + kWidth) % kLanes;
-  return __builtin_shuffle(value, index);
+  return Shuffle<[](int lane) { return (lane + kWidth) % kLanes; }>(value, value);
 }
 template <class Combine>
 SAS_INLINE float ReduceLanes(Vec value, const Combine& combine) {
@@ -211,19 +235,7 @@ SAS_INLINE float MaxLane(Vec value) {
   return ReduceLanes(value, [](Vec a, Vec b) { return VecMax(a, b); });
 }
 
-// ---- moving lanes
-
-// The low (or high) halves of a and b, lane by lane in turn.
-SAS_INLINE Vec InterleaveLow(Vec a, Vec b) {
-  VecInt index;
-  for (int lane = 0; lane < kLanes; ++lane) index[lane] = lane / 2 + lane % 2 * kLanes;
-  return __builtin_shuffle(a, b, index);
-}
-SAS_INLINE Vec InterleaveHigh(Vec a, Vec b) {
-  VecInt index;
-  for (int lane = 0; lane < kLanes; ++lane) index[lane] = kLanes / 2 + lane / 2 + lane % 2 * kLanes;
-  return __builtin_shuffle(a, b, index);
-}
+// ---- moving whole rows
 
 // rows[r][c] <-> rows[c][r]: a perfect shuffle of the rows, repeated log2(kLanes) times.
 SAS_INLINE void Transpose(Vec (&rows)[kLanes]) {
@@ -275,9 +287,8 @@ SAS_INLINE Vec PairNeighbours(Vec first, Vec second) {
 // Lane i becomes lane i of `first` and lane i of `second`.
 SAS_INLINE Vec PairLanes(Vec first, Vec second) {
   typedef uint16_t Halves __attribute__((vector_size(kVectorBytes)));
-  Halves index;
-  for (int i = 0; i < 2 * kLanes; ++i) index[i] = static_cast<uint16_t>(i / 2 + i % 2 * kLanes);
-  return reinterpret_cast<Vec>(__builtin_shuffle(reinterpret_cast<Halves>(PairNeighbours(first, second)), index));
+  const Halves halves = reinterpret_cast<Halves>(PairNeighbours(first, second));
+  return reinterpret_cast<Vec>(Shuffle<[](int half) { return half / 2 + half % 2 * kLanes; }>(halves, halves));
 }
 #else
 inline constexpr bool kHasBf16x2 = false;
