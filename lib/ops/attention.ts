@@ -105,7 +105,8 @@ export function runAttentionBackward(
   const extra = naive ? [] : (['gradDtype'] as const);
   const { outputShape, logSumExpShape, gradDtype, causal, scale } = checked(op, q, k, v, options, extra);
   if (gradDtype !== q.dtype && gradDtype !== 'f32') {
-    throw new DTypeError(`${op}: gradDtype is ${String(gradDtype)}, expected ${q.dtype} (the dtype of q) or f32`);
+    const given = typeof gradDtype === 'string' ? gradDtype : check.describe(gradDtype);
+    throw new DTypeError(`${op}: gradDtype is ${given}, expected ${q.dtype} (the dtype of q) or f32`);
   }
   for (const [name, tensor] of Object.entries({ output, gradOutput })) {
     check.shape(op, name, tensor, outputShape, 'the shape of the output');

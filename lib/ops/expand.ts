@@ -48,7 +48,7 @@ function checked(
   x: Tensor,
   weights: ExpandWeights,
   options: ExpandOptions | undefined,
-  gradOutput?: Tensor,
+  gradient: { gradOutput?: Tensor } = {},
 ) {
   check.object(op, 'weights', weights);
   const features = featureNames.filter((name) => weights[name] !== undefined);
@@ -58,7 +58,10 @@ function checked(
   }
   const names = [...headNames, ...features];
   const given = Object.fromEntries(names.map((name) => [name, weights[name] as Tensor])) as Record<WeightName, Tensor>;
-  const { device, buffers } = operands(op, { x, ...given }, { gradOutput });
+  const { device, buffers } = operands(op, { x, ...given, ...gradient } as Record<
+    'x' | 'gradOutput' | WeightName,
+    Tensor
+  >);
 
   const [B, T, H, D] = check.shape(op, 'x', x, ['B', 'T', 'H', 'D']);
   check.dtype(op, 'x', x, floats);
@@ -79,6 +82,7 @@ function checked(
   }
   const rotation = rotationOf(op, Ds, options);
   const outputShape = [B, T, Hs, Ds];
+  const { gradOutput } = gradient;
   if (gradOutput) {
     check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
     if (naive || gradOutput.dtype !== 'f32') {
@@ -132,14 +136,13 @@ export function runExpandBackward(
   weights: ExpandWeights,
   options?: ExpandOptions,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  const { device, names, ...from } = checked(op, naive, x, weights, options, gradOutput);
+  const { device, names, ...from } = checked(op, naive, x, weights, options, { gradOutput });
   const outputs: Record<string, Output> = { gradX: [x.shape, x.dtype] };
   for (const name of names) outputs[name] = [(weights[name] as Tensor).shape, 'f32'];
   const { gradX, ...gradWeights } = produce(op, device, outputs, (to) => {
     const gradients = names.map((name) => to[name] as BufferHandle);
     const { gradX } = to as { gradX: BufferHandle };
-    const grad = from.gradOutput as BufferHandle;
-    binding.expandBackward(grad, from.x, from.weights, gradX, gradients, ...from.settings);
+    binding.expandBackward(from.gradOutput, from.x, from.weights, gradX, gradients, ...from.settings);
   });
   return { gradX: gradX as Tensor, gradWeights: gradWeights as unknown as ExpandWeights };
 }
