@@ -86,17 +86,14 @@ export class Tensor {
     check.count(op, 'data', data.length, dims);
     const device = getDevice('cpu');
     markAsUntransferable(data.buffer);
-    return make(binding.wrap(deviceHandle(device), data), dims, dtype, device);
+    return make(binding.wrap(deviceHandle(device), codeOf(dtype), dims, data), dims, dtype, device);
   }
 
   /** A tensor of zeros. */
   static zeros(shape: readonly number[], options?: TensorOptions): Tensor {
     const op = 'Tensor.zeros';
     const { dtype, device = getDevice() } = tensorOptions(op, options);
-    const { output } = produce(op, device, { output: [shape, dtype] }, (to) =>
-      binding.fill(codeOf(dtype), check.elements(shape), 0, to.output),
-    );
-    return output;
+    return produce(op, device, { output: [shape, dtype] }, (to) => binding.fill(to.output, 0)).output;
   }
 
   /** Independent normal numbers, mean 0 and deviation 1: the same for the same seed (an integer of at least 0) on every device. */
@@ -136,7 +133,7 @@ export class Tensor {
     const buffer = bufferOf(op, 'this', this);
     const kind = this.dtype === 'i32' ? Int32Array : Float32Array;
     const target = hostMemory<Float32Array | Int32Array>(op, kind, this.size);
-    binding.readSync(buffer, codeOf(this.dtype), this.size, target);
+    binding.readSync(buffer, target);
     return target;
   }
 
@@ -151,7 +148,7 @@ export class Tensor {
     const buffer = bufferOf(op, 'this', this);
     const dims = check.sizes(op, Array.isArray(shape) ? infer(op, shape, this.size) : shape, this.dtype);
     check.count(op, 'this', this.size, dims);
-    return make(binding.share(buffer), dims, this.dtype, this.device);
+    return make(binding.share(buffer, dims), dims, this.dtype, this.device);
   }
 
   /**
@@ -164,7 +161,7 @@ export class Tensor {
     const { dtype, device = this.device } = tensorOptions(op, target, this.dtype);
     const buffer = bufferOf(op, 'this', this);
     return scope(() => {
-      const view = make(binding.share(buffer), this.shape, this.dtype, this.device);
+      const view = make(binding.share(buffer, this.shape), this.shape, this.dtype, this.device);
       const widens = dtype === 'f32' && dtypes[this.dtype].bytes < dtypes[dtype].bytes;
       // What crosses is the narrower of the two.
       return widens ? cast(op, moved(op, view, device), dtype) : moved(op, cast(op, view, dtype), device);
@@ -220,7 +217,7 @@ function infer(op: string, shape: readonly number[], size: number): readonly num
 async function read<A extends HostArray>(op: string, tensor: Tensor, array: new (length: number) => A): Promise<A> {
   const buffer = bufferOf(op, 'this', tensor);
   const target = hostMemory(op, array, tensor.size);
-  await binding.read(buffer, codeOf(tensor.dtype), tensor.size, target);
+  await binding.read(buffer, target);
   return target;
 }
 
@@ -244,7 +241,7 @@ function allocated(op: string, allocate: () => BufferHandle): BufferHandle {
 
 function upload(op: string, host: HostArray, shape: readonly number[], dtype: DType, device: Device): Tensor {
   return make(
-    allocated(op, () => binding.upload(deviceHandle(device), host)),
+    allocated(op, () => binding.upload(deviceHandle(device), codeOf(dtype), shape, host)),
     shape,
     dtype,
     device,
@@ -268,10 +265,8 @@ function cast(op: string, tensor: Tensor, dtype: DType): Tensor {
   if (dtype === tensor.dtype) return tensor;
   check.dtype(op, 'this', tensor, floats, 'conversion is between float types');
   check.dtypeName(op, 'dtype', dtype, floats);
-  const { output } = produce(op, tensor.device, { output: [tensor.shape, dtype] }, (to) =>
-    binding.cast(codeOf(tensor.dtype), codeOf(dtype), tensor.size, bufferOf(op, 'this', tensor), to.output),
-  );
-  return output;
+  const buffer = bufferOf(op, 'this', tensor);
+  return produce(op, tensor.device, { output: [tensor.shape, dtype] }, (to) => binding.cast(buffer, to.output)).output;
 }
 
 /** Replaces the content of `tensor` by `data`, read as `from` reads it with `dtype`. */
@@ -285,7 +280,7 @@ export function overwrite(op: string, tensor: Tensor, data: TensorData, dtype: D
   }
   scope(() => {
     const source = upload(op, host, tensor.shape, stored, tensor.device);
-    binding.cast(codeOf(stored), codeOf(tensor.dtype), tensor.size, bufferOf(op, 'data', source), buffer);
+    binding.cast(bufferOf(op, 'data', source), buffer);
   });
 }
 
@@ -296,10 +291,8 @@ export function random(
   { dtype, device = getDevice() }: { dtype: DType; device?: Device },
   { kind, scale, seed, stream }: { kind: 0 | 1; scale: number; seed: number; stream: number },
 ): Tensor {
-  const { output } = produce(op, device, { output: [shape, dtype] }, (to) =>
-    binding.random(codeOf(dtype), check.elements(shape), kind, scale, seed, stream, to.output),
-  );
-  return output;
+  return produce(op, device, { output: [shape, dtype] }, (to) => binding.random(to.output, kind, scale, seed, stream))
+    .output;
 }
 
 /**
@@ -344,8 +337,7 @@ export function produce<const S extends Outputs>(
       if (!output) continue;
       const dtype = output[1];
       const shape = check.sizes(op, output[0], dtype);
-      const bytes = check.elements(shape) * dtypes[dtype].bytes;
-      const buffer = allocated(op, () => binding.allocate(deviceHandle(device), bytes));
+      const buffer = allocated(op, () => binding.allocate(deviceHandle(device), codeOf(dtype), shape));
       tensors[name] = make(buffer, shape, dtype, device);
       buffers[name] = buffer;
     }

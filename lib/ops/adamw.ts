@@ -52,7 +52,6 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
       gradient: of('gradient'),
       firstMoment: of('firstMoment'),
       secondMoment: of('secondMoment'),
-      size: parameter.size,
     };
   });
   const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step'] as const;

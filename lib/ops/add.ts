@@ -1,19 +1,18 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** a + b, element by element (a residual connection). One shape, one float dtype; no broadcasting. */
 export function add(a: Tensor, b: Tensor): Tensor {
   const op = 'add';
   const { device, buffers } = operands(op, { a, b });
-  const [size] = check.shape(op, 'a', a, ['...']);
+  check.shape(op, 'a', a, ['...']);
   check.dtype(op, 'a', a, floats);
   check.shape(op, 'b', b, a.shape, 'the shape of a');
   check.dtype(op, 'b', b, a.dtype, `a has dtype ${a.dtype}`);
-  return produce(op, device, { output: [a.shape, a.dtype] }, (to) =>
-    binding.add(codeOf(a.dtype), size, buffers.a, buffers.b, to.output),
-  ).output;
+  return produce(op, device, { output: [a.shape, a.dtype] }, (to) => binding.add(buffers.a, buffers.b, to.output))
+    .output;
 }
 
 /** The gradients of `add`: both are gradOutput itself, as views of its memory. */

@@ -1,7 +1,7 @@
 /** Parameter-efficient attention aggregation (arXiv 2507.07694, PEAA): the mean over groups, before the output projection. */
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /**
@@ -17,9 +17,8 @@ export function aggregate(x: Tensor, heads: number): Tensor {
   check.dtype(op, 'x', x, floats);
   const H = check.integer(op, 'heads', heads, { min: 1 });
   check.multiple(op, 'the number of heads of x', simHeads, H, `heads is ${H}`);
-  return produce(op, device, { output: [[B, T, H * D], x.dtype] }, (to) =>
-    binding.aggregate(codeOf(x.dtype), B * T, H, simHeads, D, buffers.x, to.output),
-  ).output;
+  return produce(op, device, { output: [[B, T, H * D], x.dtype] }, (to) => binding.aggregate(buffers.x, to.output))
+    .output;
 }
 
 /** The gradient of `aggregate`: gradOutput [B, T, H*D], heads H, simHeads r*H -> [B, T, r*H, D]. */
@@ -32,6 +31,6 @@ export function aggregateBackward(gradOutput: Tensor, heads: number, simHeads: n
   check.multiple(op, 'simHeads', check.integer(op, 'simHeads', simHeads, { min: 1 }), H, `heads is ${H}`);
   const D = check.multiple(op, 'the width of gradOutput', width, H, `heads is ${H}`) / H;
   return produce(op, device, { gradX: [[B, T, simHeads, D], gradOutput.dtype] }, (to) =>
-    binding.aggregateBackward(codeOf(gradOutput.dtype), B * T, H, simHeads, D, buffers.gradOutput, to.gradX),
+    binding.aggregateBackward(buffers.gradOutput, to.gradX),
   ).gradX;
 }

@@ -1,7 +1,7 @@
 /** Softmax attention over simulated heads (arXiv 2507.07694), also with fewer key/value heads (MQA, GQA). */
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, type DType, floats } from '../dtype.js';
+import { type DType, floats } from '../dtype.js';
 import { DTypeError } from '../errors.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
@@ -46,7 +46,7 @@ export interface AttentionSaved extends AttentionResult {
   v: Tensor;
 }
 
-/** The sizes and settings that all of them pass to the binding first. */
+/** The settings of all of them, and the shapes of what the forward returns. */
 function checked(
   op: string,
   q: Tensor,
@@ -71,7 +71,8 @@ function checked(
     outputShape: [B, Tq, Hq, Dv] as const,
     logSumExpShape: [B, Hq, Tq] as const,
     gradDtype,
-    sizes: [codeOf(q.dtype), B, Tq, Tk, Hq, Hkv, D, Dv, causal, scale] as const,
+    causal,
+    scale,
   };
 }
 
@@ -85,9 +86,9 @@ export function runAttention(
   options?: AttentionOptions,
 ): AttentionResult {
   const { device, buffers } = operands(op, { q, k, v });
-  const { sizes, outputShape, logSumExpShape } = checked(op, q, k, v, options);
+  const { outputShape, logSumExpShape, causal, scale } = checked(op, q, k, v, options);
   return produce(op, device, { output: [outputShape, q.dtype], logSumExp: [logSumExpShape, 'f32'] }, (to) =>
-    binding.attention(...sizes, naive, buffers.q, buffers.k, buffers.v, to.output, to.logSumExp),
+    binding.attention(buffers.q, buffers.k, buffers.v, to.output, to.logSumExp, causal, scale, naive),
   );
 }
 
@@ -102,9 +103,10 @@ export function runAttentionBackward(
   const { q, k, v, output, logSumExp } = check.object(op, 'saved', saved);
   const { device, buffers } = operands(op, { q, k, v, output, logSumExp, gradOutput });
   const extra = naive ? [] : (['gradDtype'] as const);
-  const { sizes, outputShape, logSumExpShape, gradDtype } = checked(op, q, k, v, options, extra);
+  const { outputShape, logSumExpShape, gradDtype, causal, scale } = checked(op, q, k, v, options, extra);
   if (gradDtype !== q.dtype && gradDtype !== 'f32') {
-    throw new DTypeError(`${op}: gradDtype is ${String(gradDtype)}, expected ${q.dtype} (the dtype of q) or f32`);
+    const given = typeof gradDtype === 'string' ? gradDtype : check.describe(gradDtype);
+    throw new DTypeError(`${op}: gradDtype is ${given}, expected ${q.dtype} (the dtype of q) or f32`);
   }
   for (const [name, tensor] of Object.entries({ output, gradOutput })) {
     check.shape(op, name, tensor, outputShape, 'the shape of the output');
@@ -115,9 +117,6 @@ export function runAttentionBackward(
   const outputs = { gradQ: [q.shape, gradDtype], gradK: [k.shape, gradDtype], gradV: [v.shape, gradDtype] } as const;
   return produce(op, device, outputs, (to) =>
     binding.attentionBackward(
-      ...sizes,
-      naive,
-      codeOf(gradDtype),
       buffers.gradOutput,
       buffers.q,
       buffers.k,
@@ -127,6 +126,9 @@ export function runAttentionBackward(
       to.gradQ,
       to.gradK,
       to.gradV,
+      causal,
+      scale,
+      naive,
     ),
   );
 }
@@ -150,12 +152,12 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOp
 export function attentionMean(q: Tensor, k: Tensor, v: Tensor, options: AttentionMeanOptions): Tensor {
   const op = 'attentionMean';
   const { device, buffers } = operands(op, { q, k, v });
-  const { sizes, outputShape } = checked(op, q, k, v, options, ['heads']);
+  const { outputShape, causal, scale } = checked(op, q, k, v, options, ['heads']);
   const [B, Tq, simHeads, Dv] = outputShape;
   const H = check.integer(op, 'heads', options?.heads, { min: 1 });
   check.multiple(op, 'the number of heads of q', simHeads, H, `heads is ${H}`);
   return produce(op, device, { output: [[B, Tq, H * Dv], q.dtype] }, (to) =>
-    binding.attentionMean(...sizes, simHeads / H, buffers.q, buffers.k, buffers.v, to.output),
+    binding.attentionMean(buffers.q, buffers.k, buffers.v, to.output, causal, scale),
   ).output;
 }
 

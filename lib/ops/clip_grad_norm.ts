@@ -15,8 +15,7 @@ export function clipGradNorm(gradients: readonly Tensor[], maxNorm: number): Ten
     check.dtype(op, name, tensor, 'f32', 'gradients of parameters are f32');
   }
   check.finite(op, 'maxNorm', maxNorm, { min: 0 });
-  const sizes = named.map(([, tensor]) => tensor.size);
   return produce(op, device, { norm: [[], 'f32'] }, (to) =>
-    binding.clipGradNorm(Object.values(buffers), sizes, maxNorm, to.norm),
+    binding.clipGradNorm(Object.values(buffers), to.norm, maxNorm),
   ).norm;
 }

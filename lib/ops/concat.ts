@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { ShapeError } from '../errors.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
@@ -31,7 +31,7 @@ export function concat(a: Tensor, b: Tensor): Tensor {
   if (Ha !== 1) oneOrAll(op, 'the number of heads of b', Hb, Ha, `a has ${Ha} heads`);
   const H = Math.max(Ha, Hb);
   return produce(op, device, { output: [[B, T, H, Da + Db], a.dtype] }, (to) =>
-    binding.concat(codeOf(a.dtype), B * T, Ha, Hb, Da, Db, buffers.a, buffers.b, to.output),
+    binding.concat(buffers.a, buffers.b, to.output),
   ).output;
 }
 
@@ -53,9 +53,7 @@ export function concatBackward(gradOutput: Tensor, sizes: ConcatSizes): { gradA:
     throw new ShapeError(`${op}: headsA and headsB are 1, expected one of them to be ${H} (${because})`);
   }
   const outputs = { gradA: [[B, T, Ha, Da], dtype], gradB: [[B, T, Hb, D - Da], dtype] } as const;
-  return produce(op, device, outputs, (to) =>
-    binding.concatBackward(codeOf(dtype), B * T, Ha, Hb, Da, D - Da, buffers.gradOutput, to.gradA, to.gradB),
-  );
+  return produce(op, device, outputs, (to) => binding.concatBackward(buffers.gradOutput, to.gradA, to.gradB));
 }
 
 /** A number of heads is that of the output, or 1. */

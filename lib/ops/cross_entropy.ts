@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** Settings of `crossEntropy` and its backward. */
@@ -9,15 +9,15 @@ export interface CrossEntropyOptions {
   ignoreIndex?: number;
 }
 
-/** The sizes and settings that both directions pass to the binding first. */
+/** What both directions need to know: rows, and the setting. */
 function checked(op: string, logits: Tensor, targets: Tensor, options: CrossEntropyOptions | undefined) {
-  const [rows, V] = check.shape(op, 'logits', logits, ['...', 'V']);
+  const [rows] = check.shape(op, 'logits', logits, ['...', 'V']);
   check.dtype(op, 'logits', logits, floats);
   check.shape(op, 'targets', targets, logits.shape.slice(0, -1), `logits has shape ${check.show(logits.shape)}`);
   check.dtype(op, 'targets', targets, 'i32');
   const { ignoreIndex = -100 } = check.options(op, options, ['ignoreIndex']);
   check.integer(op, 'ignoreIndex', ignoreIndex, { min: -(2 ** 31), max: 2 ** 31 - 1 });
-  return [codeOf(logits.dtype), rows, V, ignoreIndex] as const;
+  return { rows, ignoreIndex };
 }
 
 /**
@@ -32,9 +32,9 @@ export function crossEntropy(
 ): { loss: Tensor; logSumExp: Tensor } {
   const op = 'crossEntropy';
   const { device, buffers } = operands(op, { logits, targets });
-  const sizes = checked(op, logits, targets, options);
-  return produce(op, device, { loss: [[], 'f32'], logSumExp: [[sizes[1]], 'f32'] }, (to) =>
-    binding.crossEntropy(...sizes, buffers.logits, buffers.targets, to.loss, to.logSumExp),
+  const { rows, ignoreIndex } = checked(op, logits, targets, options);
+  return produce(op, device, { loss: [[], 'f32'], logSumExp: [[rows], 'f32'] }, (to) =>
+    binding.crossEntropy(buffers.logits, buffers.targets, to.loss, to.logSumExp, ignoreIndex),
   );
 }
 
@@ -47,19 +47,19 @@ export function crossEntropyBackward(
   const op = 'crossEntropyBackward';
   const { logits, targets, logSumExp } = check.object(op, 'saved', saved);
   const { device, buffers } = operands(op, { gradLoss, logits, targets, logSumExp });
-  const sizes = checked(op, logits, targets, options);
+  const { rows, ignoreIndex } = checked(op, logits, targets, options);
   check.shape(op, 'gradLoss', gradLoss, [], 'the loss is a scalar');
   check.dtype(op, 'gradLoss', gradLoss, 'f32');
-  check.shape(op, 'logSumExp', logSumExp, [sizes[1]], `logits has ${sizes[1]} rows`);
+  check.shape(op, 'logSumExp', logSumExp, [rows], `logits has ${rows} rows`);
   check.dtype(op, 'logSumExp', logSumExp, 'f32');
   return produce(op, device, { gradLogits: [logits.shape, logits.dtype] }, (to) =>
     binding.crossEntropyBackward(
-      ...sizes,
       buffers.gradLoss,
       buffers.logits,
       buffers.targets,
       buffers.logSumExp,
       to.gradLogits,
+      ignoreIndex,
     ),
   ).gradLogits;
 }

@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, type DType, floats } from '../dtype.js';
+import { type DType, floats } from '../dtype.js';
 import { ShapeError } from '../errors.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
@@ -19,29 +19,17 @@ export function embedding(
   const { device, buffers } = operands(op, { tokens, tokenTable }, { positionTable });
   const [B, T] = check.shape(op, 'tokens', tokens, ['B', 'T']);
   check.dtype(op, 'tokens', tokens, 'i32');
-  const [V, C] = check.shape(op, 'tokenTable', tokenTable, ['V', 'C']);
+  const [, C] = check.shape(op, 'tokenTable', tokenTable, ['V', 'C']);
   check.dtype(op, 'tokenTable', tokenTable, 'f32', 'parameters are f32');
-  let positions = 0;
   if (positionTable) {
-    [positions] = check.shape(op, 'positionTable', positionTable, ['Tmax', C], `tokenTable has width ${C}`);
+    const [positions] = check.shape(op, 'positionTable', positionTable, ['Tmax', C], `tokenTable has width ${C}`);
     check.dtype(op, 'positionTable', positionTable, 'f32', 'parameters are f32');
     longEnough(op, 'positionTable', positions, T);
   }
   const { dtype = 'f32' } = check.options(op, options, ['dtype']);
   check.dtypeName(op, 'dtype', dtype, floats);
   return produce(op, device, { output: [[B, T, C], dtype] }, (to) =>
-    binding.embedding(
-      codeOf(dtype),
-      B,
-      T,
-      C,
-      V,
-      positions,
-      buffers.tokens,
-      buffers.tokenTable,
-      buffers.positionTable,
-      to.output,
-    ),
+    binding.embedding(buffers.tokens, buffers.tokenTable, buffers.positionTable, to.output),
   ).output;
 }
 
@@ -77,19 +65,7 @@ export function embeddingBackward(
       gradTokenTable: [[V, C], 'f32'],
       gradPositionTable: P ? [[P, C], 'f32'] : undefined,
     },
-    (to) =>
-      binding.embeddingBackward(
-        codeOf(gradOutput.dtype),
-        B,
-        T,
-        C,
-        V,
-        P,
-        buffers.gradOutput,
-        buffers.tokens,
-        to.gradTokenTable,
-        to.gradPositionTable,
-      ),
+    (to) => binding.embeddingBackward(buffers.gradOutput, buffers.tokens, to.gradTokenTable, to.gradPositionTable),
   );
 }
 

@@ -1,7 +1,7 @@
 /** Head and feature expansion: arXiv 2507.07694, sections on simulated heads and simulated feature sizes. */
 import { type BufferHandle, binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { ArgumentError } from '../errors.js';
 import { type Output, operands, produce, type Tensor } from '../tensor.js';
 import { type RopeOptions, ropeAngles } from './rope.js';
@@ -28,7 +28,7 @@ export interface ExpandWeights {
 
 /** Settings of `expand` and its backward. */
 export interface ExpandOptions {
-  /** Turns the output in the same pass as `rope(output, { ...rope, interleaved: true })` would; its width is even. Default: no rotation. */
+  /** Rotates the output in the same pass as `rope(output, { ...rope, interleaved: true })` would; its width is even. Default: no rotation. */
   rope?: Pick<RopeOptions, 'base' | 'offset'>;
 }
 
@@ -41,14 +41,14 @@ const featureNames: readonly WeightName[] = [
   'featureResidualBias',
 ];
 
-/** The operands in the order of the binding, and the sizes that both directions pass to it first. */
+/** The operands in the order of the binding, and the values that both directions pass to it last. */
 function checked(
   op: string,
   naive: boolean,
   x: Tensor,
   weights: ExpandWeights,
   options: ExpandOptions | undefined,
-  gradOutput?: Tensor,
+  gradient: { gradOutput?: Tensor } = {},
 ) {
   check.object(op, 'weights', weights);
   const features = featureNames.filter((name) => weights[name] !== undefined);
@@ -58,7 +58,10 @@ function checked(
   }
   const names = [...headNames, ...features];
   const given = Object.fromEntries(names.map((name) => [name, weights[name] as Tensor])) as Record<WeightName, Tensor>;
-  const { device, buffers } = operands(op, { x, ...given }, { gradOutput });
+  const { device, buffers } = operands(op, { x, ...given, ...gradient } as Record<
+    'x' | 'gradOutput' | WeightName,
+    Tensor
+  >);
 
   const [B, T, H, D] = check.shape(op, 'x', x, ['B', 'T', 'H', 'D']);
   check.dtype(op, 'x', x, floats);
@@ -77,8 +80,9 @@ function checked(
     check.shape(op, 'featureResidualWeight', given.featureResidualWeight, [Ds, Ds], width);
     check.shape(op, 'featureResidualBias', given.featureResidualBias, [Ds], width);
   }
-  const rotation = rotationOf(op, T, Ds, options);
+  const rotation = rotationOf(op, Ds, options);
   const outputShape = [B, T, Hs, Ds];
+  const { gradOutput } = gradient;
   if (gradOutput) {
     check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
     if (naive || gradOutput.dtype !== 'f32') {
@@ -92,22 +96,21 @@ function checked(
     names,
     weights: names.map((name) => buffers[name]),
     outputShape,
-    sizes: [codeOf(x.dtype), B * T, H, D, Hs, Ds, k, features.length > 0, naive, ...rotation] as const,
+    settings: [naive, ...rotation] as const,
   };
 }
 
-/** The rotation as the binding takes it: length (0: none), base and offset. */
+/** The rotation as the binding takes it: base (null: none) and offset. */
 function rotationOf(
   op: string,
-  length: number,
   width: number,
   options: ExpandOptions | undefined,
-): readonly [number, number, number] {
+): readonly [base: number | null, offset: number] {
   const { rope } = check.options(op, options, ['rope']);
-  if (rope === undefined) return [0, 0, 0];
+  if (rope === undefined) return [null, 0];
   const { base, offset } = ropeAngles(op, check.options(op, rope, ['base', 'offset'], 'rope'), 'rope.');
   check.multiple(op, 'the width of the output', width, 2, 'features turn in pairs');
-  return [length, base, offset];
+  return [base, offset];
 }
 
 /** `expand`, fused or not; `op` is its name in messages. */
@@ -118,9 +121,9 @@ export function runExpand(
   weights: ExpandWeights,
   options?: ExpandOptions,
 ): Tensor {
-  const { device, sizes, outputShape, ...from } = checked(op, naive, x, weights, options);
+  const { device, outputShape, ...from } = checked(op, naive, x, weights, options);
   return produce(op, device, { output: [outputShape, x.dtype] }, (to) =>
-    binding.expand(...sizes, from.x, from.weights, to.output),
+    binding.expand(from.x, from.weights, to.output, ...from.settings),
   ).output;
 }
 
@@ -133,21 +136,13 @@ export function runExpandBackward(
   weights: ExpandWeights,
   options?: ExpandOptions,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  const { device, sizes, names, ...from } = checked(op, naive, x, weights, options, gradOutput);
+  const { device, names, ...from } = checked(op, naive, x, weights, options, { gradOutput });
   const outputs: Record<string, Output> = { gradX: [x.shape, x.dtype] };
   for (const name of names) outputs[name] = [(weights[name] as Tensor).shape, 'f32'];
   const { gradX, ...gradWeights } = produce(op, device, outputs, (to) => {
     const gradients = names.map((name) => to[name] as BufferHandle);
     const { gradX } = to as { gradX: BufferHandle };
-    binding.expandBackward(
-      ...sizes,
-      codeOf(gradOutput.dtype),
-      from.gradOutput as BufferHandle,
-      from.x,
-      from.weights,
-      gradX,
-      gradients,
-    );
+    binding.expandBackward(from.gradOutput, from.x, from.weights, gradX, gradients, ...from.settings);
   });
   return { gradX: gradX as Tensor, gradWeights: gradWeights as unknown as ExpandWeights };
 }

@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** Settings of `gelu` and its backward. */
@@ -18,24 +18,22 @@ function isTanh(op: string, options: GeluOptions | undefined): boolean {
 export function gelu(x: Tensor, options?: GeluOptions): Tensor {
   const op = 'gelu';
   const { device, buffers } = operands(op, { x });
-  const [size] = check.shape(op, 'x', x, ['...']);
+  check.shape(op, 'x', x, ['...']);
   check.dtype(op, 'x', x, floats);
   const tanh = isTanh(op, options);
-  return produce(op, device, { output: [x.shape, x.dtype] }, (to) =>
-    binding.gelu(codeOf(x.dtype), size, tanh, buffers.x, to.output),
-  ).output;
+  return produce(op, device, { output: [x.shape, x.dtype] }, (to) => binding.gelu(buffers.x, to.output, tanh)).output;
 }
 
 /** The gradient of `gelu` with respect to x: gradOutput as x -> same shape and dtype; `options` are those of the forward. */
 export function geluBackward(gradOutput: Tensor, x: Tensor, options?: GeluOptions): Tensor {
   const op = 'geluBackward';
   const { device, buffers } = operands(op, { gradOutput, x });
-  const [size] = check.shape(op, 'x', x, ['...']);
+  check.shape(op, 'x', x, ['...']);
   check.dtype(op, 'x', x, floats);
   check.shape(op, 'gradOutput', gradOutput, x.shape, 'the shape of x');
   check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
   const tanh = isTanh(op, options);
   return produce(op, device, { gradX: [x.shape, x.dtype] }, (to) =>
-    binding.geluBackward(codeOf(x.dtype), size, tanh, buffers.gradOutput, buffers.x, to.gradX),
+    binding.geluBackward(buffers.gradOutput, buffers.x, to.gradX, tanh),
   ).gradX;
 }

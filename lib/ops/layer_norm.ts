@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** What `layerNorm` returns. */
@@ -30,18 +30,7 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, options?: { e
   check.finite(op, 'eps', eps, { min: 0 });
   const outputs = { output: [x.shape, x.dtype], mean: [[rows], 'f32'], rstd: [[rows], 'f32'] } as const;
   return produce(op, device, outputs, (to) =>
-    binding.layerNorm(
-      codeOf(x.dtype),
-      rows,
-      C,
-      eps,
-      buffers.x,
-      buffers.weight,
-      buffers.bias,
-      to.output,
-      to.mean,
-      to.rstd,
-    ),
+    binding.layerNorm(buffers.x, buffers.weight, buffers.bias, to.output, to.mean, to.rstd, eps),
   );
 }
 
@@ -66,9 +55,6 @@ export function layerNormBackward(
   const outputs = { gradX: [x.shape, x.dtype], gradWeight: [[C], 'f32'], gradBias: [[C], 'f32'] } as const;
   return produce(op, device, outputs, (to) =>
     binding.layerNormBackward(
-      codeOf(x.dtype),
-      rows,
-      C,
       buffers.gradOutput,
       buffers.x,
       buffers.weight,

@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 const parameters = 'parameters are f32';
@@ -9,7 +9,7 @@ const parameters = 'parameters are f32';
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const op = 'linear';
   const { device, buffers } = operands(op, { x, weight }, { bias });
-  const [rows, K] = check.shape(op, 'x', x, ['...', 'K']);
+  const [, K] = check.shape(op, 'x', x, ['...', 'K']);
   const [N] = check.shape(op, 'weight', weight, ['N', K], `x has width ${K}`);
   check.dtype(op, 'x', x, floats);
   check.dtype(op, 'weight', weight, 'f32', parameters);
@@ -18,7 +18,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     check.dtype(op, 'bias', bias, 'f32', parameters);
   }
   return produce(op, device, { output: [[...x.shape.slice(0, -1), N], x.dtype] }, (to) =>
-    binding.linear(codeOf(x.dtype), rows, K, N, buffers.x, buffers.weight, buffers.bias, to.output),
+    binding.linear(buffers.x, buffers.weight, buffers.bias, to.output),
   ).output;
 }
 
@@ -53,7 +53,7 @@ export function linearBackward(
 ): Omit<LinearGradients, 'gradBias'> & { gradBias?: Tensor } {
   const op = 'linearBackward';
   const { device, buffers } = operands(op, { gradOutput, x, weight });
-  const [rows, K] = check.shape(op, 'x', x, ['...', 'K']);
+  const [, K] = check.shape(op, 'x', x, ['...', 'K']);
   const [N] = check.shape(op, 'weight', weight, ['N', K], `x has width ${K}`);
   check.shape(op, 'gradOutput', gradOutput, [...x.shape.slice(0, -1), N], 'the shape of the output');
   check.dtype(op, 'x', x, floats);
@@ -68,18 +68,6 @@ export function linearBackward(
       gradWeight: [[N, K], 'f32'],
       gradBias: check.boolean(op, 'bias', bias) ? [[N], 'f32'] : undefined,
     },
-    (to) =>
-      binding.linearBackward(
-        codeOf(x.dtype),
-        rows,
-        K,
-        N,
-        buffers.gradOutput,
-        buffers.x,
-        buffers.weight,
-        to.gradX,
-        to.gradWeight,
-        to.gradBias,
-      ),
+    (to) => binding.linearBackward(buffers.gradOutput, buffers.x, buffers.weight, to.gradX, to.gradWeight, to.gradBias),
   );
 }

@@ -1,6 +1,6 @@
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** What `rmsNorm` returns. */
@@ -25,7 +25,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, options?: { eps?: number }): 
   const { eps = 1e-6 } = check.options(op, options, ['eps']);
   check.finite(op, 'eps', eps, { min: 0 });
   return produce(op, device, { output: [x.shape, x.dtype], rstd: [[rows], 'f32'] }, (to) =>
-    binding.rmsNorm(codeOf(x.dtype), rows, C, eps, buffers.x, buffers.weight, to.output, to.rstd),
+    binding.rmsNorm(buffers.x, buffers.weight, to.output, to.rstd, eps),
   );
 }
 
@@ -46,16 +46,6 @@ export function rmsNormBackward(
   check.shape(op, 'rstd', rstd, [rows], `x has ${rows} rows`);
   check.dtype(op, 'rstd', rstd, 'f32');
   return produce(op, device, { gradX: [x.shape, x.dtype], gradWeight: [[C], 'f32'] }, (to) =>
-    binding.rmsNormBackward(
-      codeOf(x.dtype),
-      rows,
-      C,
-      buffers.gradOutput,
-      buffers.x,
-      buffers.weight,
-      buffers.rstd,
-      to.gradX,
-      to.gradWeight,
-    ),
+    binding.rmsNormBackward(buffers.gradOutput, buffers.x, buffers.weight, buffers.rstd, to.gradX, to.gradWeight),
   );
 }

@@ -1,11 +1,11 @@
-import { binding } from '../binding.js';
+import { type BufferHandle, binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, floats } from '../dtype.js';
+import { floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 /** Settings of `rope` and its backward. */
 export interface RopeOptions {
-  /** Pair i of D/2 turns by position / base^(2i/D). Default 10000. */
+  /** Pair i of D/2 rotates by position / base^(2i/D). Default 10000. */
   base?: number;
   /** The position of the first token. Default 0. */
   offset?: number;
@@ -23,7 +23,7 @@ export function ropeAngles(op: string, options: RopeOptions, path = ''): { base:
 
 function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: RopeOptions | undefined): Tensor {
   const { device, buffers } = operands(op, { [name]: x });
-  const [B, T, H, D] = check.shape(op, name, x, ['B', 'T', 'H', 'D']);
+  const [, , , D] = check.shape(op, name, x, ['B', 'T', 'H', 'D']);
   check.multiple(op, `the width of ${name}`, D, 2, 'features turn in pairs');
   check.dtype(op, name, x, floats);
   const given = check.options(op, options, ['base', 'offset', 'interleaved']);
@@ -31,7 +31,7 @@ function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: 
   const { interleaved = false } = given;
   check.boolean(op, 'interleaved', interleaved);
   return produce(op, device, { output: [x.shape, x.dtype] }, (to) =>
-    binding.rope(codeOf(x.dtype), B, T, H, D, base, offset, interleaved, inverse, buffers[name] as never, to.output),
+    binding.rope(buffers[name] as BufferHandle, to.output, base, offset, interleaved, inverse),
   ).output;
 }
 

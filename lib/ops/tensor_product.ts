@@ -1,20 +1,20 @@
 /** The tensor product of Tensor Product Attention (arXiv 2501.06425): queries, keys and values from two small factors each. */
 import { binding } from '../binding.js';
 import * as check from '../checks.js';
-import { codeOf, type DType, floats } from '../dtype.js';
+import { type DType, floats } from '../dtype.js';
 import { operands, produce, type Tensor } from '../tensor.js';
 
 function checkFactors(
   op: string,
   headFactors: Tensor,
   featureFactors: Tensor,
-): { sizes: [B: number, T: number, R: number, H: number, D: number]; dtype: DType } {
+): { outputShape: [B: number, T: number, H: number, D: number]; dtype: DType } {
   const [B, T, R, H] = check.shape(op, 'headFactors', headFactors, ['B', 'T', 'R', 'H']);
   const dtype = check.dtype(op, 'headFactors', headFactors, floats);
   const because = `headFactors has shape ${check.show(headFactors.shape)}`;
   const [, , , D] = check.shape(op, 'featureFactors', featureFactors, [B, T, R, 'D'], because);
   check.dtype(op, 'featureFactors', featureFactors, dtype, `headFactors has dtype ${dtype}`);
-  return { sizes: [B, T, R, H, D], dtype };
+  return { outputShape: [B, T, H, D], dtype };
 }
 
 /**
@@ -25,10 +25,9 @@ function checkFactors(
 export function tensorProduct(headFactors: Tensor, featureFactors: Tensor): Tensor {
   const op = 'tensorProduct';
   const { device, buffers } = operands(op, { headFactors, featureFactors });
-  const { sizes, dtype } = checkFactors(op, headFactors, featureFactors);
-  const [B, T, R, H, D] = sizes;
-  return produce(op, device, { output: [[B, T, H, D], dtype] }, (to) =>
-    binding.tensorProduct(codeOf(dtype), B * T, R, H, D, buffers.headFactors, buffers.featureFactors, to.output),
+  const { outputShape, dtype } = checkFactors(op, headFactors, featureFactors);
+  return produce(op, device, { output: [outputShape, dtype] }, (to) =>
+    binding.tensorProduct(buffers.headFactors, buffers.featureFactors, to.output),
   ).output;
 }
 
@@ -40,9 +39,8 @@ export function tensorProductBackward(
 ): { gradHeadFactors: Tensor; gradFeatureFactors: Tensor } {
   const op = 'tensorProductBackward';
   const { device, buffers } = operands(op, { gradOutput, headFactors, featureFactors });
-  const { sizes, dtype } = checkFactors(op, headFactors, featureFactors);
-  const [B, T, R, H, D] = sizes;
-  check.shape(op, 'gradOutput', gradOutput, [B, T, H, D], 'the shape of the output');
+  const { outputShape, dtype } = checkFactors(op, headFactors, featureFactors);
+  check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');
   check.dtype(op, 'gradOutput', gradOutput, dtype, `headFactors has dtype ${dtype}`);
   return produce(
     op,
@@ -50,11 +48,6 @@ export function tensorProductBackward(
     { gradHeadFactors: [headFactors.shape, dtype], gradFeatureFactors: [featureFactors.shape, dtype] },
     (to) =>
       binding.tensorProductBackward(
-        codeOf(dtype),
-        B * T,
-        R,
-        H,
-        D,
         buffers.gradOutput,
         buffers.headFactors,
         buffers.featureFactors,

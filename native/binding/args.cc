@@ -7,7 +7,7 @@
 namespace sas::binding {
 namespace {
 
-constexpr double kLargestSize = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
+constexpr double kLargestInteger = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
 
 template <class Handle>
 Handle* GetHandle(Napi::Value value, HandleKind kind) {
@@ -66,32 +66,20 @@ double Args::Number() {
   return value.As<Napi::Number>().DoubleValue();
 }
 
-int64_t Args::ToInteger(Napi::Value value) {
+std::optional<double> Args::OptionalNumber() { return SkipNull() ? std::nullopt : std::optional<double>(Number()); }
+
+int64_t Args::ToInteger(Napi::Value value) const {
   const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : NAN;
-  if (!(std::abs(number) <= kLargestSize) || number != std::floor(number)) {
-    Fail("argument " + std::to_string(next_ - 1) + " is not an integer");
-  }
+  if (!(std::abs(number) <= kLargestInteger) || number != std::floor(number)) Fail("a number is not an integer");
   return static_cast<int64_t>(number);
 }
 
 int64_t Args::Integer() { return ToInteger(NextValue()); }
 
-int64_t Args::SizeOf(Napi::Value value) {
-  const int64_t size = ToInteger(value);
-  if (size < 1) Fail("a size is less than 1");
-  return size;
-}
-
-int64_t Args::Count() {
-  const int64_t value = Integer();
-  if (value < 0) Fail("argument " + std::to_string(next_ - 1) + " is negative");
-  return value;
-}
-
-int64_t Args::Size() {
-  const int64_t value = Count();
-  if (value == 0) Fail("argument " + std::to_string(next_ - 1) + " is 0, expected at least 1");
-  return value;
+int64_t Args::Count(Napi::Value value) const {
+  const int64_t count = ToInteger(value);
+  if (count < 0) Fail("a number is negative");
+  return count;
 }
 
 bool Args::Flag() {
@@ -100,47 +88,40 @@ bool Args::Flag() {
   return value.As<Napi::Boolean>().Value();
 }
 
-DType Args::Type() {
-  const int64_t value = Integer();
-  if (value < 0 || value > 3) Fail("argument " + std::to_string(next_ - 1) + " is not a dtype");
-  return static_cast<DType>(value);
-}
-
-DType Args::FloatType() {
-  const DType dtype = Type();
-  if (dtype == DType::kI32) Fail("argument " + std::to_string(next_ - 1) + " is i32, expected a float dtype");
-  return dtype;
-}
-
-DType Args::GradientType(DType dtype, bool widened) {
-  const DType given = Type();
-  Expect(given == dtype || (widened && given == DType::kF32), "gradients of the op's dtype, or f32 where it is fused");
-  return given;
-}
-
 Napi::Array Args::List() {
   const Napi::Value value = NextValue();
   if (!value.IsArray()) Fail("argument " + std::to_string(next_ - 1) + " is not an array");
   return value.As<Napi::Array>();
 }
 
-void* Args::Operand(Napi::Value value, DType dtype, Shape shape, bool read, bool write) {
-  BufferHandle* handle = GetBufferHandle(value);
+const BufferHandle& Args::BufferOf(Napi::Value value) const {
+  const BufferHandle* handle = GetBufferHandle(value);
   if (handle == nullptr || handle->buffer == nullptr) Fail("an operand is not a live buffer");
-  if (session_ == nullptr) session_ = handle->session;
-  if (handle->session != session_ || session_->queue == nullptr) Fail("operands live on different devices");
-  if (Detached(*handle)) Fail("an operand shares an ArrayBuffer that has been detached");
-  size_t bytes = ItemSize(dtype);
-  for (const int64_t size : shape) {
-    if (__builtin_mul_overflow(bytes, static_cast<size_t>(size), &bytes)) Fail("a shape overflows");
+  return *handle;
+}
+
+DType Args::NextType() const {
+  const DType dtype = BufferOf(info_[next_]).dtype;
+  if (dtype == DType::kI32 && allowed_ == Operands::kUsual)
+    Fail("argument " + std::to_string(next_) + " has i32, expected a float dtype");
+  return dtype;
+}
+
+void* Args::Operand(Napi::Value value, DType dtype, ExpectedShape expected, bool read, bool write) {
+  const BufferHandle& handle = BufferOf(value);
+  if (session_ == nullptr) session_ = handle.session;
+  if (handle.session != session_ || session_->queue == nullptr) Fail("operands live on different devices");
+  if (Detached(handle)) Fail("an operand shares an ArrayBuffer that has been detached");
+  const bool fits = Take(handle.shape, expected);
+  if (!fits || handle.dtype != dtype) {
+    Fail("argument " + std::to_string(next_ - 1) + " has " + NameOf(handle.dtype) + " " + Describe(handle.shape) +
+         ", expected " + NameOf(dtype) + " " + Describe(expected));
   }
-  if (bytes != handle->buffer->bytes) {
-    Fail("an operand has " + std::to_string(handle->buffer->bytes) + " bytes, expected " + std::to_string(bytes));
-  }
-  bytes_ += bytes;
-  if (read) reads_.push_back(handle->buffer);
-  if (write) writes_.push_back(handle->buffer);
-  return handle->buffer->data;
+  if (handle.buffer->bytes == 0 && allowed_ == Operands::kUsual) Fail("an operand is empty");
+  bytes_ += handle.buffer->bytes;
+  if (read) reads_.push_back(handle.buffer);
+  if (write) writes_.push_back(handle.buffer);
+  return handle.buffer->data;
 }
 
 void Args::CheckAlive() const {

@@ -1,61 +1,65 @@
-// Reads a call's arguments in order: plain sizes, then buffers whose byte length must be that of the stated shape.
+// Reads a call's arguments in order: operands, whose shapes tell the sizes and must fit each other, then plain values.
 #pragma once
 
 #include <napi.h>
 
-#include <initializer_list>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "binding/environment.h"
+#include "binding/shape.h"
 
 namespace sas::binding {
 
-using Shape = std::initializer_list<int64_t>;
+// kUsual: no axis is empty, for kernels divide by sizes, and a dtype that is not stated is a float one.
+enum class Operands : bool { kUsual, kAny };
 
 class Args {
  public:
   // An op on operands this small takes microseconds, whatever it computes.
-  static constexpr size_t kBriefBytes = 16 << 10;
+  static constexpr size_t kInlineBytes = 16 << 10;
 
   // `op` names the operation in errors; a string literal.
-  Args(const Napi::CallbackInfo& info, const char* op)
-      : info_(info), environment_(Environment::Of(info.Env())), op_(op) {}
+  Args(const Napi::CallbackInfo& info, const char* op, Operands allowed = Operands::kUsual)
+      : info_(info), environment_(Environment::Of(info.Env())), op_(op), allowed_(allowed) {}
 
-  void Skip() { ++next_; }
-  int64_t Size();   // of an operand, a safe integer of at least 1: no kernel is asked to divide by an empty axis
-  int64_t Count();  // a safe integer of at least 0
-  int64_t Integer();
+  // Operands: of that dtype, or of any, which goes into `*dtype`; of a shape whose sizes are those known so far. The
+  // pointer is valid on the executor thread, in tasks submitted by this call.
+  const void* Read(DType dtype, ExpectedShape shape) { return Operand(NextValue(), dtype, shape, true, false); }
+  const void* Read(DType* dtype, ExpectedShape shape) { return Read(*dtype = NextType(), shape); }
+  void* Write(DType dtype, ExpectedShape shape) { return Operand(NextValue(), dtype, shape, false, true); }
+  void* Write(DType* dtype, ExpectedShape shape) { return Write(*dtype = NextType(), shape); }
+  const float* ReadFloats(ExpectedShape shape) { return static_cast<const float*>(Read(DType::kF32, shape)); }
+  float* WriteFloats(ExpectedShape shape) { return static_cast<float*>(Write(DType::kF32, shape)); }
+  const int32_t* ReadInts(ExpectedShape shape) { return static_cast<const int32_t*>(Read(DType::kI32, shape)); }
+  // Null stands for an absent operand.
+  const float* ReadOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : ReadFloats(shape); }
+  float* WriteOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : WriteFloats(shape); }
+
+  // An array argument, and the f32 operands in it.
+  Napi::Array List();
+  float* Floats(Napi::Value handle, ExpectedShape shape, bool read, bool write) {
+    return static_cast<float*>(Operand(handle, DType::kF32, shape, read, write));
+  }
+
   double Number();
+  std::optional<double> OptionalNumber();  // or null
+  int64_t Integer();
+  int64_t Count(Napi::Value value) const;  // a safe integer of at least 0
   bool Flag();
-  DType Type();
-  DType FloatType();
-  // Of gradients: `dtype`, or f32 if `widened` allows it.
-  DType GradientType(DType dtype, bool widened);
-  // Fails unless the sizes fit each other; `rule` says how.
+
+  // Fails unless the arguments fit each other; `rule` says how.
   void Expect(bool fits, const char* rule) const {
     if (!fits) Fail(std::string("expected ") + rule);
   }
 
-  // Operands. The pointer is valid on the executor thread, in tasks submitted by this call.
-  const void* Read(DType dtype, Shape shape) { return Next(dtype, shape, true, false); }
-  void* Write(DType dtype, Shape shape) { return Next(dtype, shape, false, true); }
-  const float* ReadFloats(Shape shape) { return static_cast<const float*>(Read(DType::kF32, shape)); }
-  float* WriteFloats(Shape shape) { return static_cast<float*>(Write(DType::kF32, shape)); }
-  const int32_t* ReadInts(Shape shape) { return static_cast<const int32_t*>(Read(DType::kI32, shape)); }
-  // Null stands for an absent operand.
-  const float* ReadOptionalFloats(Shape shape) { return SkipNull() ? nullptr : ReadFloats(shape); }
-  float* WriteOptionalFloats(Shape shape) { return SkipNull() ? nullptr : WriteFloats(shape); }
-
-  // An array argument, and the sizes and operands in it.
-  Napi::Array List();
-  int64_t SizeOf(Napi::Value value);
-  float* Operand(Napi::Value handle, Shape shape, bool read, bool write) {
-    return static_cast<float*>(Operand(handle, DType::kF32, shape, read, write));
+  // The dtype of gradients is that of the op, or f32 where the op is fused.
+  void ExpectGradientType(DType gradient, DType dtype, bool fused) const {
+    Expect(gradient == dtype || (fused && gradient == DType::kF32), "gradients of the op's dtype, or f32 where fused");
   }
-  void* Operand(Napi::Value handle, DType dtype, Shape shape, bool read, bool write);
 
   template <class Params>
   void Submit(Operation<Params> Operations::*operation, Params params) {
@@ -64,17 +68,17 @@ class Args {
     Context& context = session_->device->context();
     session_->queue->Submit({op_, std::move(reads_), std::move(writes_),
                              [run, &context, params = std::move(params)] { return run(context, params); }},
-                            bytes_ <= kBriefBytes);
+                            bytes_ <= kInlineBytes);
   }
 
   [[noreturn]] void Fail(const std::string& problem) const;
 
  private:
   Napi::Value NextValue();
-  int64_t ToInteger(Napi::Value value);
-  void* Next(DType dtype, Shape shape, bool read, bool write) {
-    return Operand(NextValue(), dtype, shape, read, write);
-  }
+  int64_t ToInteger(Napi::Value value) const;
+  DType NextType() const;
+  const BufferHandle& BufferOf(Napi::Value value) const;
+  void* Operand(Napi::Value value, DType dtype, ExpectedShape shape, bool read, bool write);
   bool SkipNull();
   // Getters of array arguments are the caller's code: an operand read before one may have been released in it.
   void CheckAlive() const;
@@ -82,6 +86,7 @@ class Args {
   const Napi::CallbackInfo& info_;
   Environment& environment_;
   const char* op_;
+  Operands allowed_;
   size_t next_ = 0;
   std::shared_ptr<Session> session_;  // of the operands
   std::vector<BufferRef> reads_, writes_;

@@ -11,42 +11,15 @@ namespace {
 
 using Info = const Napi::CallbackInfo&;
 
-ExpandShape ReadExpandShape(Args& args) {
-  ExpandShape s;
-  s.tokens = args.Size();
-  s.heads = args.Size();
-  s.head_dim = args.Size();
-  s.sim_heads = args.Size();
-  s.sim_head_dim = args.Size();
-  s.kernel_size = args.Size();
-  s.features = args.Flag();
-  args.Expect(s.kernel_size % 2 == 1, "an odd kernel size");
-  args.Expect(s.features || s.sim_head_dim == s.head_dim, "as many features as x has, without weights for them");
-  return s;
-}
-
-// The rotation of the output: length (0: none), base and offset.
-std::optional<RopeAngles> ReadExpandRope(Args& args, const ExpandShape& s, bool naive) {
-  RopeAngles rope;
-  rope.length = args.Count();
-  rope.width = s.sim_head_dim;
-  rope.base = args.Number();
-  rope.offset = args.Integer();
-  if (rope.length == 0) return std::nullopt;
-  args.Expect(!naive, "no rotation in the unfused pipeline");
-  args.Expect(s.tokens % rope.length == 0, "a number of tokens that is a multiple of the length");
-  args.Expect(rope.width % 2 == 0, "an even width");
-  return rope;
-}
-
 // The weights, or the gradients of the weights: an array of four or, with features, eight buffers.
 template <class Float>
-ExpandTensors<Float> ReadExpandTensors(Args& args, const ExpandShape& s) {
+ExpandTensors<Float> ReadExpandTensors(Args& args, ExpandShape& s) {
   constexpr bool kWrite = !std::is_const_v<Float>;
   const Napi::Array list = args.List();
-  if (list.Length() != (s.features ? 8u : 4u)) args.Fail("expected 8 weights with features, else 4");
+  if constexpr (!kWrite) s.features = list.Length() == 8;
+  args.Expect(list.Length() == (s.features ? 8 : 4), "8 weights with features, else 4");
   uint32_t next = 0;
-  const auto take = [&](Shape shape) { return args.Operand(list[next++], shape, !kWrite, kWrite); };
+  const auto take = [&](ExpectedShape shape) { return args.Floats(list[next++], shape, !kWrite, kWrite); };
   ExpandTensors<Float> w{};
   w.head_weight = take({s.sim_heads, s.heads, s.kernel_size});
   w.head_bias = take({s.sim_heads});
@@ -60,190 +33,198 @@ ExpandTensors<Float> ReadExpandTensors(Args& args, const ExpandShape& s) {
   return w;
 }
 
+void CheckExpandShape(const Args& args, const ExpandShape& s) {
+  args.Expect(s.kernel_size % 2 == 1, "an odd kernel size");
+  args.Expect(s.features || s.sim_head_dim == s.head_dim, "as many features as x has, without weights for them");
+}
+
+// The rotation of the output, by its base and offset; a base of null: none.
+std::optional<RopeAngles> ReadExpandRope(Args& args, const ExpandShape& s, int64_t length, bool naive) {
+  const std::optional<double> base = args.OptionalNumber();
+  const int64_t offset = args.Integer();
+  if (!base) return std::nullopt;
+  args.Expect(!naive, "no rotation in the unfused pipeline");
+  args.Expect(s.sim_head_dim % 2 == 0, "an even width");
+  return RopeAngles{length, s.sim_head_dim, *base, offset};
+}
+
 void Expand(Info info) {
   Args args(info, "expand");
-  ExpandParams p;
-  p.dtype = args.FloatType();
-  const ExpandShape s = p.shape = ReadExpandShape(args);
-  const bool naive = args.Flag();
-  p.rope = ReadExpandRope(args, s, naive);
-  p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
+  ExpandParams p{};
+  ExpandShape& s = p.shape;
+  int64_t batch = 0, length = 0;
+  p.x = args.Read(&p.dtype, {batch, length, s.heads, s.head_dim});
+  s.tokens = batch * length;
   p.weights = ReadExpandTensors<const float>(args, s);
-  p.output = args.Write(p.dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
+  p.output = args.Write(p.dtype, {batch, length, s.sim_heads, s.sim_head_dim});
+  CheckExpandShape(args, s);
+  const bool naive = args.Flag();
+  p.rope = ReadExpandRope(args, s, length, naive);
   args.Submit(naive ? &Operations::NaiveExpand : &Operations::Expand, p);
 }
 
 void ExpandBackward(Info info) {
   Args args(info, "expandBackward");
-  ExpandBackwardParams p;
-  p.dtype = args.FloatType();
-  const ExpandShape s = p.shape = ReadExpandShape(args);
-  const bool naive = args.Flag();
-  p.rope = ReadExpandRope(args, s, naive);
-  p.grad_dtype = args.GradientType(p.dtype, !naive);
-  p.grad_output = args.Read(p.grad_dtype, {s.tokens, s.sim_heads, s.sim_head_dim});
-  p.x = args.Read(p.dtype, {s.tokens, s.heads, s.head_dim});
+  ExpandBackwardParams p{};
+  ExpandShape& s = p.shape;
+  int64_t batch = 0, length = 0;
+  p.grad_output = args.Read(&p.grad_dtype, {batch, length, s.sim_heads, s.sim_head_dim});
+  p.x = args.Read(&p.dtype, {batch, length, s.heads, s.head_dim});
+  s.tokens = batch * length;
   p.weights = ReadExpandTensors<const float>(args, s);
-  p.grad_x = args.Write(p.dtype, {s.tokens, s.heads, s.head_dim});
+  p.grad_x = args.Write(p.dtype, {batch, length, s.heads, s.head_dim});
   p.gradients = ReadExpandTensors<float>(args, s);
+  CheckExpandShape(args, s);
+  const bool naive = args.Flag();
+  p.rope = ReadExpandRope(args, s, length, naive);
+  args.ExpectGradientType(p.grad_dtype, p.dtype, !naive);
   args.Submit(naive ? &Operations::NaiveExpandBackward : &Operations::ExpandBackward, p);
 }
 
-AttentionShape ReadAttentionShape(Args& args) {
-  AttentionShape s;
-  s.batch = args.Size();
-  s.queries = args.Size();
-  s.keys = args.Size();
-  s.heads = args.Size();
-  s.kv_heads = args.Size();
+void ReadAttentionScalars(Args& args, AttentionShape& s) {
   args.Expect(s.heads % s.kv_heads == 0, "a number of heads that is a multiple of that of k and v");
-  s.width = args.Size();
-  s.value_width = args.Size();
   s.causal = args.Flag();
   s.scale = static_cast<float>(args.Number());
-  return s;
 }
 
 void Attention(Info info) {
   Args args(info, "attention");
-  AttentionParams p;
-  p.dtype = args.FloatType();
-  const AttentionShape s = p.shape = ReadAttentionShape(args);
-  const bool naive = args.Flag();
-  p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
+  AttentionParams p{};
+  AttentionShape& s = p.shape;
+  p.q = args.Read(&p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
   p.output = args.Write(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.log_sum_exp = args.WriteFloats({s.batch, s.heads, s.queries});
-  args.Submit(naive ? &Operations::NaiveAttention : &Operations::Attention, p);
+  ReadAttentionScalars(args, s);
+  args.Submit(args.Flag() ? &Operations::NaiveAttention : &Operations::Attention, p);
+}
+
+// How many groups of heads are averaged into rows of that width.
+int64_t GroupsOf(const Args& args, int64_t heads, int64_t head_dim, int64_t width) {
+  const int64_t all = heads * head_dim;
+  args.Expect(all % width == 0 && heads % (all / width) == 0,
+              "a width of whole heads, whose number divides that of all");
+  return all / width;
 }
 
 void AttentionMean(Info info) {
   Args args(info, "attentionMean");
-  AttentionMeanParams p;
-  p.dtype = args.FloatType();
-  const AttentionShape s = p.shape = ReadAttentionShape(args);
-  p.groups = args.Size();
-  args.Expect(s.heads % p.groups == 0, "a number of heads that is a multiple of the groups");
-  p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
+  AttentionMeanParams p{};
+  AttentionShape& s = p.shape;
+  int64_t width = 0;
+  p.q = args.Read(&p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
-  p.output = args.Write(p.dtype, {s.batch, s.queries, s.heads / p.groups, s.value_width});
+  p.output = args.Write(p.dtype, {s.batch, s.queries, width});
+  ReadAttentionScalars(args, s);
+  p.groups = GroupsOf(args, s.heads, s.value_width, width);
   args.Submit(&Operations::AttentionMean, p);
 }
 
 void AttentionBackward(Info info) {
   Args args(info, "attentionBackward");
-  AttentionBackwardParams p;
-  p.dtype = args.FloatType();
-  const AttentionShape s = p.shape = ReadAttentionShape(args);
-  const bool naive = args.Flag();
-  p.grad_dtype = args.GradientType(p.dtype, !naive);
-  p.grad_output = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
+  AttentionBackwardParams p{};
+  AttentionShape& s = p.shape;
+  p.grad_output = args.Read(&p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.q = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.width});
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
   p.output = args.Read(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
   p.log_sum_exp = args.ReadFloats({s.batch, s.heads, s.queries});
-  p.grad_q = args.Write(p.grad_dtype, {s.batch, s.queries, s.heads, s.width});
+  p.grad_q = args.Write(&p.grad_dtype, {s.batch, s.queries, s.heads, s.width});
   p.grad_k = args.Write(p.grad_dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.grad_v = args.Write(p.grad_dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
+  ReadAttentionScalars(args, s);
+  const bool naive = args.Flag();
+  args.ExpectGradientType(p.grad_dtype, p.dtype, !naive);
   args.Submit(naive ? &Operations::NaiveAttentionBackward : &Operations::AttentionBackward, p);
-}
-
-AggregateParams ReadAggregateShape(Args& args) {
-  AggregateParams p{};
-  p.dtype = args.FloatType();
-  p.tokens = args.Size();
-  p.heads = args.Size();
-  p.sim_heads = args.Size();
-  p.head_dim = args.Size();
-  args.Expect(p.sim_heads % p.heads == 0, "a number of simulated heads that is a multiple of heads");
-  return p;
 }
 
 void Aggregate(Info info) {
   Args args(info, "aggregate");
-  AggregateParams p = ReadAggregateShape(args);
-  p.input = args.Read(p.dtype, {p.tokens, p.sim_heads, p.head_dim});
-  p.output = args.Write(p.dtype, {p.tokens, p.heads, p.head_dim});
+  AggregateParams p{};
+  Leading tokens;
+  int64_t width = 0;
+  p.input = args.Read(&p.dtype, {tokens, p.sim_heads, p.head_dim});
+  p.output = args.Write(p.dtype, {tokens, width});
+  p.tokens = tokens.size();
+  p.heads = p.sim_heads / GroupsOf(args, p.sim_heads, p.head_dim, width);
   args.Submit(&Operations::Aggregate, p);
 }
 
 void AggregateBackward(Info info) {
   Args args(info, "aggregateBackward");
-  AggregateParams p = ReadAggregateShape(args);
-  p.input = args.Read(p.dtype, {p.tokens, p.heads, p.head_dim});
-  p.output = args.Write(p.dtype, {p.tokens, p.sim_heads, p.head_dim});
+  AggregateParams p{};
+  Leading tokens;
+  int64_t width = 0;
+  p.input = args.Read(&p.dtype, {tokens, width});
+  p.output = args.Write(p.dtype, {tokens, p.sim_heads, p.head_dim});
+  p.tokens = tokens.size();
+  p.heads = p.sim_heads / GroupsOf(args, p.sim_heads, p.head_dim, width);
   args.Submit(&Operations::AggregateBackward, p);
 }
 
 // ---- factors of latent and tensor-product attention
 
-ConcatShape ReadConcatShape(Args& args) {
-  ConcatShape s;
-  s.tokens = args.Size();
-  s.heads_a = args.Size();
-  s.heads_b = args.Size();
+// The joint tensor has the heads of the part with more of them and the features of both.
+void CheckConcatShape(const Args& args, const ConcatShape& s, int64_t width) {
   args.Expect(s.heads_a == s.heads_b || s.heads_a == 1 || s.heads_b == 1, "one number of heads, or one head");
-  s.heads = std::max(s.heads_a, s.heads_b);
-  s.width_a = args.Size();
-  s.width_b = args.Size();
-  return s;
+  args.Expect(s.heads == std::max(s.heads_a, s.heads_b), "the heads of the part with more of them");
+  args.Expect(width == s.width_a + s.width_b, "the width of both parts together");
 }
 
 void Concat(Info info) {
   Args args(info, "concat");
-  ConcatParams p;
-  p.dtype = args.FloatType();
-  const ConcatShape s = p.shape = ReadConcatShape(args);
-  p.a = args.Read(p.dtype, {s.tokens, s.heads_a, s.width_a});
-  p.b = args.Read(p.dtype, {s.tokens, s.heads_b, s.width_b});
-  p.output = args.Write(p.dtype, {s.tokens, s.heads, s.width_a + s.width_b});
+  ConcatParams p{};
+  ConcatShape& s = p.shape;
+  Leading tokens;
+  int64_t width = 0;
+  p.a = args.Read(&p.dtype, {tokens, s.heads_a, s.width_a});
+  p.b = args.Read(p.dtype, {tokens, s.heads_b, s.width_b});
+  p.output = args.Write(p.dtype, {tokens, s.heads, width});
+  s.tokens = tokens.size();
+  CheckConcatShape(args, s, width);
   args.Submit(&Operations::Concat, p);
 }
 
 void ConcatBackward(Info info) {
   Args args(info, "concatBackward");
-  ConcatBackwardParams p;
-  p.dtype = args.FloatType();
-  const ConcatShape s = p.shape = ReadConcatShape(args);
-  p.grad_output = args.Read(p.dtype, {s.tokens, s.heads, s.width_a + s.width_b});
-  p.grad_a = args.Write(p.dtype, {s.tokens, s.heads_a, s.width_a});
-  p.grad_b = args.Write(p.dtype, {s.tokens, s.heads_b, s.width_b});
+  ConcatBackwardParams p{};
+  ConcatShape& s = p.shape;
+  Leading tokens;
+  int64_t width = 0;
+  p.grad_output = args.Read(&p.dtype, {tokens, s.heads, width});
+  p.grad_a = args.Write(p.dtype, {tokens, s.heads_a, s.width_a});
+  p.grad_b = args.Write(p.dtype, {tokens, s.heads_b, s.width_b});
+  s.tokens = tokens.size();
+  CheckConcatShape(args, s, width);
   args.Submit(&Operations::ConcatBackward, p);
-}
-
-TensorProductShape ReadTensorProductShape(Args& args) {
-  TensorProductShape s;
-  s.tokens = args.Size();
-  s.rank = args.Size();
-  s.heads = args.Size();
-  s.width = args.Size();
-  return s;
 }
 
 void TensorProduct(Info info) {
   Args args(info, "tensorProduct");
-  TensorProductParams p;
-  p.dtype = args.FloatType();
-  const TensorProductShape s = p.shape = ReadTensorProductShape(args);
-  p.head_factors = args.Read(p.dtype, {s.tokens, s.rank, s.heads});
-  p.feature_factors = args.Read(p.dtype, {s.tokens, s.rank, s.width});
-  p.output = args.Write(p.dtype, {s.tokens, s.heads, s.width});
+  TensorProductParams p{};
+  TensorProductShape& s = p.shape;
+  Leading tokens;
+  p.head_factors = args.Read(&p.dtype, {tokens, s.rank, s.heads});
+  p.feature_factors = args.Read(p.dtype, {tokens, s.rank, s.width});
+  p.output = args.Write(p.dtype, {tokens, s.heads, s.width});
+  s.tokens = tokens.size();
   args.Submit(&Operations::TensorProduct, p);
 }
 
 void TensorProductBackward(Info info) {
   Args args(info, "tensorProductBackward");
-  TensorProductBackwardParams p;
-  p.dtype = args.FloatType();
-  const TensorProductShape s = p.shape = ReadTensorProductShape(args);
-  p.grad_output = args.Read(p.dtype, {s.tokens, s.heads, s.width});
-  p.head_factors = args.Read(p.dtype, {s.tokens, s.rank, s.heads});
-  p.feature_factors = args.Read(p.dtype, {s.tokens, s.rank, s.width});
-  p.grad_head_factors = args.Write(p.dtype, {s.tokens, s.rank, s.heads});
-  p.grad_feature_factors = args.Write(p.dtype, {s.tokens, s.rank, s.width});
+  TensorProductBackwardParams p{};
+  TensorProductShape& s = p.shape;
+  Leading tokens;
+  p.grad_output = args.Read(&p.dtype, {tokens, s.heads, s.width});
+  p.head_factors = args.Read(p.dtype, {tokens, s.rank, s.heads});
+  p.feature_factors = args.Read(p.dtype, {tokens, s.rank, s.width});
+  p.grad_head_factors = args.Write(p.dtype, {tokens, s.rank, s.heads});
+  p.grad_feature_factors = args.Write(p.dtype, {tokens, s.rank, s.width});
+  s.tokens = tokens.size();
   args.Submit(&Operations::TensorProductBackward, p);
 }
 

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "binding/shape.h"
 #include "core/buffer.h"
 #include "core/device.h"
 #include "core/queue.h"
@@ -38,6 +39,8 @@ struct DeviceHandle {
 struct BufferHandle {
   HandleKind kind = HandleKind::kBuffer;
   std::shared_ptr<Session> session;
+  DType dtype = DType::kF32;
+  Shape shape;
   BufferRef buffer;                                // null once released
   std::shared_ptr<Napi::ObjectReference> wrapped;  // the caller's typed array, for wrapped memory
 };

@@ -1,5 +1,6 @@
 #include "binding/memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <future>
@@ -31,22 +32,68 @@ BufferHandle& BufferOf(const Args& args, Napi::Value value) {
   return *handle;
 }
 
-// The bytes of a Float32Array, Int32Array or Uint16Array.
-struct HostBytes {
+// What an array of the caller holds: a Float32Array f32, an Int32Array i32, a Uint16Array the bits of bf16 or f16.
+struct HostArray {
+  bool Holds(DType dtype) const {
+    return type == (dtype == DType::kF32   ? napi_float32_array
+                    : dtype == DType::kI32 ? napi_int32_array
+                                           : napi_uint16_array);
+  }
+
   Napi::TypedArray array;
+  napi_typedarray_type type;
+  size_t size;
   void* data;
   size_t bytes;
 };
-HostBytes HostBytesOf(const Args& args, Napi::Value value) {
+HostArray HostArrayOf(const Args& args, Napi::Value value) {
   if (!value.IsTypedArray()) args.Fail("not a typed array");
-  const auto array = value.As<Napi::TypedArray>();
-  const auto type = array.TypedArrayType();
-  if (type != napi_float32_array && type != napi_int32_array && type != napi_uint16_array) {
+  HostArray host{value.As<Napi::TypedArray>(), {}, 0, nullptr, 0};
+  napi_get_typedarray_info(value.Env(), value, &host.type, &host.size, &host.data, nullptr, nullptr);
+  if (host.type != napi_float32_array && host.type != napi_int32_array && host.type != napi_uint16_array) {
     args.Fail("not a Float32Array, Int32Array or Uint16Array");
   }
-  void* data = nullptr;
-  napi_get_typedarray_info(value.Env(), value, nullptr, nullptr, &data, nullptr, nullptr);
-  return {array, data, array.ByteLength()};
+  host.bytes = host.size * (host.type == napi_uint16_array ? 2 : 4);
+  return host;
+}
+
+// What a new buffer is to hold.
+struct Content {
+  size_t bytes() const { return static_cast<size_t>(shape.elements()) * ItemSize(dtype); }
+
+  DType dtype;
+  Shape shape;
+};
+
+// Reading a shape may run the caller's code, which may release a buffer or detach an array: it comes first.
+Shape ShapeOf(const Args& args, Napi::Value value) {
+  constexpr int64_t kMaxElements = int64_t{1} << 50;
+  if (!value.IsArray()) args.Fail("not a shape");
+  const auto list = value.As<Napi::Array>();
+  const uint32_t rank = list.Length();
+  if (rank > Shape::kMaxRank) args.Fail("a shape has more than " + std::to_string(Shape::kMaxRank) + " sizes");
+  Shape shape;
+  int64_t elements = 1;
+  for (uint32_t i = 0; i < rank; ++i) {
+    const int64_t size = args.Count(list[i]);
+    if (__builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements) || elements > kMaxElements) {
+      args.Fail("a shape is too large");
+    }
+    shape.sizes[shape.rank++] = size;
+  }
+  return shape;
+}
+Content ContentOf(const Args& args, Napi::Value dtype, Napi::Value shape) {
+  const int64_t code = args.Count(dtype);
+  if (code > static_cast<int64_t>(DType::kI32)) args.Fail("not a dtype");
+  return {static_cast<DType>(code), ShapeOf(args, shape)};
+}
+
+void ExpectContent(const Args& args, const HostArray& array, DType dtype, const Shape& shape) {
+  if (!array.Holds(dtype)) args.Fail(std::string("the array is not of the kind that holds ") + NameOf(dtype));
+  if (static_cast<int64_t>(array.size) != shape.elements()) {
+    args.Fail("the array has " + std::to_string(array.size) + " elements, expected those of " + Describe(shape));
+  }
 }
 
 // Gives up a handle's share of its buffer; the last one returns the memory.
@@ -73,9 +120,11 @@ void Release(Napi::Env env, BufferHandle& handle) {
 // A handle that a function makes: it owns its buffer from the start and gives it up if the function throws.
 class NewHandle {
  public:
-  NewHandle(Napi::Env env, std::shared_ptr<Session> session) : env_(env) {
+  NewHandle(Napi::Env env, std::shared_ptr<Session> session, DType dtype, const Shape& shape) : env_(env) {
     auto handle = std::make_unique<BufferHandle>();
     handle->session = std::move(session);
+    handle->dtype = dtype;
+    handle->shape = shape;
     value_ = Napi::External<BufferHandle>::New(env, handle.get(), [](Napi::Env finalizer_env, BufferHandle* raw) {
       const std::unique_ptr<BufferHandle> owned(raw);
       Release(finalizer_env, *owned);
@@ -184,7 +233,7 @@ Napi::Value Synchronize(Info info) {
           session, session.queue->submitted(),
           [&queue = *session.queue, device = session.device.get()] {
             const Status device_status = device->Synchronize();
-            queue.Settle();
+            queue.CollectCheckResults();
             const Status failure = queue.TakeFailure();
             return failure.ok() ? device_status : failure;
           },
@@ -194,8 +243,9 @@ Napi::Value Synchronize(Info info) {
 Napi::Value PeakFlops(Info info) {
   Args args(info, "peakFlops");
   Session& session = SessionOf(args, info[0]);
-  const HostBytes target = HostBytesOf(args, info[2]);
-  if (!info[1].IsNumber() || target.bytes < sizeof(float)) args.Fail("not a duration and a Float32Array");
+  const HostArray target = HostArrayOf(args, info[2]);
+  if (!info[1].IsNumber() || !target.Holds(DType::kF32) || target.size == 0)
+    args.Fail("not a duration and a Float32Array");
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
   return Environment::Of(info.Env())
       .Await(
@@ -209,23 +259,22 @@ Napi::Value PeakFlops(Info info) {
 
 Napi::Value Allocate(Info info) {
   Args args(info, "allocate");
+  const Content content = ContentOf(args, info[1], info[2]);
   const auto session = SharedSession(args, info[0]);
-  if (!info[1].IsNumber()) args.Fail("not a size");
-  const double bytes = info[1].As<Napi::Number>().DoubleValue();
-  if (!(bytes >= 0 && bytes <= 0x1p52)) args.Fail("not a size");
-  NewHandle handle(info.Env(), session);
-  const BufferRef& buffer = handle.Allocate(static_cast<size_t>(bytes), false);
+  NewHandle handle(info.Env(), session, content.dtype, content.shape);
+  const BufferRef& buffer = handle.Allocate(content.bytes(), false);
   static const bool poison = std::getenv("SAS_POISON") != nullptr;
   if (poison) {
-    session->queue->Submit({"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes] {
-                              return device->Poison(data, static_cast<size_t>(bytes));
-                            }});
+    session->queue->Submit(
+        {"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes = buffer->bytes] {
+           return device->Poison(data, bytes);
+         }});
   }
   return handle.Keep();
 }
 
 // Copies host bytes into a buffer in order with the queue.
-void SubmitWrite(Session& session, const char* name, const BufferRef& buffer, const HostBytes& source) {
+void SubmitWrite(Session& session, const char* name, const BufferRef& buffer, const HostArray& source) {
   auto staged = std::make_shared<std::vector<char>>(static_cast<const char*>(source.data),
                                                     static_cast<const char*>(source.data) + source.bytes);
   session.queue->Submit({name, {}, {buffer}, [device = session.device.get(), data = buffer->data, staged] {
@@ -235,10 +284,12 @@ void SubmitWrite(Session& session, const char* name, const BufferRef& buffer, co
 
 Napi::Value Upload(Info info) {
   Args args(info, "upload");
+  const Content content = ContentOf(args, info[1], info[2]);
   const auto session = SharedSession(args, info[0]);
-  const HostBytes source = HostBytesOf(args, info[1]);
+  const HostArray source = HostArrayOf(args, info[3]);
+  ExpectContent(args, source, content.dtype, content.shape);
   const bool direct = session->device->HostAccessible();
-  NewHandle handle(info.Env(), session);
+  NewHandle handle(info.Env(), session, content.dtype, content.shape);
   const BufferRef& buffer = handle.Allocate(source.bytes, direct);
   if (direct) {
     if (source.bytes > 0) memcpy(buffer->data, source.data, source.bytes);
@@ -250,14 +301,16 @@ Napi::Value Upload(Info info) {
 
 Napi::Value Wrap(Info info) {
   Args args(info, "wrap");
+  const Content content = ContentOf(args, info[1], info[2]);
   const auto session = SharedSession(args, info[0]);
   if (!session->device->HostAccessible()) args.Fail("only host memory can be wrapped");
-  const HostBytes source = HostBytesOf(args, info[1]);
+  const HostArray source = HostArrayOf(args, info[3]);
+  ExpectContent(args, source, content.dtype, content.shape);
   auto buffer = std::make_shared<Buffer>();
   buffer->data = source.data;
   buffer->bytes = source.bytes;
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>()));
-  NewHandle handle(info.Env(), session);
+  NewHandle handle(info.Env(), session, content.dtype, content.shape);
   session->pool.Count(static_cast<ptrdiff_t>(source.bytes));
   handle.Adopt(std::move(buffer), std::move(array));
   return handle.Keep();
@@ -269,7 +322,7 @@ Napi::Value Transfer(Info info) {
   const auto session = SharedSession(args, info[1]);
   const BufferRef source = handle.buffer;
   const size_t bytes = source->bytes;
-  NewHandle copy(info.Env(), session);
+  NewHandle copy(info.Env(), session, handle.dtype, handle.shape);
   const BufferRef& target = copy.Allocate(bytes, false);
 
   // Host memory, taken when the source is there; `outcome` hands it from one executor thread to the other.
@@ -288,8 +341,11 @@ Napi::Value Transfer(Info info) {
 }
 
 Napi::Value Share(Info info) {
-  const BufferHandle& handle = BufferOf(Args(info, "share"), info[0]);
-  NewHandle second(info.Env(), handle.session);
+  Args args(info, "share");
+  const Shape shape = ShapeOf(args, info[1]);
+  const BufferHandle& handle = BufferOf(args, info[0]);
+  if (shape.elements() != handle.shape.elements()) args.Fail("the view has another number of elements");
+  NewHandle second(info.Env(), handle.session, handle.dtype, shape);
   second.Adopt(handle.buffer, handle.wrapped);
   return second.Keep();
 }
@@ -304,8 +360,8 @@ Napi::Value ReleaseBuffer(Info info) {
 Napi::Value Write(Info info) {
   Args args(info, "write");
   const BufferHandle& handle = BufferOf(args, info[0]);
-  const HostBytes source = HostBytesOf(args, info[1]);
-  if (source.bytes != handle.buffer->bytes) args.Fail("source and buffer differ in size");
+  const HostArray source = HostArrayOf(args, info[1]);
+  ExpectContent(args, source, handle.dtype, handle.shape);
   SubmitWrite(*handle.session, "copyFrom", handle.buffer, source);
   return info.Env().Undefined();
 }
@@ -318,7 +374,7 @@ void Widen(const void* source, float* target, size_t size) {
 // Device memory to host memory, with what that tells of the operations that wrote it.
 Status CopyToHost(Device& device, Queue& queue, const Buffer& buffer, void* target) {
   const Status status = device.CopyToHost(target, buffer.data, buffer.bytes);
-  queue.Settle();
+  queue.CollectCheckResults();
   return status.ok() ? queue.FailureOf(buffer) : status;
 }
 
@@ -343,15 +399,11 @@ Status CopyOut(Device& device, Queue& queue, const Buffer& buffer, DType dtype, 
 
 // The operands of read and readSync: what is copied, and where to.
 struct Reading {
-  Reading(Args args, Info info) : handle(BufferOf(args, info[0])) {
-    args.Skip();
-    dtype = args.Type();
-    const auto size = static_cast<size_t>(args.Count());
-    target = HostBytesOf(args, info[3]);
-    widen = target.array.TypedArrayType() == napi_float32_array && ItemSize(dtype) == 2;
-    if (size * ItemSize(dtype) != handle.buffer->bytes || target.bytes != size * (widen ? 4 : ItemSize(dtype))) {
-      args.Fail("target and buffer differ in size");
-    }
+  Reading(const Args& args, Info info)
+      : handle(BufferOf(args, info[0])),
+        target(HostArrayOf(args, info[1])),
+        widen(target.Holds(DType::kF32) && ItemSize(handle.dtype) == 2) {
+    ExpectContent(args, target, widen ? DType::kF32 : handle.dtype, handle.shape);
   }
 
   // Whether the JavaScript thread may copy now.
@@ -361,13 +413,12 @@ struct Reading {
   // What copies, here or on the executor thread.
   std::function<Status()> copy() const {
     return [&device = *handle.session->device, &queue = *handle.session->queue, data = target.data,
-            raw = handle.buffer.get(), dtype = dtype,
+            raw = handle.buffer.get(), dtype = handle.dtype,
             widen = widen] { return CopyOut(device, queue, *raw, dtype, widen, data); };
   }
 
   const BufferHandle& handle;
-  DType dtype;
-  HostBytes target;
+  HostArray target;
   bool widen;
 };
 
@@ -386,12 +437,11 @@ Napi::Value Read(Info info) {
     return deferred.Promise();
   }
   // The promise owns a share of the buffer and keeps the target alive.
-  const auto& [kind, session, buffer, wrapped] = reading.handle;
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(reading.target.array.As<Napi::Object>()));
-  auto owner = std::make_shared<BufferHandle>(BufferHandle{kind, session, buffer, wrapped});
-  ++buffer->owners;
+  auto owner = std::make_shared<BufferHandle>(reading.handle);
+  ++owner->buffer->owners;
   try {
-    return environment.Await(*session, buffer->last_write, reading.copy(),
+    return environment.Await(*owner->session, owner->buffer->last_write, reading.copy(),
                              [owner, array, env = info.Env()] { Release(env, *owner); });
   } catch (...) {
     Release(info.Env(), *owner);

@@ -9,36 +9,35 @@ namespace {
 using Info = const Napi::CallbackInfo&;
 
 void Fill(Info info) {
-  Args args(info, "fill");
-  FillParams p;
-  p.dtype = args.Type();
-  p.size = args.Count();
+  Args args(info, "fill", Operands::kAny);
+  FillParams p{};
+  Leading all;
+  p.output = args.Write(&p.dtype, {all});
+  p.size = all.size();
   p.value = args.Number();
-  p.output = args.Write(p.dtype, {p.size});
   args.Submit(&Operations::Fill, p);
 }
 
 void Random(Info info) {
-  Args args(info, "random");
-  RandomParams p;
-  p.dtype = args.Type();
-  p.size = args.Count();
+  Args args(info, "random", Operands::kAny);
+  RandomParams p{};
+  Leading all;
+  p.output = args.Write(&p.dtype, {all});
+  p.size = all.size();
   p.distribution = args.Integer() == 0 ? Distribution::kNormal : Distribution::kUniform;
   p.scale = args.Number();
   p.seed = static_cast<uint64_t>(args.Integer());
   p.stream = static_cast<uint64_t>(args.Integer());
-  p.output = args.Write(p.dtype, {p.size});
   args.Submit(&Operations::Random, p);
 }
 
 void Cast(Info info) {
-  Args args(info, "cast");
-  CastParams p;
-  p.from = args.Type();
-  p.to = args.Type();
-  p.size = args.Count();
-  p.input = args.Read(p.from, {p.size});
-  p.output = args.Write(p.to, {p.size});
+  Args args(info, "cast", Operands::kAny);
+  CastParams p{};
+  Leading all;
+  p.input = args.Read(&p.from, {all});
+  p.output = args.Write(&p.to, {all});
+  p.size = all.size();
   args.Submit(&Operations::Cast, p);
 }
 

@@ -1,5 +1,5 @@
 // Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's
-// thread, except Buffer::failure and doubts, which belong to the queue.
+// thread, except Buffer::failure and pending_checks, which belong to the queue.
 #pragma once
 
 #include <bitset>
@@ -15,10 +15,10 @@ namespace sas {
 // Numbers the tasks of one queue, from 1 on.
 using Ticket = uint64_t;
 
-// Checks that are not decided yet, of the period between two waits.
-struct Doubts {
+// Checks whose results are not known yet, of the period between two waits.
+struct PendingChecks {
   uint64_t period = 0;
-  std::bitset<Device::kMostChecks> checks;
+  std::bitset<Device::kMaxChecks> checks;
 };
 
 // Memory shared by one or more tensors (views). `owners` counts them; at zero the memory returns to the pool, although
@@ -32,7 +32,7 @@ struct Buffer {
   Ticket last_write = 0;  // the last task that writes it
   Status failure;         // of the task that should have written it; written and read by the executor thread, and by
                           // others only once the queue has completed `last_write`
-  Doubts doubts;          // what else may turn out to have failed; as `failure`
+  PendingChecks pending_checks;  // of the tasks that its content comes from; as `failure`
 };
 
 struct MemoryUse {

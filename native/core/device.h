@@ -105,13 +105,13 @@ class Device {
   virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;
   // Waits until the device has done what the operations so far have asked of it. Executor thread.
   virtual Status Synchronize() = 0;
-  // An operation whose data only the device can check (its tokens, say) starts one check and returns; the verdict comes
-  // with a later wait. Between two waits there are at most kMostChecks. Executor thread.
-  static constexpr size_t kMostChecks = 256;
+  // An operation whose data only the device can check (its tokens, say) starts one check and returns; its result comes
+  // with a later wait. Between two waits there are at most kMaxChecks. Executor thread.
+  static constexpr size_t kMaxChecks = 256;
   // Those started since the last wait.
   virtual size_t ChecksStarted() const { return 0; }
-  // The verdicts of all of them, in order, once a CopyToHost or Synchronize has succeeded that found any.
-  virtual std::vector<Status> TakeVerdicts() { return {}; }
+  // The results of all of them, in order, once a CopyToHost or Synchronize has succeeded that found any.
+  virtual std::vector<Status> TakeCheckResults() { return {}; }
   // Overwrites memory with NaN (all bits set), in order; for tests.
   virtual Status Poison(void* target, size_t bytes) = 0;
 };

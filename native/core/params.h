@@ -40,7 +40,8 @@ struct CastParams {
 
 // ---- SAS (arXiv 2507.07694)
 
-// The angles of a rotary position embedding: at position offset + t, t < length, pair i of width / 2 turns by position
+// The angles of a rotary position embedding: at position offset + t, t < length, pair i of width / 2 rotates by
+// position
 // * base^(-2 i / width).
 struct RopeAngles {
   int64_t length, width;
@@ -75,7 +76,7 @@ using ExpandGradients = ExpandTensors<float>;
 struct ExpandParams {
   DType dtype;
   ExpandShape shape;
-  std::optional<RopeAngles> rope;  // turns the output, in pairs of neighbours; length T, width D'
+  std::optional<RopeAngles> rope;  // rotates the output, in pairs of neighbours; length T, width D'
   const void* x;                   // [tokens, H, D]
   ExpandWeights weights;
   void* output;  // [tokens, H', D']

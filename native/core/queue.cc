@@ -41,14 +41,14 @@ void Queue::Stop() {
   wake_.notify_one();
 }
 
-void Queue::Submit(Task task, bool brief) {
+void Queue::Submit(Task task, bool run_inline) {
   const bool idle = completed() == submitted_ && waiting_.load(std::memory_order_acquire) == 0;
   const Ticket ticket = submitted_ + 1;
   const auto mark = [ticket](const Task& accepted) {
     for (const BufferRef& buffer : accepted.reads) buffer->last_use = ticket;
     for (const BufferRef& buffer : accepted.writes) buffer->last_use = buffer->last_write = ticket;
   };
-  if (brief && idle) {
+  if (run_inline && idle) {
     mark(task);
     Run(task);
     submitted_ = ticket;
@@ -98,13 +98,13 @@ void Queue::Execute() {
   tasks_.clear();  // now, so that tasks of other queues do not wait for these
 }
 
-void Queue::Settle() {
-  const std::vector<Status> verdicts = device_.TakeVerdicts();
-  if (verdicts.empty()) return;
-  for (size_t check = 0; check < verdicts.size(); ++check) {
-    if (verdicts[check].ok()) continue;
-    const Status status = Named(checks_[check], verdicts[check]);
-    verdicts_[period_].emplace_back(check, status);
+void Queue::CollectCheckResults() {
+  const std::vector<Status> results = device_.TakeCheckResults();
+  if (results.empty()) return;
+  for (size_t check = 0; check < results.size(); ++check) {
+    if (results[check].ok()) continue;
+    const Status status = Named(checks_[check], results[check]);
+    failed_checks_[period_].emplace_back(check, status);
     if (failure_.ok()) failure_ = status;
   }
   checks_.clear();
@@ -113,9 +113,9 @@ void Queue::Settle() {
 
 Status Queue::FailureOf(const Buffer& buffer) const {
   if (!buffer.failure.ok()) return buffer.failure;
-  if (const auto failed = verdicts_.find(buffer.doubts.period); failed != verdicts_.end()) {
+  if (const auto failed = failed_checks_.find(buffer.pending_checks.period); failed != failed_checks_.end()) {
     for (const auto& [check, status] : failed->second) {
-      if (buffer.doubts.checks[check]) return status;
+      if (buffer.pending_checks.checks[check]) return status;
     }
   }
   return {};
@@ -123,9 +123,9 @@ Status Queue::FailureOf(const Buffer& buffer) const {
 
 // Makes sure that the next task can start a check: one that nobody has waited for in a long time waits here.
 Status Queue::MakeRoom() {
-  if (checks_.size() < Device::kMostChecks) return {};
+  if (checks_.size() < Device::kMaxChecks) return {};
   const Status status = device_.Synchronize();
-  Settle();
+  CollectCheckResults();
   return status;
 }
 
@@ -142,11 +142,11 @@ void Queue::Run(Task& task) noexcept {
 void Queue::RunChecked(Task& task) {
   Status own = MakeRoom(), status;
   if (task.after.valid()) status = OutcomeOf(task.after);
-  Doubts doubts{period_, {}};
+  PendingChecks pending{period_, {}};
   for (const BufferRef& buffer : task.reads) {
     if (!status.ok()) break;
     status = FailureOf(*buffer);
-    if (buffer->doubts.period == period_) doubts.checks |= buffer->doubts.checks;
+    if (buffer->pending_checks.period == period_) pending.checks |= buffer->pending_checks.checks;
   }
   if (status.ok()) {
     try {
@@ -156,14 +156,14 @@ void Queue::RunChecked(Task& task) {
     }
     if (!own.ok()) status = Named(task.name, own);
     if (failure_.ok()) failure_ = status;
-    for (; checks_.size() < device_.ChecksStarted(); checks_.push_back(task.name)) doubts.checks.set(checks_.size());
+    for (; checks_.size() < device_.ChecksStarted(); checks_.push_back(task.name)) pending.checks.set(checks_.size());
   }
   for (const BufferRef& buffer : task.writes) {
     buffer->failure = status;
-    buffer->doubts = doubts;
+    buffer->pending_checks = pending;
   }
   if (!task.outcome) return;
-  Settle();  // such a task has waited for the device: what it read is in no doubt any more
+  CollectCheckResults();  // such a task has waited for the device: what it read has no pending check any more
   for (const BufferRef& buffer : task.reads) {
     if (status.ok()) status = FailureOf(*buffer);
   }

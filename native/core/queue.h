@@ -32,9 +32,9 @@ struct Task {
 };
 
 // Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
-// same failure on. A task that the device has yet to check leaves a doubt on its outputs, which they hand on; the next
-// wait turns it into a failure or drops it. A Submit or Wait that throws (std::bad_alloc) has done nothing. Submit,
-// Wait, Stop and the destructor belong to the environment's thread.
+// same failure on. A task that the device has yet to check leaves a pending check on its outputs, which they hand on;
+// the next wait makes a failure of it or drops it. A Submit or Wait that throws (std::bad_alloc) has done nothing.
+// Submit, Wait, Stop and the destructor belong to the environment's thread.
 class Queue {
  public:
   explicit Queue(Device& device);
@@ -42,8 +42,8 @@ class Queue {
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
 
-  // `brief` work (microseconds) runs at once on this thread when the queue is idle: waking another costs more.
-  void Submit(Task task, bool brief = false);
+  // Work of microseconds may run inline, at once on this thread, when the queue is idle: waking another costs more.
+  void Submit(Task task, bool run_inline = false);
   // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs.
   // Never called if the queue is destroyed first.
   void Wait(Ticket ticket, std::function<void()> ready);
@@ -54,8 +54,8 @@ class Queue {
 
   Ticket submitted() const { return submitted_; }
   Ticket completed() const { return completed_.load(std::memory_order_acquire); }
-  // Takes the device's verdicts, after each CopyToHost or Synchronize. Executor thread.
-  void Settle();
+  // Takes the results of the device's checks, after each CopyToHost or Synchronize. Executor thread.
+  void CollectCheckResults();
   // Why the content of `buffer` is not what it should be, as far as is known. As Buffer::failure.
   Status FailureOf(const Buffer& buffer) const;
   // The first failure since the last call. Executor thread, or when all is completed.
@@ -73,11 +73,11 @@ class Queue {
   std::atomic<int> waiting_{0};  // waiters that have not returned yet
   Status failure_;
 
-  // Of the executor thread, as Buffer::doubts.
-  uint64_t period_ = 1;              // counts waits that decided checks
+  // Of the executor thread, as Buffer::pending_checks.
+  uint64_t period_ = 1;              // counts waits that brought results of checks
   std::vector<const char*> checks_;  // the tasks' names, of this period
   // By period: the checks that failed. As many as operations ever failed, which are few.
-  std::map<uint64_t, std::vector<std::pair<size_t, Status>>> verdicts_;
+  std::map<uint64_t, std::vector<std::pair<size_t, Status>>> failed_checks_;
 
   std::mutex mutex_;  // guards the next three
   std::condition_variable wake_;

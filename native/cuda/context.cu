@@ -31,13 +31,13 @@ Status CudaContext::Open(int ordinal) {
   uint64_t keep = ~uint64_t{0};
   SAS_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, ordinal));
   SAS_CUDA_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
-  constexpr size_t kRecordBytes = Device::kMostChecks * sizeof(CheckRecord);
+  constexpr size_t kRecordBytes = Device::kMaxChecks * sizeof(CheckRecord);
   void* memory = nullptr;
   SAS_CUDA_TRY(cudaMallocAsync(&memory, kRecordBytes, stream_));
   records_ = static_cast<CheckRecord*>(memory);
   SAS_CUDA_TRY(cudaMallocHost(&memory, kRecordBytes));
   host_records_ = static_cast<CheckRecord*>(memory);
-  SAS_TRY(ClearRecords(Device::kMostChecks));
+  SAS_TRY(ClearRecords(Device::kMaxChecks));
   return blas_.Open(stream_, tf32_);
 }
 
@@ -94,15 +94,15 @@ Status CudaContext::FetchRecords() {
 }
 
 // After the wait. Ends all checks.
-Status CudaContext::Judge() {
+Status CudaContext::CollectCheckResults() {
   bool failed = false;
   for (size_t i = 0; i < checks_.size(); ++i) {
     const CheckRecord record = host_records_[i];
-    verdicts_.push_back(record == kNothingOutside
-                            ? Status()
-                            : checks_[i].describe(static_cast<int32_t>(static_cast<uint32_t>(record)),
-                                                  static_cast<int64_t>(record >> 32), checks_[i].limit));
-    failed = failed || !verdicts_.back().ok();
+    check_results_.push_back(record == kNothingOutside
+                                 ? Status()
+                                 : checks_[i].describe(static_cast<int32_t>(static_cast<uint32_t>(record)),
+                                                       static_cast<int64_t>(record >> 32), checks_[i].limit));
+    failed = failed || !check_results_.back().ok();
   }
   const size_t count = checks_.size();
   checks_.clear();
@@ -162,14 +162,14 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
       std::memcpy(static_cast<unsigned char*>(target) + at, staging.memory, std::min(kStagingBytes, bytes - at));
     }
   }
-  return Judge();
+  return CollectCheckResults();
 }
 
 Status CudaContext::Synchronize() {
   SAS_TRY(Begin());
   SAS_TRY(FetchRecords());
   SAS_CUDA_TRY(cudaStreamSynchronize(stream_));
-  return Judge();
+  return CollectCheckResults();
 }
 
 }  // namespace sas::cuda

@@ -84,7 +84,7 @@ class CudaContext : public Context {
   using Describe = Status (*)(int32_t value, int64_t position, int64_t limit);
   CheckRecord* StartCheck(Describe describe, int64_t limit);
   size_t checks_started() const { return checks_.size(); }
-  std::vector<Status> TakeVerdicts() { return std::exchange(verdicts_, {}); }
+  std::vector<Status> TakeCheckResults() { return std::exchange(check_results_, {}); }
 
   Status CopyToDevice(void* target, const void* source, size_t bytes);
   Status CopyToHost(void* target, const void* source, size_t bytes);
@@ -107,7 +107,7 @@ class CudaContext : public Context {
   Status PrepareStaging();
   Status ClearRecords(size_t count);
   Status FetchRecords();
-  Status Judge();
+  Status CollectCheckResults();
 
   int ordinal_ = 0;
   int multiprocessors_ = 0;
@@ -130,7 +130,7 @@ class CudaContext : public Context {
     int64_t limit;
   };
   std::vector<Check> checks_;            // since the last wait
-  std::vector<Status> verdicts_;         // of those before
+  std::vector<Status> check_results_;    // of those before
   CheckRecord* records_ = nullptr;       // on the device, one per check
   CheckRecord* host_records_ = nullptr;  // pinned, copied at a wait
 };

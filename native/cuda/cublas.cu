@@ -6,14 +6,14 @@
 
 #include "cuda/cublas.h"
 #include "cuda/cublas_library.h"
-#include "cuda/gemm.cuh"
+#include "cuda/kernels/gemm.cuh"
 
 namespace sas::cuda {
 namespace {
 
 using namespace cublas;
 
-constexpr size_t kMostWorkspace = size_t{32} << 20;
+constexpr size_t kMaxWorkspace = size_t{32} << 20;
 
 Status BlasStatus(Code code, const char* call) {
   if (code == kSuccess) return {};
@@ -142,9 +142,9 @@ Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done
 
   SAS_CUBLAS_TRY(create_preference, &raw);
   const Descriptor preference(raw, {library.destroy_preference});
-  const uint64_t most_workspace = kMostWorkspace;
+  const uint64_t max_workspace = kMaxWorkspace;
   const uint32_t align_a = AlignmentOf(p.b.data), align_b = AlignmentOf(p.a.data), align_c = AlignmentOf(p.c.data);
-  SAS_CUBLAS_TRY(set_preference, raw, kMaxWorkspaceBytes, &most_workspace, sizeof most_workspace);
+  SAS_CUBLAS_TRY(set_preference, raw, kMaxWorkspaceBytes, &max_workspace, sizeof max_workspace);
   SAS_CUBLAS_TRY(set_preference, raw, kReductionSchemes, &kReduceInComputeType, sizeof kReduceInComputeType);
   SAS_CUBLAS_TRY(set_preference, raw, kAlignmentA, &align_a, sizeof align_a);
   SAS_CUBLAS_TRY(set_preference, raw, kAlignmentB, &align_b, sizeof align_b);

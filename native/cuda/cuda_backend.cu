@@ -119,7 +119,7 @@ class CudaDevice : public Device {
   }
   Status Synchronize() override { return context_.Synchronize(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }
-  std::vector<Status> TakeVerdicts() override { return context_.TakeVerdicts(); }
+  std::vector<Status> TakeCheckResults() override { return context_.TakeCheckResults(); }
   Status Poison(void* target, size_t bytes) override {
     SAS_TRY(context_.Begin());
     SAS_CUDA_TRY(cudaMemsetAsync(target, 0xff, bytes, context_.stream()));

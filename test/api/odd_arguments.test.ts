@@ -1,5 +1,6 @@
 /** Arguments so odd that the message itself, or the native side, could trip over them; each was found by the fuzzer. */
 import { describe, expect, test } from 'vitest';
+import type { DTypeCode } from '../../binding.js';
 import { binding } from '../../lib/binding.js';
 import { ArgumentError, getDevice, ops, SasError, ShapeError, Tensor } from '../../lib/index.js';
 import { expectRefusal, f32, thrownBy } from './helpers.js';
@@ -38,115 +39,76 @@ describe('messages', () => {
 
 describe('the binding', () => {
   const device = binding.openDevice('cpu');
-  const floats = (count: number) => binding.upload(device, new Float32Array(count));
-  const empty = floats(0);
+  const make = (dtype: DTypeCode, ...shape: number[]) => binding.allocate(device, dtype, shape);
+  const floats = (...shape: number[]) => make(0, ...shape);
 
-  test('products of sizes that overflow are not taken for what is left of them', () => {
-    const huge = 2 ** 32; // heads * heads is 2^64
-    const weights = [empty, empty, empty, empty];
-    const call = () => binding.expand(0, 1, huge, 1, huge, 1, 1, false, false, 0, 0, 0, empty, weights, empty);
-    expect(thrownBy(call).message).toMatch(/^expand: /);
+  test.each([[2 ** 32, 2 ** 32], [2 ** 53 - 1], [2, 2 ** 62]])('a shape that no memory holds: %s, %s', (...shape) => {
+    expect(thrownBy(() => floats(...shape)).message).toMatch(/^allocate: /);
   });
 
-  const turned = (tokens: number, width: number, naive: boolean, length: number) => {
-    const sizes = [tokens, 1, width, 1, width, 1] as const;
-    const [x, output] = [floats(tokens * width), floats(tokens * width)];
-    binding.expand(0, ...sizes, false, naive, length, 100, 0, x, [1, 1, 1, 1].map(floats), output);
+  test('shapes of more sizes than any tensor has', () => {
+    expect(() => floats(1, 1, 1, 1, 1, 1, 1, 1)).not.toThrow();
+    expect(() => floats(1, 1, 1, 1, 1, 1, 1, 1, 1)).toThrow('allocate: a shape has more than 8 sizes');
+  });
+
+  interface Expansion {
+    x?: number[];
+    output?: number[];
+    kernel?: number;
+    count?: number;
+    naive?: boolean;
+  }
+  const expand = ({ x = [1, 2, 1, 2], output = x, kernel = 1, count = 4, naive = false }: Expansion = {}) => {
+    const weights = [floats(1, 1, kernel), floats(1), floats(1, 1, kernel), floats(1)].slice(0, count);
+    binding.expand(floats(...x), weights, floats(...output), naive, 100, 0);
+  };
+  const attention = ({ heads = 2, k = [1, 3, 2, 3], v = [1, 3, 2, 4], last = 1 } = {}) => {
+    const [q, output, logSumExp] = [floats(1, 1, heads, 3), floats(1, 1, heads, 4), floats(1, heads / last, last)];
+    binding.attention(q, floats(...k), floats(...v), output, logSumExp, true, 1, false);
+  };
+  const gradients = (dtype: DTypeCode, naive = false) => {
+    const [x, logSumExp, gradient] = [floats(1, 2, 1, 1), floats(1, 1, 2), make(dtype, 1, 2, 1, 1)];
+    binding.attentionBackward(x, x, x, x, x, logSumExp, gradient, gradient, gradient, false, 1, naive);
   };
 
-  test('takes what is refused below but for one number', () => {
-    expect(() => turned(2, 2, false, 2)).not.toThrow();
-    expect(() => turned(2, 2, false, 1)).not.toThrow();
+  test('takes what is refused below but for one thing', () => {
+    expand();
+    attention();
+    gradients(0);
+    binding.concat(floats(1, 2, 1), floats(1, 1, 3), floats(1, 2, 4));
+    binding.concatBackward(floats(1, 2, 2), floats(1, 2, 1), floats(1, 1, 1));
+    binding.aggregate(floats(1, 4, 3), floats(1, 6));
   });
 
   test.each<[string, () => void]>([
-    ['an empty axis', () => binding.aggregate(0, 1, 0, 0, 1, empty, empty)],
-    [
-      'heads that kvHeads does not divide',
-      () =>
-        binding.attention(
-          0,
-          1,
-          1,
-          1,
-          3,
-          2,
-          1,
-          1,
-          false,
-          1,
-          false,
-          floats(3),
-          floats(2),
-          floats(2),
-          floats(3),
-          floats(3),
-        ),
-    ],
-    [
-      'an even kernel',
-      () =>
-        binding.expand(
-          0,
-          1,
-          1,
-          1,
-          1,
-          1,
-          2,
-          false,
-          false,
-          0,
-          0,
-          0,
-          floats(1),
-          [floats(2), floats(1), floats(2), floats(1)],
-          floats(1),
-        ),
-    ],
-    ['an odd width of a fused rope', () => turned(2, 1, false, 1)],
-    ['a fused rope of sequences that do not divide the tokens', () => turned(3, 2, false, 2)],
-    ['a rope of the unfused pipeline', () => turned(2, 2, true, 1)],
-    ['an odd width of rope', () => binding.rope(0, 1, 1, 1, 3, 100, 0, false, false, floats(3), floats(3))],
-    ['numbers of heads of which none is 1', () => binding.concat(0, 1, 2, 3, 1, 1, floats(2), floats(3), floats(6))],
+    ['an empty axis', () => binding.aggregate(floats(1, 0, 1), floats(1, 0))],
+    ['heads that kvHeads does not divide', () => attention({ heads: 3 })],
+    ['keys of another width than the queries', () => attention({ k: [1, 3, 2, 4] })],
+    ['as many elements in another shape', () => attention({ last: 2 })],
+    ['an operand of another rank', () => attention({ v: [3, 2, 4] })],
+    ['an even kernel', () => expand({ kernel: 2 })],
+    ['a list of three weights', () => expand({ count: 3 })],
+    ['an odd width of a fused rope', () => expand({ x: [1, 2, 1, 3] })],
+    ['an output of another width without weights for it', () => expand({ output: [1, 2, 1, 4] })],
+    ['a rope of the unfused pipeline', () => expand({ naive: true })],
+    ['an odd width of rope', () => binding.rope(floats(1, 1, 1, 3), floats(1, 1, 1, 3), 100, 0, false, false)],
+    ['a mean of heads that are not whole', () => binding.aggregate(floats(1, 4, 3), floats(1, 4))],
+    ['numbers of heads of which none is 1', () => binding.concat(floats(1, 2, 1), floats(1, 3, 1), floats(1, 3, 2))],
+    ['parts that are not as wide as the whole', () => binding.concat(floats(1, 1), floats(1, 1), floats(1, 3))],
     [
       'a gradient of more heads than its tensor has',
-      () => binding.concatBackward(0, 1, 2, 1, 1, 1, floats(4), floats(2), floats(2)),
+      () => binding.concatBackward(floats(1, 2, 2), floats(1, 1, 1), floats(1, 1, 1)),
     ],
-    ['factors of another rank', () => binding.tensorProduct(0, 1, 2, 3, 1, floats(6), floats(1), floats(3))],
-    [
-      'too few positions',
-      () =>
-        binding.embedding(0, 1, 2, 1, 1, 1, binding.upload(device, new Int32Array(2)), floats(1), floats(1), floats(2)),
-    ],
-    [
-      'f16 gradients of an f32 op',
-      () =>
-        binding.attentionBackward(
-          0,
-          1,
-          2,
-          2,
-          1,
-          1,
-          1,
-          1,
-          false,
-          1,
-          false,
-          2,
-          floats(2),
-          floats(2),
-          floats(2),
-          floats(2),
-          floats(2),
-          floats(2),
-          floats(1),
-          floats(1),
-          floats(1),
-        ),
-    ],
+    ['factors of another rank', () => binding.tensorProduct(floats(1, 2, 3), floats(1, 1, 1), floats(1, 3, 1))],
+    ['too few positions', () => binding.embedding(make(3, 1, 2), floats(1, 1), floats(1, 1), floats(1, 2, 1))],
+    ['f16 gradients of an f32 op', () => gradients(2)],
+    ['integers where floats are expected', () => binding.add(make(3, 2), make(3, 2), make(3, 2))],
+    ['two dtypes', () => binding.add(floats(2), floats(2), make(1, 2))],
     ['a list of nothing', () => binding.adamW([], 1, 0.9, 0.9, 1, 0, 1)],
+    ['a view of another number of elements', () => binding.share(floats(2, 3), [5])],
+    ['a target of another kind', () => binding.readSync(floats(2), new Int32Array(2))],
+    ['a target of another length', () => binding.readSync(make(1, 2), new Float32Array(3))],
+    ['a source of another kind', () => binding.upload(device, 1, [2], new Float32Array(2))],
   ])('refuses %s', (_, call) => {
     expect(thrownBy(call)).toBeInstanceOf(SasError);
   });
@@ -160,16 +122,16 @@ describe('the binding', () => {
         return floats(4);
       },
     });
-    const call = () => binding.clipGradNorm(gradients, [4, 4], 1, floats(1));
+    const call = () => binding.clipGradNorm(gradients, floats(), 1);
     expect(thrownBy(call).message).toBe('clipGradNorm: an operand was released during the call');
   });
 
   test('wrapped memory that has been detached', async () => {
     const data = new Float32Array(4);
-    const wrapped = binding.wrap(device, data); // Tensor.wrap marks the buffer, which stops structuredClone only
+    const wrapped = binding.wrap(device, 0, [4], data); // Tensor.wrap marks the buffer, which stops structuredClone only
     structuredClone(data.buffer, { transfer: [data.buffer] });
-    expect(thrownBy(() => binding.add(0, 4, wrapped, wrapped, floats(4))).message).toContain('has been detached');
-    expect(() => binding.read(wrapped, 0, 4, new Float32Array(4))).toThrow('has been detached');
+    expect(thrownBy(() => binding.add(wrapped, wrapped, floats(4))).message).toContain('has been detached');
+    expect(() => binding.read(wrapped, new Float32Array(4))).toThrow('has been detached');
     binding.release(wrapped);
   });
 });

@@ -40,7 +40,7 @@ describe.skipIf(reason)(`the addon for linux-arm64${reason ? `: ${reason}` : ''}
     const code = run('objdump', [
       '-d',
       '--no-show-raw-insn',
-      join(objects, 'sas_kernels_neon.dir/native/cpu/tile.cc.o'),
+      join(objects, 'sas_kernels_neon.dir/native/cpu/kernels/tile.cc.o'),
     ]);
     // The inner loops of the widest tile, one per layout of A and B, and of the weight gradient: 24 sums each.
     const functions = code.split(/^[\da-f]+ <.*>:$/m).map((body) => body.split('\n'));

@@ -145,7 +145,7 @@ function childSeconds(times: string): number {
 /** Compiles one file, or reads what an earlier run found for the same sources, flags and compiler. */
 async function compile(nvcc: string, file: string, key: string): Promise<Compilation> {
   const cache = join(root, 'build/cuda-resources');
-  const source = join(root, 'native/cuda', file);
+  const source = join(root, 'native/cuda/kernels', file);
   const hash = createHash('sha256').update(key).update(readFileSync(source)).digest('hex').slice(0, 16);
   const result = join(cache, `${file}-${hash}.json`);
   if (existsSync(result)) return JSON.parse(readFileSync(result, 'utf8'));
@@ -173,8 +173,8 @@ async function compile(nvcc: string, file: string, key: string): Promise<Compila
 
 /** Compiles every kernel file, two at a time. `progress` is told of each. */
 export async function compileAll(nvcc: string, progress: (file: string, seconds: number) => void = () => {}) {
-  const files = readdirSync(join(root, 'native/cuda'));
-  const headers = ['cuda', 'core'].flatMap((folder) =>
+  const files = readdirSync(join(root, 'native/cuda/kernels'));
+  const headers = ['cuda', 'cuda/device', 'cuda/kernels', 'core'].flatMap((folder) =>
     readdirSync(join(root, 'native', folder))
       .filter((each) => /\.(h|cuh)$/.test(each))
       .map((each) => readFileSync(join(root, 'native', folder, each), 'utf8')),

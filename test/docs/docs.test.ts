@@ -13,14 +13,14 @@ const pages = readdirSync(join(root, 'docs'))
 const textOf = Object.fromEntries(['README.md', ...pages].map((page) => [page, read(page)]));
 const scripts = Object.keys((JSON.parse(read('package.json')) as { scripts: object }).scripts);
 
+const sourceFiles = (folders: readonly string[]) =>
+  folders
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+    )
+    .filter((path) => /\.(ts|cc|h|cu|cuh)$/.test(path));
 /** The source of the library and of the addon, in which messages and variables are looked for. */
-const source = ['lib', 'native']
-  .flatMap((folder) =>
-    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
-  )
-  .filter((path) => /\.(ts|cc|h|cu|cuh)$/.test(path))
-  .map(read)
-  .join('\n');
+const source = sourceFiles(['lib', 'native']).map(read).join('\n');
 
 describe('programs', () => {
   // The compiler takes the declarations that users get (dist); what runs is this checkout's source: tsconfig.json says so to tsx.
@@ -115,6 +115,22 @@ it('lists every environment variable that is read', () => {
   const listed = firstColumnCode(textOf['docs/getting-started.md']);
   expect(new Set(names).size).toBeGreaterThan(5);
   for (const name of names) if (name !== 'SAS_POISON') expect(listed).toContain(name); // SAS_POISON is of the tests
+});
+
+it('lists the product files that an op touches', () => {
+  const page = textOf['docs/contributing.md'];
+  const table = page.slice(page.indexOf('## Adding an op'), page.indexOf('Rules for kernels'));
+  const listed = linksOf(table).map((link) => join('docs', link));
+  const product = [
+    ...sourceFiles(['native', 'lib/ops']),
+    'binding.d.ts',
+    'CMakeLists.txt',
+    'package.json',
+    'README.md',
+  ];
+  const touched = product.filter((path) => /\b[cC]oncat(Backward|Params)?\b/.test(read(path)));
+  expect(listed.filter((path) => !path.startsWith('test/')).sort()).toEqual(touched.sort());
+  expect(touched.length).toBeLessThanOrEqual(9);
 });
 
 it('makes the API reference without a warning', () => {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/convert.h"
-#include "cuda/mma.cuh"
+#include "cuda/device/mma.cuh"
 
 namespace sas::cuda {
 namespace {

@@ -1,8 +1,6 @@
-/** Right calls of `concat` and `tensorProduct` and their backward twins: of the binding, and of the library. */
-import { type BufferHandle, binding } from '../../lib/binding.js';
+/** Right calls of `concat` and `tensorProduct` and their backward twins. */
 import { ops } from '../../lib/index.js';
 import * as reference from '../helpers/reference/index.js';
-import type { Generator, Workshop } from './binding_operands.js';
 import type { Draw } from './draw.js';
 import type { Generate, Maker } from './library_operands.js';
 
@@ -11,71 +9,6 @@ function concatHeads(draw: Draw): readonly [headsA: number, headsB: number] {
   const heads = draw.size();
   return [draw.chance(0.3) ? 1 : heads, draw.chance(0.3) ? 1 : heads];
 }
-
-function concatShapes(shop: Workshop) {
-  const { draw } = shop;
-  const [tokens, widthA, widthB, [headsA, headsB]] = [draw.size(), draw.size(), draw.size(), concatHeads(draw)];
-  return {
-    t: shop.float(),
-    sizes: [tokens, headsA, headsB, widthA, widthB] as const,
-    a: [tokens, headsA, widthA] as const,
-    b: [tokens, headsB, widthB] as const,
-    output: [tokens, Math.max(headsA, headsB), widthA + widthB] as const,
-  };
-}
-
-function productShapes(shop: Workshop) {
-  const { draw } = shop;
-  const [tokens, rank, heads, width] = [draw.size(), draw.size(), draw.size(), draw.size()];
-  return {
-    t: shop.float(),
-    sizes: [tokens, rank, heads, width] as const,
-    factors: [[tokens, rank, heads] as const, [tokens, rank, width] as const] as const,
-    output: [tokens, heads, width] as const,
-  };
-}
-
-export const bindingCalls: readonly Generator[] = [
-  (shop) => {
-    const { t, sizes, a, b, output } = concatShapes(shop);
-    const [inputA, inputB, joined] = [shop.input(t, ...a), shop.input(t, ...b), shop.output(t, ...output)];
-    return {
-      name: 'concat',
-      args: [t, ...sizes, inputA, inputB, joined],
-      check: async () => {
-        const [gradA, gradB] = [shop.output(t, ...a), shop.output(t, ...b)];
-        binding.concatBackward(t, ...sizes, joined, gradA, gradB);
-        // A part of all heads comes back as it was.
-        const same = (shape: readonly number[], x: BufferHandle, y: BufferHandle) =>
-          shape[1] === output[1] ? shop.same('concat', t, reference.sizeOf(shape), x, y) : undefined;
-        await same(a, gradA, inputA);
-        await same(b, gradB, inputB);
-      },
-    };
-  },
-  (shop) => {
-    const { t, sizes, a, b, output } = concatShapes(shop);
-    return {
-      name: 'concatBackward',
-      args: [t, ...sizes, shop.input(t, ...output), shop.output(t, ...a), shop.output(t, ...b)],
-    };
-  },
-  (shop) => {
-    const { t, sizes, factors, output } = productShapes(shop);
-    return {
-      name: 'tensorProduct',
-      args: [t, ...sizes, ...factors.map((shape) => shop.input(t, ...shape)), shop.output(t, ...output)],
-    };
-  },
-  (shop) => {
-    const { t, sizes, factors, output } = productShapes(shop);
-    const inputs = [output, ...factors].map((shape) => shop.input(t, ...shape));
-    return {
-      name: 'tensorProductBackward',
-      args: [t, ...sizes, ...inputs, ...factors.map((shape) => shop.output(t, ...shape))],
-    };
-  },
-];
 
 function concatOperands(make: Maker) {
   const { draw } = make;

@@ -28,16 +28,16 @@ export async function fuzz({
     return (made: number) => made >= calls / 2 || performance.now() > end;
   };
   console.log(`fuzz: seed ${seed}, devices ${ids.join(', ')}`);
+  const opened = devices.map((id) => getDevice(id));
   const levels = {
-    binding: await fuzzBinding(seed, share(), devices),
-    library: await fuzzLibrary(
-      seed,
-      share(),
-      devices.map((id) => getDevice(id)),
-    ),
+    binding: await fuzzBinding(seed, share(), opened),
+    library: await fuzzLibrary(seed, share(), opened),
   };
   return Object.entries(levels)
-    .map(([name, { calls, refused, compared }]) => `${name}: ${calls} calls, ${refused} refused, ${compared} compared`)
+    .map(([name, { calls, refused, compared }]) => {
+      const held = compared > 0 ? `, ${compared} compared` : '';
+      return `${name}: ${calls} calls, ${refused} refused${held}`;
+    })
     .join('; ');
 }
 

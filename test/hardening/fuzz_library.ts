@@ -9,6 +9,7 @@ import * as reference from '../helpers/reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import { libraryCalls } from './factor_calls.js';
 import type { FuzzCounts } from './fuzz_binding.js';
+import { gradientCalls } from './gradient_calls.js';
 import { type Call, type Generate, Maker } from './library_operands.js';
 
 export async function fuzzLibrary(
@@ -228,8 +229,10 @@ function expandCall(make: Maker, naive: boolean): Call {
   };
 }
 
-const generators: readonly Generate[] = [
+/** Right calls of everything. */
+export const generators: readonly Generate[] = [
   ...libraryCalls,
+  ...gradientCalls,
   (make) => attentionCall(make, false),
   (make) => attentionCall(make, true),
   (make) => expandCall(make, false),
@@ -397,11 +400,14 @@ const generators: readonly Generate[] = [
     return { name: 'reshape', run: (shape: number[]) => tensor.reshape(shape), args: [[3, -1]] };
   },
   (make) => {
-    const { tensor } = make.pair(make.float(), 2, 6);
+    const [from, dtype] = [make.float(), make.float()];
+    const { tensor, exact } = make.pair(from, 2, 6);
     return {
       name: 'to',
       run: (target: object) => tensor.to(target),
-      args: [{ dtype: make.float(), device: make.device }],
+      args: [{ dtype, device: make.device }],
+      dtype: from === 'f32' ? dtype : from,
+      truth: () => ({ output: exact }),
     };
   },
   (make) => {

@@ -126,9 +126,9 @@ describe('between the CPU and the device', () => {
       const binding = require(workerData.addon);
       const [cpu, device] = [binding.openDevice('cpu'), binding.openDevice(workerData.id)];
       binding.peakFlops(device, 0.5, new Float32Array(1));
-      let x = binding.upload(cpu, new Float32Array(1000));
+      let x = binding.upload(cpu, 0, [1000], new Float32Array(1000));
       for (let i = 0; i < 20; i++) x = binding.transfer(binding.transfer(x, device), cpu);
-      binding.read(x, 0, 1000, new Float32Array(1000)).then(() => parentPort.postMessage('read'));
+      binding.read(x, new Float32Array(1000)).then(() => parentPort.postMessage('read'));
       parentPort.postMessage('enqueued');`;
     const worker = new Worker(script, { eval: true, workerData: { addon, id: device.info.id } });
     const messages: unknown[] = [];

@@ -13,7 +13,7 @@
 namespace sas {
 namespace {
 
-// Host memory, and one check per task so that verdicts are taken as on a GPU.
+// Host memory, and one check per task so that results of checks are taken as on a GPU.
 class TestDevice : public Device {
  public:
   explicit TestDevice(int threads) : context_(threads) { info_.id = "test"; }
@@ -39,7 +39,7 @@ class TestDevice : public Device {
   }
   Status Synchronize() override { return {}; }
   size_t ChecksStarted() const override { return checks_.size(); }
-  std::vector<Status> TakeVerdicts() override { return std::exchange(checks_, {}); }
+  std::vector<Status> TakeCheckResults() override { return std::exchange(checks_, {}); }
   Status Poison(void*, size_t) override { return {}; }
   void StartCheck(bool fails) { checks_.push_back(fails ? Status(StatusCode::kDevice, "planned") : Status()); }
 
@@ -113,7 +113,7 @@ void Hammer(TestDevice& device, Queue& queue, BufferPool& pool, Queue& other, st
       std::vector<int64_t> copy(asked.buffer->bytes / sizeof(int64_t));
       queue.Wait(asked.buffer->last_write, [&, raw = asked.buffer.get()] {
         const Status status = device.CopyToHost(copy.data(), raw->data, raw->bytes);
-        queue.Settle();
+        queue.CollectCheckResults();
         done.set_value(status.ok() ? queue.FailureOf(*raw) : status);
       });
       const Status status = done.get_future().get();

@@ -1,0 +1,72 @@
+// output = xhat * weight + bias, xhat = (x - mean) * rstd, over each row; the variance is the biased one.
+#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/operations.h"
+
+namespace sas::cpu::SAS_ISA {
+namespace {
+
+struct RowSums {
+  Vec grad, product;
+  friend RowSums operator+(const RowSums& a, const RowSums& b) { return {a.grad + b.grad, a.product + b.product}; }
+};
+
+}  // namespace
+
+Status LayerNorm(CpuContext& context, const LayerNormParams& p) {
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    const int64_t width = p.width;
+    const float* weight = p.weight;
+    const float* bias = p.bias;
+    ParallelRows(context, p.rows, width, [&](int64_t row) {
+      const T* x = static_cast<const T*>(p.x) + row * width;
+      T* output = static_cast<T*>(p.output) + row * width;
+      const float size = static_cast<float>(width);
+      const float mean =
+          Sum(SumVectors(width, [=](int64_t i, int64_t count) { return LoadPartial(x + i, count); })) / size;
+      const Vec squares = SumVectors(width, [=](int64_t i, int64_t count) {
+        const Vec centred = KeepLanes(LoadPartial(x + i, count) - mean, count, 0.0f);
+        return centred * centred;
+      });
+      const float rstd = 1.0f / __builtin_sqrtf(Sum(squares) / size + p.eps);
+      ForEachVector(width, [=](int64_t i, int64_t count) {
+        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd;
+        StorePartial(output + i, normal * LoadPartial(weight + i, count) + LoadPartial(bias + i, count), count);
+      });
+      p.mean[row] = mean;
+      p.rstd[row] = rstd;
+    });
+    return Status();
+  });
+}
+
+// With g = gradOutput * weight: gradX = rstd * (g - mean(g) - xhat * mean(g * xhat)); gradWeight and gradBias are the
+// sums of gradOutput * xhat and gradOutput over rows.
+Status LayerNormBackward(CpuContext& context, const LayerNormBackwardParams& p) {
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    const int64_t width = p.width;
+    const float* weight = p.weight;
+    SumRows(context, p.rows, width, {p.grad_weight, p.grad_bias}, [&](int64_t row, float* sums, int64_t stride) {
+      const T* grad_output = static_cast<const T*>(p.grad_output) + row * width;
+      const T* x = static_cast<const T*>(p.x) + row * width;
+      T* grad_x = static_cast<T*>(p.grad_x) + row * width;
+      float* bias_sums = sums + stride;
+      const float mean = p.mean[row], rstd = p.rstd[row], size = static_cast<float>(width);
+      const RowSums total = SumVectors(width, [=](int64_t i, int64_t count) {
+        const Vec grad = LoadPartial(grad_output + i, count) * LoadPartial(weight + i, count);
+        return RowSums{grad, grad * ((LoadPartial(x + i, count) - mean) * rstd)};
+      });
+      const float mean_grad = Sum(total.grad) / size, mean_product = Sum(total.product) / size;
+      ForEachVector(width, [=](int64_t i, int64_t count) {
+        const Vec grad = LoadPartial(grad_output + i, count);
+        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd;
+        const Vec centred = grad * LoadPartial(weight + i, count) - mean_grad - normal * mean_product;
+        StorePartial(grad_x + i, centred * rstd, count);
+        Store(sums + i, Load(sums + i) + grad * normal);
+        Store(bias_sums + i, Load(bias_sums + i) + grad);
+      });
+    });
+    return Status();
+  });
+}
+
+}  // namespace sas::cpu::SAS_ISA

@@ -1,0 +1,62 @@
+// AdamW (Loshchilov and Hutter 2019), with PyTorch's equations, in place on all parameters at once.
+#include <cmath>
+
+#include "cuda/device/tensor_chunks.cuh"
+#include "cuda/operations.h"
+
+namespace sas::cuda {
+namespace {
+
+using State = AdamWParams::State;
+using Table = TensorTable<State>;
+constexpr int kCount = 4;
+
+struct Rates {
+  float decay, beta1, rest1, beta2, rest2, rate, root_scale, eps;
+};
+
+__global__ void __launch_bounds__(kElementThreads) AdamWKernel(const __grid_constant__ Table table, Rates rates) {
+  const TensorChunk chunk = ChunkOf(table);
+  const State state = table.tensors[chunk.tensor];
+  const bool aligned = Aligned16(state.parameter, state.gradient, state.first_moment, state.second_moment);
+  for (int64_t i = chunk.begin + threadIdx.x * kCount; i < chunk.end; i += kCount * kElementThreads) {
+    const int64_t present = chunk.end - i;
+    const bool whole = aligned && present >= kCount;
+    float parameter[kCount], grad[kCount], first[kCount], second[kCount];
+    LoadPartial(state.parameter + i, present, whole, parameter);
+    LoadPartial(state.gradient + i, present, whole, grad);
+    LoadPartial(state.first_moment + i, present, whole, first);
+    LoadPartial(state.second_moment + i, present, whole, second);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      first[k] = first[k] * rates.beta1 + grad[k] * rates.rest1;
+      second[k] = second[k] * rates.beta2 + grad[k] * grad[k] * rates.rest2;
+      const float update = first[k] * rates.rate / (sqrtf(second[k]) * rates.root_scale + rates.eps);
+      parameter[k] = parameter[k] * rates.decay - update;
+    }
+    StorePartial(state.parameter + i, present, whole, parameter);
+    StorePartial(state.first_moment + i, present, whole, first);
+    StorePartial(state.second_moment + i, present, whole, second);
+  }
+}
+
+}  // namespace
+
+Status AdamW(CudaContext& context, const AdamWParams& p) {
+  const double step = static_cast<double>(p.step);
+  const Rates rates{
+      .decay = static_cast<float>(1 - p.lr * p.weight_decay),
+      .beta1 = static_cast<float>(p.beta1),
+      .rest1 = static_cast<float>(1 - p.beta1),
+      .beta2 = static_cast<float>(p.beta2),
+      .rest2 = static_cast<float>(1 - p.beta2),
+      .rate = static_cast<float>(p.lr / (1 - std::pow(p.beta1, step))),
+      .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(p.beta2, step))),
+      .eps = static_cast<float>(p.eps),
+  };
+  return ForTables(p.states, [&](const Table& table, const Grid& grid, int64_t) {
+    return context.Launch(AdamWKernel, grid, table, rates);
+  });
+}
+
+}  // namespace sas::cuda

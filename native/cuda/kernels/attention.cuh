@@ -1,0 +1,306 @@
+// What attention's forward and backward share: tiles of rows in shared memory, the two kinds of products on them, and
+// results on their way to global memory. A block is one to four warps, and a warp owns 16 rows of every result. Scores
+// are taken in units of log2, so that softmax is 2^(score - max).
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <type_traits>
+
+#include "core/params.h"
+#include "cuda/context.h"
+#include "cuda/device/mma.cuh"
+
+namespace sas::cuda {
+
+constexpr int kWarpRows = 16;
+constexpr int kMaxWarps = 4;
+constexpr int kMaxThreads = 32 * kMaxWarps;
+constexpr int kWidest = 256;  // of q, k and v
+constexpr int kChunk = 32;    // columns: rows in shared memory are padded to it with zeros
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2 = 0.693147181f;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// The type in memory of element type T.
+template <class T>
+using Stored = std::conditional_t<std::is_same_v<T, Tf32>, float, T>;
+
+// AttentionShape as the kernels use it.
+struct AttentionSizes {
+  int queries, keys, heads, kv_heads, width, value_width;
+  bool causal;
+  float scale;
+};
+
+// The number of keys that query `i` sees: with `causal`, the mask is aligned to the bottom right.
+__device__ __forceinline__ int VisibleKeys(const AttentionSizes& s, int i) {
+  return s.causal ? max(0, min(s.keys, i + 1 + s.keys - s.queries)) : s.keys;
+}
+// The first query that sees key `j`.
+__device__ __forceinline__ int FirstQuery(const AttentionSizes& s, int j) {
+  return s.causal ? min(s.queries, max(0, j - (s.keys - s.queries))) : 0;
+}
+
+// ---- one head's rows in global memory
+
+template <class T>
+struct Rows {
+  T* data;         // the first row
+  int64_t stride;  // elements from a row to the next
+  int count, width;
+  bool vectors;  // rows can be moved in pieces of 16 bytes
+};
+
+// Head `head` of sequence `batch` in a tensor [B, count, heads, width].
+template <class T>
+__device__ __forceinline__ Rows<T> HeadRows(T* tensor, int batch, int count, int heads, int head, int width) {
+  T* data = tensor + (int64_t{batch} * count * heads + head) * width;
+  const bool vectors = (reinterpret_cast<uintptr_t>(data) | width * sizeof(T)) % 16 == 0;
+  return {data, int64_t{heads} * width, count, width, vectors};
+}
+
+// ---- tiles in shared memory
+
+// Elements from a row to the next: an odd number of 16-byte pieces, so that the 8 rows that ldmatrix reads at a time
+// lie in different banks.
+template <class T>
+__host__ __device__ constexpr int RowStride(int width) {
+  return (width + kChunk - 1) / kChunk * kChunk + kVector<T>;
+}
+template <class T>
+__host__ __device__ constexpr size_t RowBytes(int width) {
+  return static_cast<size_t>(RowStride<T>(width)) * sizeof(T);
+}
+
+// Threads that share a row when `pieces` of it are moved, as a power of two: 4 to 32.
+__device__ __forceinline__ int LogThreadsPerRow(int pieces) {
+  int log = 2;
+  while (log < 5 && 1 << log < pieces) ++log;
+  return log;
+}
+
+// Starts copying rows [first, first + rows) into a tile, zeros where there is nothing. By the whole block.
+template <class T>
+__device__ __forceinline__ void CopyRows(T* tile, const Rows<const T>& source, int first, int rows) {
+  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int stride = RowStride<T>(source.width), padded = stride - kVector<T>;
+  if (source.vectors) {
+    const int log = LogThreadsPerRow(padded / kVector<T>), last = (1 << log) - 1;
+    for (int row = thread >> log; row < rows; row += threads >> log) {
+      const T* from = source.data + (first + row) * source.stride;
+      for (int column = (thread & last) * kVector<T>; column < padded; column += kVector<T> << log) {
+        const bool valid = first + row < source.count && column < source.width;
+        CopyAsync16(tile + row * stride + column, valid ? from + column : source.data, valid);
+      }
+    }
+  } else {
+    for (int i = thread; i < rows * padded; i += threads) {
+      const int row = i / padded, column = i % padded;
+      const bool valid = first + row < source.count && column < source.width;
+      tile[row * stride + column] = valid ? source.data[(first + row) * source.stride + column] : T{};
+    }
+  }
+}
+
+// ---- products of a warp's 16 rows
+
+// The row (of c[0]; that of c[2] is 8 further) and the column (of c[0]) that the lane holds of an Accumulator.
+__device__ __forceinline__ int AccumulatorRow() { return LaneId() / 4; }
+__device__ __forceinline__ int AccumulatorColumn() { return LaneId() % 4 * 2; }
+
+// Over the four lanes that share a row.
+__device__ __forceinline__ float RowSum(float value) {
+  value += __shfl_xor_sync(kAllLanes, value, 1);
+  return value + __shfl_xor_sync(kAllLanes, value, 2);
+}
+__device__ __forceinline__ float RowMax(float value) {
+  value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, 1));
+  return fmaxf(value, __shfl_xor_sync(kAllLanes, value, 2));
+}
+
+template <int kTiles>
+__device__ __forceinline__ void Clear(Accumulator (&c)[kTiles]) {
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) c[j] = {};
+}
+
+// c [16, 8 * kTiles] = a b^T with both tiles `width` wide. With `kMirrored`, bit for bit the transpose of what the
+// product b a^T would be: of a score of 1e4 the last bit counts in its weight.
+template <bool kMirrored = false, class T, int kTiles>
+__device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
+  static_assert(kTiles % 2 == 0);
+  const int stride = RowStride<T>(width);
+  a += RowOfA<T>() * stride + DepthOfA<T>();
+  Clear(c);
+#pragma unroll 2
+  for (int k = 0; k < width; k += kDepth<T>) {
+    FragmentA<T> row;
+    LoadA(row, a + k);
+#pragma unroll
+    for (int j = 0; j < kTiles; j += 2) {
+      FragmentB<T> b0, b1;
+      LoadB(b0, b1, b + j * 8 * stride + k, stride);
+      if constexpr (kMirrored) {
+        MultiplyMirrored(c[j], row, b0);
+        MultiplyMirrored(c[j + 1], row, b1);
+      } else {
+        Multiply(c[j], row, b0);
+        Multiply(c[j + 1], row, b1);
+      }
+    }
+  }
+}
+
+// What is lost when `c` becomes an operand of type T.
+template <class T>
+__device__ __forceinline__ Accumulator Remainder(const Accumulator& c) {
+  Accumulator rest;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) rest.c[i] = c.c[i] - Widen(Narrowed<T>(c.c[i]));
+  return rest;
+}
+
+// c [16, width] += weights [16, 8 * kKeyTiles] b, where tile b is [8 * kKeyTiles, width]. With `kSplit`, 16-bit weights
+// are taken as the sum of two.
+template <bool kSplit, class T, int kKeyTiles, int kTiles>
+__device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accumulator (&weights)[kKeyTiles],
+                                           const T* b, int width) {
+  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / 8;
+  static_assert(kKeyTiles % kTilesPerStep == 0 && kTiles % kTilesPerChunk == 0);
+  const int stride = RowStride<T>(width);
+#pragma unroll
+  for (int chunk = 0; chunk < kTiles; chunk += kTilesPerChunk) {
+    if (chunk * 8 >= width) continue;
+#pragma unroll
+    for (int k = 0; k < kKeyTiles; k += kTilesPerStep) {
+      FragmentA<T> a, rest;
+      ChainA(a, weights + k);
+      if constexpr (kSplit) {
+        const Accumulator remainders[2] = {Remainder<T>(weights[k]), Remainder<T>(weights[k + 1])};
+        ChainA(rest, remainders);
+      }
+#pragma unroll
+      for (int j = chunk; j < chunk + kTilesPerChunk; j += 2) {
+        FragmentB<T> b0, b1;
+        LoadBTransposed<true>(b0, b1, b + k * 8 * stride + j * 8, stride);
+        Multiply(c[j], a, b0);
+        Multiply(c[j + 1], a, b1);
+        if constexpr (kSplit) {
+          Multiply(c[j], rest, b0);
+          Multiply(c[j + 1], rest, b1);
+        }
+      }
+    }
+  }
+}
+
+// ---- results
+
+__device__ __forceinline__ void StorePair(float* target, float first, float second) {
+  *reinterpret_cast<float2*>(target) = make_float2(first, second);
+}
+template <class T>
+__device__ __forceinline__ void StorePair(T* target, float first, float second) {
+  *reinterpret_cast<uint32_t*>(target) = Pack<T>(first, second);
+}
+
+// A warp's 16 rows, times `factor` of rows g and g + 8, to rows [first, first + 16) of target, through shared memory
+// that the whole block has finished with: RowBytes<Out> for each row of the block.
+template <class Out, int kTiles>
+__device__ __forceinline__ void StoreRows(const Accumulator (&c)[kTiles], const float (&factor)[2],
+                                          const Rows<Out>& target, int first) {
+  const int stride = RowStride<Out>(target.width), lane = LaneId();
+  Out* staging = reinterpret_cast<Out*>(SharedMemory()) + static_cast<int>(threadIdx.x) / 32 * kWarpRows * stride;
+  Out* pairs = staging + AccumulatorRow() * stride + AccumulatorColumn();
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    if (j * 8 >= target.width) continue;
+    StorePair(pairs + j * 8, c[j].c[0] * factor[0], c[j].c[1] * factor[0]);
+    StorePair(pairs + j * 8 + 8 * stride, c[j].c[2] * factor[1], c[j].c[3] * factor[1]);
+  }
+  __syncwarp();
+  const int rows = min(kWarpRows, target.count - first);
+  Out* to = target.data + first * target.stride;
+  if (target.vectors) {
+    const int log = LogThreadsPerRow(target.width / kVector<Out>), last = (1 << log) - 1;
+    for (int row = lane >> log; row < rows; row += 32 >> log) {
+      for (int column = (lane & last) * kVector<Out>; column < target.width; column += kVector<Out> << log) {
+        Store16(to + row * target.stride + column, Load16(staging + row * stride + column));
+      }
+    }
+  } else {
+    for (int row = 0; row < rows; ++row) {
+      for (int column = lane; column < target.width; column += 32) {
+        to[row * target.stride + column] = staging[row * stride + column];
+      }
+    }
+  }
+}
+
+// ---- launching
+
+// Calls `body` with a null pointer of the type that products are done in.
+template <class Body>
+Status DispatchElement(const CudaContext& context, DType dtype, Body&& body) {
+  if (dtype == DType::kF32 && context.tf32()) return body(static_cast<Tf32*>(nullptr));
+  return DispatchFloat(dtype, body);
+}
+
+// Calls `body` with the smallest number of accumulated columns that holds `width`, as a constant.
+template <class Body>
+Status DispatchColumns(int width, Body&& body) {
+  if (width <= 64) return body(std::integral_constant<int, 64>{});
+  if (width <= 128) return body(std::integral_constant<int, 128>{});
+  return body(std::integral_constant<int, kWidest>{});
+}
+
+inline Status CheckSizes(const AttentionShape& s) {
+  constexpr int64_t kLongest = 1 << 29;
+  if (s.width > kWidest || s.value_width > kWidest) {
+    return Status(StatusCode::kShape, "attention on CUDA supports head widths of up to " + std::to_string(kWidest) +
+                                          ", got " + std::to_string(s.width) + " (q, k) and " +
+                                          std::to_string(s.value_width) + " (v)");
+  }
+  if (s.queries > kLongest || s.keys > kLongest) {
+    return Status(StatusCode::kShape, "attention on CUDA supports lengths of up to 2^29");
+  }
+  return {};
+}
+
+inline AttentionSizes SizesOf(const AttentionShape& s) {
+  const auto narrow = [](int64_t value) { return static_cast<int>(value); };
+  return {narrow(s.queries), narrow(s.keys),        narrow(s.heads), narrow(s.kv_heads),
+          narrow(s.width),   narrow(s.value_width), s.causal,        s.scale};
+}
+
+// How a result of `length` rows per head is cut into blocks.
+struct Tiling {
+  int warps, stages;  // stages: tiles of the streamed operands in shared memory
+  Grid grid;          // block x: tile x / heads of head x % heads
+};
+
+// The most warps and stages that fit; shared_bytes(rows, stages) says what a block needs.
+template <class SharedBytes>
+Status ChooseTiling(const CudaContext& context, int64_t heads, int64_t length, int stages,
+                    const SharedBytes& shared_bytes, Tiling* tiling) {
+  int warps = kMaxWarps;
+  while (warps > 1 && warps / 2 * kWarpRows >= length) warps /= 2;
+  for (; warps > 0; warps /= 2) {
+    for (int s = stages; s > 0; --s) {
+      const size_t bytes = shared_bytes(warps * kWarpRows, s);
+      if (bytes > context.shared_limit()) continue;
+      const int64_t blocks = heads * CeilDiv(length, warps * kWarpRows);
+      if (blocks > std::numeric_limits<int32_t>::max()) {
+        return Status(StatusCode::kShape, "attention on CUDA: more rows and heads than one launch can take");
+      }
+      *tiling = {warps, s, {dim3(static_cast<unsigned>(blocks)), 32u * static_cast<unsigned>(warps), bytes}};
+      return {};
+    }
+  }
+  return Status(StatusCode::kShape, "attention on CUDA: head widths need more shared memory than the device has");
+}
+
+}  // namespace sas::cuda

@@ -1,0 +1,465 @@
+// Fused head and feature expansion, backward: each persistent block takes tiles of tokens, recomputes C1, Y and Z1 in
+// shared memory, and walks back through the four maps. With gradients written d:
+//   dZ1 = dZ + [Z1 > 0] (dZ W4)          dW4 = dZ^T relu(Z1)      db4 = sum dZ
+//   dY  = dZ1 W3                         dW3 = dZ1^T Y            db3 = sum dZ1
+//   dC1 = dY + [C1 > 0] (W2^T * dY)      dW2 = dY^T relu(C1)      db2 = sum dY      (* transposed convolution)
+//   dX  = W1^T * dC1                     dW1 = dC1^T X            db1 = sum dC1
+// Gradients of weights accumulate in a slab of device memory per block, each element always by the same thread, and a
+// second kernel adds the slabs in order of blocks: the result does not depend on timing.
+#include <type_traits>
+
+#include "cuda/kernels/expand.cuh"
+#include "cuda/operations.h"
+
+namespace sas::cuda {
+namespace expand {
+namespace {
+
+constexpr int kReduceThreads = 128;
+// Accumulators of one unit of a weight gradient: 16 rows, kColumnTiles column tiles, and one for the bias.
+constexpr int kUnitTiles = kColumnTiles + 1;
+
+// Where a weight gradient accumulates within a block's slab, and what it becomes. Rows are output channels, columns
+// tap * inner_padded + i.
+struct Gradient {
+  int64_t at;  // in float4
+  int row_tiles, column_tiles;
+  int rows, inner, inner_padded;
+  int64_t row_stride, inner_stride, tap_stride;
+  float* weight;
+  float* bias;  // null: not by a product
+
+  __host__ __device__ int column_groups() const { return (column_tiles + kColumnTiles - 1) / kColumnTiles; }
+  __host__ __device__ int64_t size() const { return int64_t{row_tiles} * column_groups() * kUnitTiles * 32; }
+};
+
+struct Gradients {
+  Gradient feature_residual, feature, second, first;
+  int64_t bias_at;  // of db4 in float4: floats [slice][width]
+  int64_t size;     // of a slab in float4
+  float* slabs;
+};
+
+struct Arguments : TileArguments {
+  bool grad_f32;                                                 // grad_output is f32, else T
+  Weights first_back, second_back, feature_back, residual_back;  // transposed
+  Gradients gradients;
+  int c1_remainder_at, y_remainder_at, dz_at;  // bytes in shared memory; dY lies where dZ lay
+};
+
+// gradient [rows, columns] += a^T b over `depth` rows (a multiple of 16), a[r * a_stride + row], b[r * b_stride +
+// column]; the bias gradient is the product with a column of ones. `fresh`: starts from zero.
+template <bool kRelu, class T>
+__device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* b, int b_stride, int depth,
+                                             const Gradient& gradient, float4* slab, bool fresh) {
+  const int lane = LaneId(), groups = gradient.column_groups();
+  FragmentB<T> ones;
+  {
+    const float one = lane / 4 == 0 ? 1.0f : 0.0f;
+    uint32_t r[2];
+    if constexpr (sizeof(T) == 2) {
+      r[0] = r[1] = Pack<T>(one, one);
+    } else {
+      r[0] = r[1] = FloatBits(one);
+    }
+    fragment::Assign(ones, r);
+  }
+  for (int unit = static_cast<int>(threadIdx.x) / 32; unit < gradient.row_tiles * groups; unit += kWarps) {
+    const int row = unit / groups * 16, first = unit % groups * kColumnTiles;
+    const int columns = min(kColumnTiles, gradient.column_tiles - first);
+    const bool with_bias = first == 0 && gradient.bias != nullptr;
+    float4* const own = slab + gradient.at + int64_t{unit} * kUnitTiles * 32 + lane;
+    Accumulator sum[kUnitTiles] = {};  // of this tile of tokens alone: a short sum rounds less
+#pragma unroll 2
+    for (int step = 0; step < depth; step += kDepth<T>) {
+      FragmentA<T> left;
+      LoadATransposed(left, a + step * a_stride + row, a_stride);
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; j += 2) {
+        if (j >= columns) continue;
+        FragmentB<T> right[2];  // the second may be one too many: its sum is not used
+        LoadBTransposed<false, kRelu>(right[0], right[1], b + step * b_stride + (first + j) * 8, b_stride);
+        Multiply(sum[j], left, right[0]);
+        Multiply(sum[j + 1], left, right[1]);
+      }
+      if (with_bias) Multiply(sum[kColumnTiles], left, ones);
+    }
+#pragma unroll
+    for (int j = 0; j < kUnitTiles; ++j) {
+      const float4 before = fresh ? make_float4(0, 0, 0, 0) : own[j * 32];
+      own[j * 32] =
+          make_float4(before.x + sum[j].c[0], before.y + sum[j].c[1], before.z + sum[j].c[2], before.w + sum[j].c[3]);
+    }
+  }
+}
+
+// How many neighbouring features of dZ a thread takes: 16 bytes where rows divide, else one, or a pair if pairs turn.
+template <class G>
+__host__ __device__ __forceinline__ int GradientUnit(const G* source, int width, bool turned) {
+  return Vectorised(source, width) ? kVector<G> : turned ? 2 : 1;
+}
+
+// Threads stand side by side over the units of dZ's features: how many slices of the items they form.
+__host__ __device__ __forceinline__ int BiasSlices(int width, int unit) {
+  const int chunks = width / unit;
+  return kThreads / (chunks < kThreads ? chunks : kThreads);
+}
+
+// Loads dZ [tokens, H', width], turned if asked, into items, zeros in the padding, and adds its column sums, in f32
+// before any rounding, to the block's share of db4: that of the key's expansion vanishes (softmax ignores what all keys
+// share) only if the sum is not taken of rounded terms.
+template <class T, class G>
+__device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, int valid, const Turn& turn, T* items,
+                                             float* sums, bool fresh) {
+  const bool vectorised = Vectorised(source, tile.width);
+  const int unit = GradientUnit(source, tile.width, static_cast<bool>(turn)), chunks = tile.width / unit;
+  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit);
+  const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
+  if (slice >= slices) return;
+  for (int chunk = thread % lanes; chunk < chunks; chunk += lanes) {
+    float sum[kVector<G>] = {};
+    for (int item = slice; item < tile.items; item += slices) {
+      const int token = item / tile.sim_heads_padded, head = item % tile.sim_heads_padded;
+      const bool present = token < valid && head < tile.sim_heads;
+      const G* from = source + (int64_t{token} * tile.sim_heads + head) * tile.width + chunk * unit;
+      T* to = items + item * tile.wide_stride + chunk * unit;
+      Vector<G> vector;
+      if (present && vectorised) vector.bits = Load16(from);
+      float values[kVector<G>] = {};
+#pragma unroll
+      for (int e = 0; e < kVector<G>; ++e) {
+        if (present && e < unit) values[e] = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
+      }
+      if (turn && present) turn(token, chunk * unit, unit, values);
+#pragma unroll
+      for (int e = 0; e < kVector<G>; ++e) {
+        if (e >= unit) continue;
+        sum[e] += values[e];
+        Narrow(values[e], to + e);
+      }
+      if (chunk == chunks - 1) {
+        for (int e = tile.width; e < tile.width_padded; ++e) Narrow(0.0f, items + item * tile.wide_stride + e);
+      }
+    }
+    float* own = sums + slice * tile.width + chunk * unit;
+#pragma unroll
+    for (int e = 0; e < kVector<G>; ++e) {
+      if (e < unit) own[e] = fresh ? sum[e] : own[e] + sum[e];
+    }
+  }
+}
+
+// Products in T, tensors in S.
+template <class T, class S, bool kFeatures>
+__global__ void __launch_bounds__(kThreads, 1)
+    ExpandBackwardKernel(const Arguments p, const void* grad_output, const S* x, S* grad_x) {
+  using Exact = std::conditional_t<std::is_same_v<T, Tf32>, float, T>;  // for what decides signs
+  unsigned char* const shared = SharedMemory();
+  const auto at = [&](int offset) { return reinterpret_cast<T*>(shared + offset); };
+  const Tile& tile = p.tile;
+  const Gradients& gradients = p.gradients;
+  T *const zeros = at(p.zeros_at), *const x_rows = at(p.x_at), *const c1 = at(p.c1_at), *const y = at(p.y_at);
+  T *const z1 = at(p.z1_at), *const dz = at(p.dz_at), *const dy = at(p.dz_at);
+  const auto exact = [](T* pointer) { return reinterpret_cast<Exact*>(pointer); };
+  const Operand<Exact> exact_c1{exact(c1), exact(at(p.c1_remainder_at))};
+  const Operand<Exact> exact_y{exact(y), exact(at(p.y_remainder_at))};
+  const int row_stride = tile.sim_heads_padded, item_count = tile.tokens * tile.sim_heads_padded;
+  const int row_count = tile.tokens * tile.token_rows;
+  const uint2* const weights =
+      PlaceWeights(p.packed, p.packed_size, p.resident ? reinterpret_cast<uint2*>(shared + p.weights_at) : nullptr);
+  float4* const slab = reinterpret_cast<float4*>(gradients.slabs) + blockIdx.x * gradients.size;
+  ZeroFill(zeros, kVector<T>);
+  ZeroFill(y, tile.all_items * tile.narrow_stride);
+  if constexpr (kFeatures && sizeof(T) == 2) ZeroFill(at(p.y_remainder_at), tile.all_items * tile.narrow_stride);
+  if constexpr (kFeatures) ZeroFill(z1, tile.all_items * tile.wide_stride);
+  __syncthreads();
+
+  bool fresh = true;
+  for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
+    const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
+    ZeroGaps(tile, x_rows, tile.heads_padded);
+    ZeroGaps(tile, c1, row_stride);
+    if constexpr (kFeatures && sizeof(T) == 2) ZeroGaps(tile, at(p.c1_remainder_at), row_stride);
+    LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
+    const Turn turn(p.angles, first);
+    const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
+    const auto load_gradient = [&](const auto* gradient) {
+      if constexpr (kFeatures) {
+        LoadGradient(tile, gradient + from, valid, turn, dz, reinterpret_cast<float*>(slab + gradients.bias_at), fresh);
+      } else {
+        LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy, turn);
+      }
+    };
+    if constexpr (!kFeatures) ZeroGaps(tile, dy, row_stride);
+    if (p.grad_f32) {
+      load_gradient(static_cast<const float*>(grad_output));
+    } else {
+      load_gradient(static_cast<const S*>(grad_output));
+    }
+    __syncthreads();
+    FirstConvolution<true>(tile, exact(x_rows), weights, p.first, p.first_bias, exact(zeros), exact_c1);
+    __syncthreads();
+    if constexpr (kFeatures) {
+      SecondConvolution<true>(tile, exact_c1, weights, p.second, p.second_bias, exact(zeros), exact_y);
+      __syncthreads();
+      FirstFeatures<true>(tile, exact_y, weights, p.feature, p.feature_bias, exact(zeros), exact(z1));
+      __syncthreads();
+      OuterProduct<true>(dz, tile.wide_stride, z1, tile.wide_stride, tile.items, gradients.feature_residual, slab,
+                         fresh);
+      __syncthreads();
+      // dZ1 takes the place of Z1, each pair by the thread that has just read its sign.
+      RowProduct<false>(Operand<T>{dz}, tile.wide_stride, tile.items, weights, p.residual_back, zeros,
+                        [&](int item, int e, float2 value) {
+                          if (item >= item_count) return;
+                          T* to = z1 + item * tile.wide_stride + e;
+                          const float2 mask = LoadPair(to), direct = LoadPair(dz + item * tile.wide_stride + e);
+                          StorePair(to, make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f),
+                                                    direct.y + (mask.y > 0 ? value.y : 0.0f)));
+                        });
+      __syncthreads();
+      OuterProduct<false>(z1, tile.wide_stride, y, tile.narrow_stride, tile.items, gradients.feature, slab, fresh);
+      ZeroGaps(tile, dy, row_stride);
+      __syncthreads();
+      RowProduct<false>(Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_back, zeros,
+                        [&](int item, int d, float2 value) {
+                          if (item >= item_count) return;
+                          const int token = item / row_stride, head = item % row_stride;
+                          T* to = dy + (tile.margin + token * tile.token_rows + d) * row_stride + head;
+                          if (d < tile.dim) Narrow(value.x, to);
+                          if (d + 1 < tile.dim) Narrow(value.y, to + row_stride);
+                        });
+      __syncthreads();
+    }
+    OuterProduct<true>(dy + tile.margin * row_stride, row_stride, c1, row_stride, tile.rows, gradients.second, slab,
+                       fresh);
+    __syncthreads();
+    // dC1 takes the place of C1.
+    RowProduct<false>(
+        Operand<T>{dy}, row_stride, tile.rows, weights, p.second_back, zeros, [&](int row, int o, float2 value) {
+          if (row >= row_count || tile.Feature(row) >= tile.dim) return;
+          const int at = (row + tile.margin) * row_stride + o;
+          const float2 mask = LoadPair(c1 + at), direct = LoadPair(dy + at);
+          StorePair(c1 + at,
+                    make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
+        });
+    __syncthreads();
+    OuterProduct<false>(c1 + tile.margin * row_stride, row_stride, x_rows, tile.heads_padded, tile.rows,
+                        gradients.first, slab, fresh);
+    // dX as items [token, head][feature] where Y lay.
+    RowProduct<false>(Operand<T>{c1}, row_stride, tile.rows, weights, p.first_back, zeros,
+                      [&](int row, int h, float2 value) {
+                        const int feature = tile.Feature(row);
+                        if (row >= row_count || feature >= tile.dim) return;
+                        T* to = y + (tile.Token(row) * tile.heads_padded + h) * tile.narrow_stride + feature;
+                        Narrow(value.x, to);
+                        Narrow(value.y, to + tile.narrow_stride);
+                      });
+    __syncthreads();
+    StoreItems(y, tile.narrow_stride, valid, tile.heads, tile.heads_padded, tile.dim,
+               grad_x + first * tile.heads * tile.dim);
+    __syncthreads();  // the next tile overwrites what this one read
+    fresh = false;
+  }
+}
+
+// Adds the blocks' slabs and writes the gradients in the parameters' layout.
+__global__ void __launch_bounds__(kReduceThreads) ReduceKernel(Gradients all, int blocks, bool features) {
+  const Gradient& g = blockIdx.y == 0   ? all.first
+                      : blockIdx.y == 1 ? all.second
+                      : blockIdx.y == 2 ? all.feature
+                                        : all.feature_residual;
+  if (blockIdx.y >= 2 && !features) return;
+  const int64_t at = FirstItem();
+  if (at >= g.size()) return;
+  const float4* slab = reinterpret_cast<const float4*>(all.slabs) + g.at + at;
+  float4 sum = slab[0];
+#pragma unroll 4
+  for (int block = 1; block < blocks; ++block) {
+    const float4 value = slab[block * all.size];
+    sum = make_float4(sum.x + value.x, sum.y + value.y, sum.z + value.z, sum.w + value.w);
+  }
+  const int lane = static_cast<int>(at % 32), tile = static_cast<int>(at / 32 % kUnitTiles);
+  const int unit = static_cast<int>(at / 32 / kUnitTiles), group = unit % g.column_groups();
+  const int row = unit / g.column_groups() * 16 + lane / 4;
+  const auto store = [&](int row, int column, float value) {
+    const int tap = column / g.inner_padded, inner = column % g.inner_padded;
+    if (row >= g.rows || inner >= g.inner || column >= g.column_tiles * 8) return;
+    g.weight[row * g.row_stride + inner * g.inner_stride + tap * g.tap_stride] = value;
+  };
+  if (tile < kColumnTiles) {
+    const int column = (group * kColumnTiles + tile) * 8 + lane % 4 * 2;
+    store(row, column, sum.x);
+    store(row, column + 1, sum.y);
+    store(row + 8, column, sum.z);
+    store(row + 8, column + 1, sum.w);
+  } else if (group == 0 && lane % 4 == 0 && g.bias != nullptr) {  // the column of ones
+    if (row < g.rows) g.bias[row] = sum.x;
+    if (row + 8 < g.rows) g.bias[row + 8] = sum.z;
+  }
+}
+
+// db4 [width]: one warp per column adds the blocks' slices.
+__global__ void __launch_bounds__(kReduceThreads)
+    ReduceBiasKernel(Gradients all, int blocks, int slices, int width, float* bias) {
+  const int column = static_cast<int>(FirstItem() / 32), lane = LaneId();
+  float sum = 0;
+  if (column < width) {
+    for (int i = lane; i < blocks * slices; i += 32) {
+      const float4* slab = reinterpret_cast<const float4*>(all.slabs) + i / slices * all.size + all.bias_at;
+      sum += reinterpret_cast<const float*>(slab)[i % slices * width + column];
+    }
+  }
+  sum = WarpSum(sum);
+  if (column < width && lane == 0) bias[column] = sum;
+}
+
+// The transposed weights, in which a tap of the convolution runs the other way.
+template <class T>
+void AddBackwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatrices* packed, Arguments* a) {
+  const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
+  const int taps = static_cast<int>(s.kernel_size);
+  PackedMatrix matrix{};
+  matrix.source = w.head_weight;  // [o][h][t], columns h, inner o
+  matrix.offset = taps - 1;
+  matrix.columns = heads;
+  matrix.column_stride = taps;
+  matrix.inner = sim_heads;
+  matrix.inner_stride = s.heads * taps;
+  matrix.tap_stride = -1;
+  a->first_back = Weights(packed->Add<T>(matrix, taps));
+  matrix.source = w.head_residual_weight;  // [o][p][t], columns p, inner o
+  matrix.columns = sim_heads;
+  matrix.inner_stride = s.sim_heads * taps;
+  a->second_back = Weights(packed->Add<T>(matrix, taps));
+  if (!s.features) return;
+  PackedMatrix plain{};
+  plain.source = w.feature_weight;  // [e][d], columns d, inner e
+  plain.columns = static_cast<int>(s.head_dim);
+  plain.column_stride = 1;
+  plain.inner = static_cast<int>(s.sim_head_dim);
+  plain.inner_stride = s.head_dim;
+  a->feature_back = Weights(packed->Add<T>(plain, 1));
+  plain.source = w.feature_residual_weight;  // [e][f], columns f, inner e
+  plain.columns = static_cast<int>(s.sim_head_dim);
+  plain.inner_stride = s.sim_head_dim;
+  a->residual_back = Weights(packed->Add<T>(plain, 1));
+}
+
+// Where the weight gradients accumulate.
+Gradients MakeGradients(const ExpandBackwardParams& p) {
+  const ExpandShape& s = p.shape;
+  const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
+  const int dim = static_cast<int>(s.head_dim), width = static_cast<int>(s.sim_head_dim);
+  const int taps = static_cast<int>(s.kernel_size);
+  Gradients all{};
+  const auto add = [&](int rows, int inner, int taps, float* weight, float* bias) {
+    Gradient g{};
+    g.at = all.size;
+    g.rows = rows;
+    g.row_tiles = Ceil(rows, 16);
+    g.inner = inner;
+    g.inner_padded = Round(inner, 8);
+    g.column_tiles = taps * g.inner_padded / 8;
+    g.row_stride = int64_t{inner} * taps;
+    g.inner_stride = taps;
+    g.tap_stride = 1;
+    g.weight = weight;
+    g.bias = bias;
+    all.size += g.size();
+    return g;
+  };
+  const ExpandGradients& out = p.gradients;
+  all.first = add(sim_heads, heads, taps, out.head_weight, out.head_bias);
+  all.second = add(sim_heads, sim_heads, taps, out.head_residual_weight, out.head_residual_bias);
+  if (s.features) {
+    all.feature = add(width, dim, 1, out.feature_weight, out.feature_bias);
+    all.feature_residual = add(width, width, 1, out.feature_residual_weight, nullptr);
+    all.bias_at = all.size;
+    all.size += CeilDiv(int64_t{kThreads} * 8 + width, 4);  // slices * width is at most kThreads * kVector<G> + width
+  }
+  return all;
+}
+
+template <class T, class S>
+Status Run(CudaContext& context, const ExpandBackwardParams& p) {
+  const ExpandShape& s = p.shape;
+  Arguments arguments{};
+  if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, true, &arguments.angles));
+  PackedMatrices packed;
+  AddForwardWeights<T>(s, p.weights, true, &packed, &arguments);
+  AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
+
+  const auto layout = [&](Arguments* a, int tokens) {
+    const Tile tile = MakeTile<T>(s, tokens);
+    const int64_t item = sizeof(T), rows = int64_t{tile.all_rows} * tile.sim_heads_padded * item;
+    const int64_t wide = int64_t{tile.all_items} * tile.wide_stride * item;
+    SharedLayout shared;
+    a->tile = tile;
+    a->zeros_at = shared.Take(16);
+    a->weights_at = a->resident ? shared.Take(packed.bytes()) : 0;
+    a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
+    const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
+    a->c1_at = shared.Take(rows);
+    a->y_at = shared.Take(narrow);
+    if (sizeof(T) == 2) {
+      a->c1_remainder_at = shared.Take(rows);
+      a->y_remainder_at = s.features ? shared.Take(narrow) : 0;
+    }
+    a->z1_at = s.features ? shared.Take(wide) : 0;
+    a->dz_at = shared.Take(s.features ? std::max(wide, rows) : rows);
+    return shared.bytes();
+  };
+  const auto phases = [&](int tokens, auto&& visit) {
+    const Tile tile = MakeTile<T>(s, tokens);
+    for (const Weights& w : {arguments.first, arguments.first_back, arguments.second_back}) {
+      visit(Phase{tile.rows, w.column_tiles, w.depth});
+    }
+    if (!s.features) return;
+    visit(Phase{tile.rows, arguments.second.column_tiles, arguments.second.depth});
+    for (const Weights& w : {arguments.feature, arguments.feature_back, arguments.residual_back}) {
+      visit(Phase{tile.items, w.column_tiles, w.depth});
+    }
+  };
+  Grid grid;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, &arguments, &grid));
+  arguments.grad_f32 = p.grad_dtype == DType::kF32;
+  arguments.gradients = MakeGradients(p);
+  Gradients& gradients = arguments.gradients;
+  const int blocks = static_cast<int>(grid.blocks.x);
+  gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
+  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
+  SAS_TRY(
+      context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
+
+  int64_t largest = std::max(gradients.first.size(), gradients.second.size());
+  if (s.features) largest = std::max({largest, gradients.feature.size(), gradients.feature_residual.size()});
+  const Grid reduce{dim3(static_cast<unsigned>(CeilDiv(largest, kReduceThreads)), s.features ? 4u : 2u),
+                    kReduceThreads};
+  SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, blocks, s.features));
+  if (!s.features) return {};
+  const int width = static_cast<int>(s.sim_head_dim);
+  const bool turned = p.rope.has_value();
+  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, turned)
+                                      : GradientUnit(static_cast<const S*>(p.grad_output), width, turned);
+  const int slices = BiasSlices(width, unit);
+  const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
+  return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
+                        p.gradients.feature_residual_bias);
+}
+
+}  // namespace
+}  // namespace expand
+
+Status ExpandBackward(CudaContext& context, const ExpandBackwardParams& p) {
+  // Fewer heads than the columns of one tensor-core tile: f32 costs nothing that shows, and sums of so few terms would
+  // not average the rounding of 16-bit operands out.
+  const bool few_heads = p.shape.sim_heads < 8;
+  return expand::DispatchProducts(context, p.dtype, [&]<class T>(T*) {
+    if constexpr (sizeof(T) == 2) {
+      if (few_heads) return expand::Run<float, T>(context, p);
+    }
+    return expand::Run<T, T>(context, p);
+  });
+}
+
+}  // namespace sas::cuda

@@ -1,0 +1,255 @@
+// The kernels of layer and RMS normalisation. kCentred: with mean and bias (layer normalisation); else they are absent,
+// and their pointers null.
+#pragma once
+
+#include "cuda/device/column_sums.cuh"
+
+namespace sas::cuda::norm {
+
+// How a row is divided: kCount neighbouring elements at a time, over kWarps warps, in at most kHeld steps, which stay
+// in registers; rows with kHeld = 0 may be of any width and are read again for every use.
+template <int kCount_, int kWarps_, int kHeld_>
+struct Layout {
+  static constexpr int kCount = kCount_, kWarps = kWarps_, kHeld = kHeld_;
+  static constexpr int kWidth = 32 * kCount * kWarps * kHeld;  // at most
+  // Of the backward kernel, which has two rows and their sums in registers.
+  static constexpr int kBackwardWarps = kWarps == 1 ? 4 : kWarps;  // per block
+  using Group = RowGroup<kWarps>;
+
+  // Calls body(step, column) for the thread's columns.
+  template <class Body>
+  static __device__ __forceinline__ void ForColumns(int width, const Body& body) {
+    const int first = Group::Rank() * kCount;
+    constexpr int kStride = Group::kThreads * kCount;
+    if constexpr (kHeld > 0) {
+#pragma unroll
+      for (int step = 0; step < kHeld; ++step) {
+        if (const int column = first + step * kStride; column < width) body(step, column);
+      }
+    } else {
+      for (int column = first; column < width; column += kStride) body(0, column);
+    }
+  }
+};
+
+// Blocks of the backward kernel that a multiprocessor has room for.
+template <class Layout, class T>
+constexpr int kBackwardBlocks = Layout::kWarps > 1 ? 1
+                                : sizeof(T) == 2   ? 3
+                                                   : 2;
+
+// A thread's part of a row [width]: read once and held, or read where it is needed.
+template <class Layout, class T>
+class Row {
+ public:
+  __device__ __forceinline__ Row(const T* row, int width) : row_(row) {
+    if constexpr (Layout::kHeld > 0) {
+      Layout::ForColumns(width, [&](int step, int column) { LoadWords(row_ + column, held_[step]); });
+    }
+  }
+  // x = elements column .. column + kCount - 1.
+  __device__ __forceinline__ void Get(int step, int column, float (&x)[Layout::kCount]) const {
+    if constexpr (Layout::kHeld > 0) {
+      Unpack(held_[step], x);
+    } else {
+      LoadElements(row_ + column, x);
+    }
+  }
+
+ private:
+  const T* row_;
+  Words<Layout::kCount, T> held_[Layout::kHeld > 0 ? Layout::kHeld : 1];
+};
+
+template <bool kCentred, class Layout, class T>
+__global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps)
+    Kernel(LayerNormParams p) {
+  using Group = typename Layout::Group;
+  constexpr int kCount = Layout::kCount;
+  float* shared = reinterpret_cast<float*>(SharedMemory());
+  const int width = static_cast<int>(p.width);
+  const float size = static_cast<float>(width);
+  for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride()) {
+    const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
+    float mean = 0;
+    if constexpr (kCentred) {
+      float sum = 0;
+      Layout::ForColumns(width, [&](int step, int column) {
+        float value[kCount];
+        x.Get(step, column, value);
+#pragma unroll
+        for (int k = 0; k < kCount; ++k) sum += value[k];
+      });
+      mean = Group::Sum(sum, shared) / size;
+    }
+    float squares = 0;
+    Layout::ForColumns(width, [&](int step, int column) {
+      float value[kCount];
+      x.Get(step, column, value);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) squares += (value[k] - mean) * (value[k] - mean);
+    });
+    const float rstd = 1.0f / sqrtf(Group::Sum(squares, shared) / size + p.eps);
+    T* output = static_cast<T*>(p.output) + row * p.width;
+    Layout::ForColumns(width, [&](int step, int column) {
+      float value[kCount], weight[kCount], bias[kCount] = {};
+      x.Get(step, column, value);
+      LoadElements(p.weight + column, weight);
+      if constexpr (kCentred) LoadElements(p.bias + column, bias);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) value[k] = (value[k] - mean) * rstd * weight[k] + bias[k];
+      StoreElements(output + column, value);
+    });
+    if (Group::Rank() == 0) {
+      if constexpr (kCentred) p.mean[row] = mean;
+      p.rstd[row] = rstd;
+    }
+  }
+}
+
+// gradX of every row, and unless kHeld = 0 the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight
+// and with kCentred gradBias. Each thread keeps the sums of its columns in registers from row to row.
+template <bool kCentred, class Layout, class T>
+__global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<Layout, T>))
+    BackwardKernel(LayerNormBackwardParams p, float* partials) {
+  using Group = typename Layout::Group;
+  constexpr int kCount = Layout::kCount, kHeld = Layout::kHeld, kSums = kCentred ? 2 : 1;
+  float* shared = reinterpret_cast<float*>(SharedMemory());
+  const int width = static_cast<int>(p.width);
+  const float size = static_cast<float>(width);
+  float sums[kHeld > 0 ? kHeld : 1][kSums][kCount] = {};
+  for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride()) {
+    const Row<Layout, T> grad_output(static_cast<const T*>(p.grad_output) + row * p.width, width);
+    const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
+    const float mean = kCentred ? p.mean[row] : 0.0f, rstd = p.rstd[row];
+    float means[2] = {};  // of g * xhat, and of g = gradOutput * weight
+    Layout::ForColumns(width, [&](int step, int column) {
+      float grad[kCount], value[kCount], weight[kCount];
+      grad_output.Get(step, column, grad);
+      x.Get(step, column, value);
+      LoadElements(p.weight + column, weight);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        const float normal = (value[k] - mean) * rstd, weighted = grad[k] * weight[k];
+        means[0] += weighted * normal;
+        if constexpr (kCentred) means[1] += weighted;
+        if constexpr (kHeld > 0) {
+          sums[step][0][k] += grad[k] * normal;
+          if constexpr (kCentred) sums[step][1][k] += grad[k];
+        }
+      }
+    });
+    Group::Sum(means, shared);
+    means[0] /= size;
+    means[1] /= size;
+    T* grad_x = static_cast<T*>(p.grad_x) + row * p.width;
+    Layout::ForColumns(width, [&](int step, int column) {
+      float grad[kCount], value[kCount], weight[kCount];
+      grad_output.Get(step, column, grad);
+      x.Get(step, column, value);
+      LoadElements(p.weight + column, weight);
+#pragma unroll
+      for (int k = 0; k < kCount; ++k) {
+        const float normal = (value[k] - mean) * rstd;
+        value[k] = (grad[k] * weight[k] - means[1] - normal * means[0]) * rstd;
+      }
+      StoreElements(grad_x + column, value);
+    });
+  }
+  if constexpr (kHeld > 0) {
+    float* target = partials + int64_t{blockIdx.x} * kSums * width;
+    // Where every warp has rows of its own, they add up in shared memory [kSums, width], one after another.
+    constexpr int kTurns = Layout::kWarps == 1 ? Layout::kBackwardWarps : 1;
+    const int own_turn = kTurns == 1 ? 0 : static_cast<int>(threadIdx.x) / 32;
+    for (int turn = 0; turn < kTurns; ++turn) {
+      if (turn == own_turn) {
+        Layout::ForColumns(width, [&](int step, int column) {
+#pragma unroll
+          for (int sum = 0; sum < kSums; ++sum) {
+            float* so_far = shared + sum * width + column;
+            float value[kCount];
+#pragma unroll
+            for (int k = 0; k < kCount; ++k) value[k] = sums[step][sum][k] + (turn > 0 ? so_far[k] : 0.0f);
+            StoreElements(turn == kTurns - 1 ? target + sum * width + column : so_far, value);
+          }
+        });
+      }
+      if constexpr (kTurns > 1) __syncthreads();
+    }
+  }
+}
+
+// partials [gridDim.y, kSums, width] for rows too wide for registers: a thread has one column.
+template <bool kCentred, class T>
+__global__ void __launch_bounds__(kElementThreads) SumsKernel(LayerNormBackwardParams p, float* partials) {
+  const int64_t column = FirstItem();
+  if (column >= p.width) return;
+  float weight_sum = 0, bias_sum = 0;
+  const int64_t end = p.rows * (blockIdx.y + 1) / gridDim.y;
+#pragma unroll 4
+  for (int64_t row = p.rows * blockIdx.y / gridDim.y; row < end; ++row) {
+    const float grad = Widen(static_cast<const T*>(p.grad_output)[row * p.width + column]);
+    const float value = Widen(static_cast<const T*>(p.x)[row * p.width + column]);
+    weight_sum += grad * ((value - (kCentred ? p.mean[row] : 0.0f)) * p.rstd[row]);
+    bias_sum += grad;
+  }
+  float* target = partials + int64_t{blockIdx.y} * (kCentred ? 2 : 1) * p.width + column;
+  target[0] = weight_sum;
+  if constexpr (kCentred) target[p.width] = bias_sum;
+}
+
+// Calls body with the Layout for rows of `width`.
+template <class Body>
+Status DispatchLayout(int64_t width, bool vectorizable, const Body& body) {
+  using Short = Layout<4, 1, 8>;
+  using Long = Layout<4, 16, 4>;
+  using ShortScalar = Layout<1, 1, 8>;
+  using Any = Layout<1, 16, 0>;
+  if (width > INT32_MAX) return Status(StatusCode::kShape, "rows of up to 2147483647 elements are supported");
+  if (vectorizable && width <= Short::kWidth) return body(Short{});
+  if (vectorizable && width <= Long::kWidth) return body(Long{});
+  if (width <= ShortScalar::kWidth) return body(ShortScalar{});
+  return body(Any{});
+}
+
+template <bool kCentred>
+Status Forward(CudaContext& context, const LayerNormParams& p) {
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    const bool vectorizable =
+        Vectorizable<4>(p.width, static_cast<const T*>(p.x), static_cast<const T*>(p.output), p.weight, p.bias);
+    return DispatchLayout(p.width, vectorizable, [&]<class Layout>(Layout) {
+      return context.Launch(Kernel<kCentred, Layout, T>, RowGrid<Layout::kWarps>(p.rows), p);
+    });
+  });
+}
+
+template <bool kCentred>
+Status Backward(CudaContext& context, const LayerNormBackwardParams& p) {
+  constexpr int64_t kSums = kCentred ? 2 : 1;
+  return DispatchFloat(p.dtype, [&]<class T>(T*) {
+    const bool vectorizable = Vectorizable<4>(p.width, static_cast<const T*>(p.grad_output), static_cast<const T*>(p.x),
+                                              static_cast<const T*>(p.grad_x), p.weight, p.grad_weight, p.grad_bias);
+    return DispatchLayout(p.width, vectorizable, [&]<class Layout>(Layout) -> Status {
+      int64_t partitions;
+      float* partials;
+      if constexpr (Layout::kHeld > 0) {
+        constexpr int kWarps = Layout::kBackwardWarps;
+        constexpr int64_t kRows = Layout::kWarps == 1 ? kWarps : 1;  // of a block at a time
+        partitions = std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors());
+        partials = context.Take<float>(partitions * kSums * p.width);
+        const size_t shared_bytes = kRows > 1 ? kSums * p.width * sizeof(float) : 2 * kWarps * sizeof(float);
+        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>,
+                               Grid{dim3(static_cast<unsigned>(partitions)), 32 * kWarps, shared_bytes}, p, partials));
+      } else {
+        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, RowGrid<Layout::kWarps>(p.rows), p, nullptr));
+        partitions = std::clamp<int64_t>(p.rows / 16, 1, 64);
+        partials = context.Take<float>(partitions * kSums * p.width);
+        const dim3 blocks(static_cast<unsigned>(CeilDiv(p.width, kElementThreads)), static_cast<unsigned>(partitions));
+        SAS_TRY(context.Launch(SumsKernel<kCentred, T>, Grid{blocks, kElementThreads}, p, partials));
+      }
+      return SumPartitions(context, partitions, p.width, partials, p.grad_weight, p.grad_bias);
+    });
+  });
+}
+
+}  // namespace sas::cuda::norm
