@@ -146,6 +146,9 @@ namespace {
 template <class T>
 Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
+  const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
+  int threads = 0;
+  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, false, &arguments.angles));
   PackedMatrices packed;
@@ -182,8 +185,7 @@ Status Run(CudaContext& context, const ExpandParams& p) {
     for (Weights* w : {&a->feature, &a->feature_residual}) visit(w, tile.items);
   };
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, 0, &arguments, &grid));
-  const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, 0, threads, &arguments, &grid));
   return context.Launch(kernel, grid, arguments, static_cast<const T*>(p.x), static_cast<T*>(p.output));
 }
 

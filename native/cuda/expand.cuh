@@ -105,7 +105,7 @@ class SharedLayout {
 // `phases(count, visit)` calls visit(weights, rows) for each product, and `fixed` is what a tile costs whatever its
 // size, in the unit of the rest: about a cycle.
 template <class Bytes, class Phases>
-int ChooseTokens(int64_t limit, int64_t tokens, int64_t fixed, Bytes&& bytes, Phases&& phases) {
+int ChooseTokens(int64_t limit, int64_t tokens, int64_t fixed, int warps, Bytes&& bytes, Phases&& phases) {
   constexpr int kPhaseCost = 500;  // barriers, first loads
   constexpr int kStoreCost = 100;  // of a unit's results, per column tile, as depth
   int best = 0;
@@ -113,7 +113,7 @@ int ChooseTokens(int64_t limit, int64_t tokens, int64_t fixed, Bytes&& bytes, Ph
   for (int count = 1; count <= std::min<int64_t>(tokens, 32) && bytes(count) <= limit; ++count) {
     auto cost = static_cast<double>(fixed);
     phases(count, [&](const Weights* w, int rows) {
-      cost += kPhaseCost + double{1} * Divide(rows / 16, w->column_tiles).cost * (w->depth + kStoreCost);
+      cost += kPhaseCost + double{1} * Divide(rows / 16, w->column_tiles, warps).cost * (w->depth + kStoreCost);
     });
     cost *= static_cast<double>(CeilDiv(tokens, int64_t{count}));
     if (best == 0 || cost <= best_cost) {
@@ -461,7 +461,7 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remain
 // ChooseTokens.
 template <class T, class Arguments, class Layout, class Phases>
 Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices& packed, const Layout& layout,
-               const Phases& phases, int64_t fixed, Arguments* arguments, Grid* grid) {
+               const Phases& phases, int64_t fixed, int threads, Arguments* arguments, Grid* grid) {
   const auto limit = static_cast<int64_t>(context.shared_limit());
   const auto bytes = [&](int tokens) {
     Arguments trial = *arguments;
@@ -470,7 +470,7 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices&
   int tokens = 0;
   for (const bool resident : {true, false}) {  // else the weights stay in device memory and the caches
     arguments->resident = resident;
-    tokens = ChooseTokens(limit, CeilDiv(s.tokens, context.multiprocessors()), fixed, bytes,
+    tokens = ChooseTokens(limit, CeilDiv(s.tokens, context.multiprocessors()), fixed, threads / 32, bytes,
                           [&](int count, const auto& visit) { phases(arguments, count, visit); });
     if (tokens > 0) break;
   }
@@ -484,8 +484,10 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices&
   arguments->packed = weights;
   arguments->packed_size = packed.size;
   const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
-  phases(arguments, tokens, [](Weights* w, int rows) { w->division = Divide(rows / 16, w->column_tiles); });
-  *grid = {dim3(static_cast<unsigned>(blocks)), kThreads, static_cast<size_t>(layout(arguments, tokens))};
+  phases(arguments, tokens,
+         [&](Weights* w, int rows) { w->division = Divide(rows / 16, w->column_tiles, threads / 32); });
+  *grid = {dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(threads),
+           static_cast<size_t>(layout(arguments, tokens))};
   return {};
 }
 

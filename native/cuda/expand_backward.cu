@@ -111,9 +111,9 @@ __host__ __device__ __forceinline__ int GradientUnit(const G* source, int width,
 }
 
 // Threads stand side by side over the units of dZ's features: how many slices of the items they form.
-__host__ __device__ __forceinline__ int BiasSlices(int width, int unit) {
+__host__ __device__ __forceinline__ int BiasSlices(int width, int unit, int threads) {
   const int chunks = width / unit;
-  return kThreads / (chunks < kThreads ? chunks : kThreads);
+  return threads / (chunks < threads ? chunks : threads);
 }
 
 // 4 or 8 neighbouring elements, `to` aligned to all of them or to 16 bytes.
@@ -147,7 +147,7 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
                                              float* sums, bool fresh) {
   const bool vectorised = Vectorised(source, tile.width);
   const int unit = GradientUnit(source, tile.width, static_cast<bool>(turn)), chunks = tile.width / unit;
-  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit);
+  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit, kThreads);
   const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
   if (slice >= slices) return;
   for (int chunk = thread % lanes; chunk < chunks; chunk += lanes) {
@@ -401,7 +401,7 @@ void AddBackwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatr
 }
 
 // Where the weight gradients accumulate.
-Gradients MakeGradients(const ExpandBackwardParams& p) {
+Gradients MakeGradients(const ExpandBackwardParams& p, int threads) {
   const ExpandShape& s = p.shape;
   const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
   const int dim = static_cast<int>(s.head_dim), width = static_cast<int>(s.sim_head_dim);
@@ -415,7 +415,7 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
     g.inner = inner;
     g.inner_padded = Round(inner, 8);
     g.column_tiles = taps * g.inner_padded / 8;
-    g.division = Divide(g.row_tiles, g.column_tiles);
+    g.division = Divide(g.row_tiles, g.column_tiles, threads / 32);
     g.row_stride = int64_t{inner} * taps;
     g.inner_stride = taps;
     g.tap_stride = 1;
@@ -431,7 +431,7 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
     all.feature = add(width, dim, 1, out.feature_weight, out.feature_bias);
     all.feature_residual = add(width, width, 1, out.feature_residual_weight, nullptr);
     all.bias_at = all.size;
-    all.size += CeilDiv(int64_t{kThreads} * 8 + width, 4);  // slices * width is at most kThreads * kVector<G> + width
+    all.size += CeilDiv(int64_t{threads} * 8 + width, 4);  // slices * width is at most threads * kVector<G> + width
   }
   return all;
 }
@@ -439,6 +439,9 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
 template <class T, class S>
 Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
+  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
+  int threads = 0;
+  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, true, &arguments.angles));
   PackedMatrices packed;
@@ -478,13 +481,12 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
     for (Weights* w : {&a->feature, &a->feature_back, &a->residual_back}) visit(w, tile.items);
   };
   arguments.grad_f32 = p.grad_dtype == DType::kF32;
-  arguments.gradients = MakeGradients(p);
+  arguments.gradients = MakeGradients(p, threads);
   Gradients& gradients = arguments.gradients;
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, gradients.size, &arguments, &grid));
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, gradients.size, threads, &arguments, &grid));
   const int blocks = static_cast<int>(grid.blocks.x);
   gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
-  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
   SAS_TRY(
       context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
 
@@ -498,7 +500,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const bool turned = p.rope.has_value();
   const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, turned)
                                       : GradientUnit(static_cast<const S*>(p.grad_output), width, turned);
-  const int slices = BiasSlices(width, unit);
+  const int slices = BiasSlices(width, unit, threads);
   const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
   return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
                         p.gradients.feature_residual_bias);

@@ -8,8 +8,16 @@
 
 namespace sas::cuda::expand {
 
-constexpr int kWarps = 16;  // one block per multiprocessor: four warps per scheduler hide each other's latencies
-constexpr int kThreads = 32 * kWarps;
+// One block per multiprocessor: four warps per scheduler hide each other's latencies. For sm_120 the compiler takes
+// more registers than so many warps leave. The host asks the kernel (CudaContext::ThreadsOf), which may be of any
+// target.
+constexpr int kMostThreads = 512;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kThreads = 256;
+#else
+constexpr int kThreads = kMostThreads;
+#endif
+constexpr int kWarps = kThreads / 32;
 // A unit of work, which one warp does: 16 rows and at most so many tiles of 8 columns. Small, so that phases have
 // enough units for all warps, and the unrolled code of all phases fits into the instruction cache.
 constexpr int kColumnTiles = 6;
@@ -17,15 +25,16 @@ constexpr int kColumnTiles = 6;
 constexpr int Ceil(int a, int b) { return (a + b - 1) / b; }
 constexpr int Round(int a, int b) { return Ceil(a, b) * b; }
 
-// How the product of `row_tiles` x `column_tiles` is divided into units: column tiles per unit, and units per row.
+// How the product of `row_tiles` x `column_tiles` is divided into units for `warps` warps: column tiles per unit, and
+// units per row.
 struct Division {
   int columns, groups;
   int cost;  // of the busiest warp, in column tiles; one more per unit for what does not depend on the columns
 };
-inline Division Divide(int row_tiles, int column_tiles) {
+inline Division Divide(int row_tiles, int column_tiles, int warps) {
   Division best{};
   for (int columns = std::min(kColumnTiles, column_tiles); columns > 0; --columns) {
-    const int groups = Ceil(column_tiles, columns), cost = Ceil(row_tiles * groups, kWarps) * (columns + 1);
+    const int groups = Ceil(column_tiles, columns), cost = Ceil(row_tiles * groups, warps) * (columns + 1);
     if (best.columns == 0 || cost < best.cost) best = {columns, groups, cost};
   }
   return best;
