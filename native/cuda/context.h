@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <new>
@@ -77,6 +78,16 @@ class CudaContext : public Context {
     config.dynamicSmemBytes = grid.shared_bytes;
     config.stream = stream_;
     return ToStatus(cudaLaunchKernelEx(&config, kernel, std::forward<Parameters>(arguments)...), "kernel launch");
+  }
+
+  // Threads of a block that `kernel` is compiled for, by its __launch_bounds__; at most `most`.
+  template <class... Parameters>
+  Status ThreadsOf(void (*kernel)(Parameters...), int most, int* threads) {
+    cudaFuncAttributes attributes{};
+    SAS_TRY(
+        ToStatus(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "cudaFuncGetAttributes"));
+    *threads = std::min(most, attributes.maxThreadsPerBlock);
+    return {};
   }
 
   // Starts the running operation's check (see Device): `describe` makes a failure of the value that a kernel records

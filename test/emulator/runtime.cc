@@ -256,6 +256,11 @@ cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t)
   return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->maxThreadsPerBlock = 1024;  // __launch_bounds__ are not known here
+  return cudaSuccess;
+}
+
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
   if (value < 0 || static_cast<size_t>(value) > SharedLimit()) {
     return SetFailure(cudaErrorInvalidValue, std::to_string(value) + " bytes of shared memory, the device has " +

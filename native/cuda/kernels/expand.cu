@@ -15,8 +15,8 @@ template <class T>
 __global__ void __launch_bounds__(kPackThreads) PackKernel(PackedMatrices all, uint2* packed) {
   const PackedMatrix& m = all.matrices[blockIdx.y];
   for (int64_t i = FirstItem(); i < m.size(); i += ItemStride()) {
-    const int lane = static_cast<int>(i % 32), step = static_cast<int>(i / 32 % m.steps);
-    const int column = static_cast<int>(i / 32 / m.steps) * 8 + lane / 4;
+    const int lane = static_cast<int>(i % 32), step = static_cast<int>(i / 32 / m.column_tiles);
+    const int column = static_cast<int>(i / 32 % m.column_tiles) * 8 + lane / 4;
     const auto element = [&](int k) {
       const int tap = k / m.inner_padded, inner = k % m.inner_padded;
       if (column >= m.columns || inner >= m.inner || k >= m.depth) return 0.0f;
@@ -63,41 +63,56 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
   T* const z1 = at(p.z1_at);
   const uint2* const weights =
       PlaceWeights(p.packed, p.packed_size, p.resident ? reinterpret_cast<uint2*>(shared + p.weights_at) : nullptr);
+  float* const biases = reinterpret_cast<float*>(shared + p.biases_at);
+  float *const first_bias = biases, *const second_bias = biases + tile.sim_heads_padded;
+  float* const feature_bias = second_bias + tile.sim_heads_padded;
+  float* const feature_residual_bias = feature_bias + tile.width_padded;
+  PlaceBias(p.first_bias, tile.sim_heads, tile.sim_heads_padded, first_bias);
+  PlaceBias(p.second_bias, tile.sim_heads, tile.sim_heads_padded, second_bias);
+  if constexpr (kFeatures) {
+    PlaceBias(p.feature_bias, tile.width, tile.width_padded, feature_bias);
+    PlaceBias(p.feature_residual_bias, tile.width, tile.width_padded, feature_residual_bias);
+  }
   ZeroFill(zeros, kVector<T>);
   ZeroFill(y.rounded, tile.all_items * tile.narrow_stride);
+  ZeroGaps(tile, x_rows, tile.heads_padded);
 
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
     const Turn turn(p.angles, first);
-    ZeroGaps(tile, x_rows, tile.heads_padded);
-    ZeroGaps(tile, c1.rounded, tile.sim_heads_padded);
+    // No barrier before: what the tile before still reads, Z1 or Y, is not written until after the next.
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
     __syncthreads();
-    FirstConvolution<false>(tile, x_rows, weights, p.first, p.first_bias, zeros, c1);
+    ZeroGaps(tile, c1.rounded, tile.sim_heads_padded);
+    FirstConvolution<false, false>(tile, x_rows, weights, p.first, first_bias, zeros, c1);
     __syncthreads();
-    SecondConvolution<false>(tile, c1, weights, p.second, p.second_bias, zeros, y);
+    SecondConvolution<false>(tile, c1, weights, p.second, second_bias, zeros, y);
     __syncthreads();
     if constexpr (kFeatures) {
-      // Z1 lies where X and C1 lay.
-      FirstFeatures<false>(tile, y, weights, p.feature, p.feature_bias, zeros, z1);
+      // Z1 lies where C1 lay.
+      FirstFeatures<false>(tile, y, weights, p.feature, feature_bias, zeros, z1);
       __syncthreads();
       T* const target = output + first * tile.sim_heads * tile.width;
       const bool paired = tile.width % 2 == 0;
-      RowProduct<true>(Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_residual, zeros,
-                       [&](int item, int e, float2 value) {
-                         const int token = item / tile.sim_heads_padded, head = item % tile.sim_heads_padded;
-                         if (token >= valid || head >= tile.sim_heads || e >= tile.width) return;
-                         const float2 residual = LoadPair(z1 + item * tile.wide_stride + e);
-                         float2 sum = Add(Add(value, residual), BiasPair(p.feature_residual_bias, e, tile.width));
-                         if (turn) sum = turn(token, e, sum);
-                         T* to = target + (int64_t{token} * tile.sim_heads + head) * tile.width + e;
-                         if (paired) {
-                           StorePair(to, sum);
-                         } else {
-                           Narrow(sum.x, to);
-                           if (e + 1 < tile.width) Narrow(sum.y, to + 1);
-                         }
-                       });
+      RowProduct<true>(
+          Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_residual, zeros,
+          [&](int item) {
+            const int token = item / tile.sim_heads_padded, head = item % tile.sim_heads_padded;
+            const bool present = token < valid && head < tile.sim_heads;
+            return Place{present ? (token * tile.sim_heads + head) * tile.width : -1, item * tile.wide_stride, token};
+          },
+          [&](const Place& place, int e, float2 value) {
+            if (e >= tile.width) return;
+            float2 sum = Add(Add(value, LoadPair(z1 + place.from + e)), LoadPair(feature_residual_bias + e));
+            if (turn) sum = turn(place.token, e, sum);
+            T* to = target + place.to + e;
+            if (paired) {
+              StorePair(to, sum);
+            } else {
+              Narrow(sum.x, to);
+              if (e + 1 < tile.width) Narrow(sum.y, to + 1);
+            }
+          });
     } else {
       T* const target = output + first * tile.sim_heads * tile.dim;
       if (turn) {
@@ -107,7 +122,6 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
         StoreItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim, target);
       }
     }
-    __syncthreads();  // the next tile overwrites what this one read
   }
 }
 
@@ -132,6 +146,9 @@ namespace {
 template <class T>
 Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
+  const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
+  int threads = 0;
+  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, false, &arguments.angles));
   PackedMatrices packed;
@@ -152,24 +169,23 @@ Status Run(CudaContext& context, const ExpandParams& p) {
     SharedLayout shared;
     a->tile = tile;
     a->zeros_at = shared.Take(16);
+    a->biases_at = shared.Take(BiasBytes(tile));
     a->weights_at = a->resident ? shared.Take(packed.bytes()) : 0;
     a->y_at = shared.Take(int64_t{tile.all_items} * tile.narrow_stride * item);
-    a->z1_at = a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
-    a->c1_at = shared.Take(int64_t{tile.all_rows} * tile.sim_heads_padded * item);
+    a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
+    const int64_t rows = int64_t{tile.all_rows} * tile.sim_heads_padded * item;
     const int64_t wide = int64_t{tile.all_items} * tile.wide_stride * item;
-    return s.features ? std::max(shared.bytes(), a->z1_at + wide) : shared.bytes();
+    a->c1_at = a->z1_at = shared.Take(s.features ? std::max(wide, rows) : rows);
+    return shared.bytes();
   };
-  const auto phases = [&](int tokens, auto&& visit) {
+  const auto phases = [&](Arguments* a, int tokens, const auto& visit) {
     const Tile tile = MakeTile<T>(s, tokens);
-    for (const Weights& w : {arguments.first, arguments.second}) visit(Phase{tile.rows, w.column_tiles, w.depth});
+    for (Weights* w : {&a->first, &a->second}) visit(w, tile.rows);
     if (!s.features) return;
-    for (const Weights& w : {arguments.feature, arguments.feature_residual}) {
-      visit(Phase{tile.items, w.column_tiles, w.depth});
-    }
+    for (Weights* w : {&a->feature, &a->feature_residual}) visit(w, tile.items);
   };
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, &arguments, &grid));
-  const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, 0, threads, &arguments, &grid));
   return context.Launch(kernel, grid, arguments, static_cast<const T*>(p.x), static_cast<T*>(p.output));
 }
 

@@ -1,6 +1,6 @@
 // One file, although a long one, because the host's plan and the device's loads must agree: what the expansion's
-// forward and backward kernels share. How a tile of tokens lies in shared memory, weights packed as fragments, and the
-// two products everything is made of.
+// forward and backward kernels share. How a tile of tokens lies in shared memory, and the product that both are made
+// of.
 //
 // A tile holds some tokens of X in "rows": [feature row][head], heads contiguous and padded to a multiple of 8. Token i
 // has rows from margin + i * token_rows on, with zero rows (at least the convolution's margin) before, between and
@@ -18,84 +18,16 @@
 #include "cuda/context.h"
 #include "cuda/device/elementwise.cuh"
 #include "cuda/device/mma.cuh"
+#include "cuda/kernels/expand_weights.cuh"
 #include "cuda/kernels/rope.cuh"
 
 namespace sas::cuda::expand {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kColumnTiles = 6;  // 8 columns each, per warp and pass
-// 16 rows each. Registers: kRowTiles * kColumnTiles * 4 accumulators.
-template <class T>
-constexpr int kRowTiles = sizeof(T) == 2 ? 4 : 2;
-
-constexpr int Ceil(int a, int b) { return (a + b - 1) / b; }
-constexpr int Round(int a, int b) { return Ceil(a, b) * b; }
 // A row length of at least `width` elements whose rows fall into different banks: an odd number of 16-byte units.
 template <class T>
 int PaddedStride(int width) {
   const int units = Ceil(width, kVector<T>);
   return (units % 2 == 1 ? units : units + 1) * kVector<T>;
-}
-
-// ---- weights
-
-// A matrix B [depth, columns] as fragments in the order in which lanes load them: uint2 [column tile][step][lane].
-// B[tap * inner_padded + i, n] = source[offset + n * column_stride + i * inner_stride + tap * tap_stride], 0 in the
-// padding.
-struct PackedMatrix {
-  const float* source;
-  int64_t offset, column_stride, inner_stride, tap_stride;
-  int columns, column_tiles;
-  int inner, inner_padded;
-  int depth, steps;
-  bool remainder;
-  int64_t target;  // in uint2 from the start of all packed weights
-
-  __host__ __device__ int64_t size() const { return int64_t{column_tiles} * steps * 32; }
-};
-
-constexpr int kMostMatrices = 10;
-struct PackedMatrices {
-  PackedMatrix matrices[kMostMatrices];
-  int count = 0;
-  int64_t size = 0;  // in uint2
-
-  int64_t bytes() const { return size * static_cast<int64_t>(sizeof(uint2)); }
-  // Adds a matrix; `taps` = 1 for a plain one.
-  template <class T>
-  PackedMatrix Add(PackedMatrix matrix, int taps) {
-    matrix.inner_padded = Round(matrix.inner, 8);
-    matrix.column_tiles = Ceil(matrix.columns, 8);
-    matrix.depth = taps * matrix.inner_padded;
-    matrix.steps = Ceil(matrix.depth, kDepth<T>);
-    matrix.target = size;
-    size += matrix.size();
-    return matrices[count++] = matrix;
-  }
-};
-
-// Rounds the weights to T and packs them; scratch memory of the operation. Defined in expand.cu for every type of
-// products.
-template <class T>
-Status PackWeights(CudaContext& context, const PackedMatrices& matrices, uint2** packed);
-
-// What a kernel needs of a packed matrix.
-struct Weights {
-  int64_t target;
-  int64_t remainder_target;  // of the remainder's, if it is packed
-  int column_tiles, depth, steps;
-
-  Weights() = default;
-  explicit Weights(const PackedMatrix& m)
-      : target(m.target), remainder_target(0), column_tiles(m.column_tiles), depth(m.depth), steps(m.steps) {}
-};
-
-template <class T>
-__device__ __forceinline__ void LoadPackedB(FragmentB<T>& b, const uint2* packed) {
-  const uint2 pair = *packed;
-  const uint32_t r[2] = {pair.x, pair.y};
-  fragment::Assign(b, r);
 }
 
 // ---- the tile
@@ -115,6 +47,7 @@ struct Tile {
   // The feature of a row, and its token; not a feature (>= dim) between tokens.
   __device__ int Feature(int row) const { return row % token_rows; }
   __device__ int Token(int row) const { return row / token_rows; }
+  __device__ bool IsFeature(int row) const { return Token(row) < tokens && Feature(row) < dim; }
 };
 
 template <class T>
@@ -150,7 +83,7 @@ struct TileArguments {
   AngleTable angles;               // of the rotation of the output; cosines null: none
   Weights first, second, feature;  // W1, W2, W3
   const float *first_bias, *second_bias, *feature_bias;
-  int zeros_at, weights_at, x_at, c1_at, y_at, z1_at;  // bytes in shared memory
+  int zeros_at, biases_at, weights_at, x_at, c1_at, y_at, z1_at;  // bytes in shared memory
 };
 
 // Hands out shared memory, 16-byte aligned.
@@ -167,27 +100,24 @@ class SharedLayout {
   int64_t bytes_ = 0;
 };
 
-// The work of one warp-wide product phase, for choosing the tile.
-struct Phase {
-  int rows, column_tiles, depth;
-};
-
-// The number of tokens per tile, at most `most`, that costs the least time per token: phases leave warps idle where
-// their units do not divide evenly. 0 if not even one token fits into `limit` bytes. `bytes(tokens)` is the shared
-// memory, and `phases(tokens, visit)` calls visit with each Phase.
-template <class T, class Bytes, class Phases>
-int ChooseTokens(int64_t limit, int64_t most, Bytes&& bytes, Phases&& phases) {
+// The number of tokens per tile, for `tokens` per block, that costs the least time: phases leave warps idle where their
+// units do not divide evenly. 0 if not even one token fits into `limit` bytes. `bytes(count)` is the shared memory,
+// `phases(count, visit)` calls visit(weights, rows) for each product, and `fixed` is what a tile costs whatever its
+// size, in the unit of the rest: about a cycle.
+template <class Bytes, class Phases>
+int ChooseTokens(int64_t limit, int64_t tokens, int64_t fixed, int warps, Bytes&& bytes, Phases&& phases) {
+  constexpr int kPhaseCost = 500;  // barriers, first loads
+  constexpr int kStoreCost = 100;  // of a unit's results, per column tile, as depth
   int best = 0;
   double best_cost = 0;
-  for (int tokens = 1; tokens <= std::min<int64_t>(most, 32) && bytes(tokens) <= limit; ++tokens) {
-    double cost = 0;
-    phases(tokens, [&](const Phase& phase) {
-      const int units = Ceil(phase.rows, 16 * kRowTiles<T>) * Ceil(phase.column_tiles, kColumnTiles);
-      cost += double{1} * Ceil(units, kWarps) * std::min(phase.column_tiles, kColumnTiles) * phase.depth;
+  for (int count = 1; count <= std::min<int64_t>(tokens, 32) && bytes(count) <= limit; ++count) {
+    auto cost = static_cast<double>(fixed);
+    phases(count, [&](const Weights* w, int rows) {
+      cost += kPhaseCost + double{1} * Divide(rows / 16, w->column_tiles, warps).cost * (w->depth + kStoreCost);
     });
-    cost /= tokens;
-    if (best == 0 || cost < best_cost) {
-      best = tokens;
+    cost *= static_cast<double>(CeilDiv(tokens, int64_t{count}));
+    if (best == 0 || cost <= best_cost) {
+      best = count;
       best_cost = cost;
     }
   }
@@ -207,7 +137,12 @@ __device__ __forceinline__ void StorePair(T* to, float2 value) {
 }
 template <class T>
 __device__ __forceinline__ float2 LoadPair(const T* from) {
-  return make_float2(Widen(from[0]), Widen(from[1]));
+  if constexpr (sizeof(T) == 2) {
+    const uint32_t bits = *reinterpret_cast<const uint32_t*>(from);
+    return make_float2(Widen(T{static_cast<uint16_t>(bits)}), Widen(T{static_cast<uint16_t>(bits >> 16)}));
+  } else {
+    return *reinterpret_cast<const float2*>(from);
+  }
 }
 
 // A matrix in shared memory. Where results must keep their sign, 16-bit types carry in `remainder` what rounding left
@@ -229,90 +164,100 @@ __device__ __forceinline__ void ReluSplit(uint32_t& rounded, uint32_t& remainder
 // 2^-17 (bf16) or 2^-22 (f16). Other types are as exact as they are.
 enum class Exactness { kRounded, kExactWeights, kExact };
 
+// Where a row of a product goes, as offsets in elements whose meaning is the caller's. Negative `to`: nowhere.
+struct Place {
+  int to, from = 0, token = 0;
+};
+
 // result[row, column] = sum over j < depth of a[row * stride + j] * B[j, column], for row < rows (a multiple of 16) and
-// all columns of B: store(row, column, pair) takes columns (column, column + 1), each once. With kRelu the elements of
-// `a` pass through max(., 0). `zeros` are 16 bytes of zeros in shared memory: what lies beyond `depth` within a step.
-template <bool kRelu, Exactness kExactness = Exactness::kRounded, class T, class Store>
+// all columns of B: store(place(row), column, pair) takes columns (column, column + 1), each once. With kRelu the
+// elements of `a` pass through max(., 0). `zeros` are 16 bytes of zeros in shared memory: what lies beyond `depth`
+// within a step.
+template <bool kRelu, Exactness kExactness = Exactness::kRounded, class T, class PlaceOf, class Store>
 __device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int rows, const uint2* weights,
-                                           const Weights& b, const T* zeros, Store&& store) {
+                                           const Weights& b, const T* zeros, PlaceOf&& place, Store&& store) {
   constexpr bool kWeightRemainders = sizeof(T) == 2 && kExactness != Exactness::kRounded;
   constexpr bool kRemainders = sizeof(T) == 2 && kExactness == Exactness::kExact;
-  constexpr int kRows = kRowTiles<T>, kColumns = kColumnTiles;
   const int lane = LaneId(), warp = static_cast<int>(threadIdx.x) / 32;
-  const int row_tiles = rows / 16, row_groups = (row_tiles + kRows - 1) / kRows;
-  const int column_groups = (b.column_tiles + kColumns - 1) / kColumns;
-  const bool ragged = b.depth % kDepth<T> != 0;
-  for (int unit = warp; unit < row_groups * column_groups; unit += kWarps) {
-    const int first_row = unit / column_groups * kRows, first_column = unit % column_groups * kColumns;
-    const int columns = min(kColumns, b.column_tiles - first_column);
-    Accumulator sum[kRows][kColumns] = {};
-    const T* lane_a[kRows];
+  for (int unit = warp; unit < rows / 16 * b.division.groups; unit += kWarps) {
+    const int first_row = unit / b.division.groups * 16, first = unit % b.division.groups * b.division.columns;
+    const int columns = min(b.division.columns, b.column_tiles - first);
+    Accumulator sum[kColumnTiles] = {};
+    const T* lane_a = a.rounded + (first_row + RowOfA<T>()) * stride + DepthOfA<T>();
+    const uint2* lane_b = weights + b.target + first * 32 + lane;
+    const uint2* lane_b_remainder = lane_b + (b.remainder_target - b.target);
+#pragma unroll 1
+    for (int left_over = b.depth - DepthOfA<T>(), step = 0; step < b.steps; ++step) {
+      const bool beyond = left_over <= 0;
+      const T* at = beyond ? zeros : lane_a;
+      // All loads come first, and each alone under its condition: they wait together, not one after the other.
+      FragmentB<T> right[kColumnTiles], right_remainder[kWeightRemainders ? kColumnTiles : 1];
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const int row = min(first_row + i, row_tiles - 1) * 16;  // a tile too many is computed and not stored
-      lane_a[i] = a.rounded + (row + RowOfA<T>()) * stride + DepthOfA<T>();
-    }
-    const uint2* lane_b = weights + b.target + int64_t{first_column} * b.steps * 32 + lane;
-#pragma unroll 1  // one step is 24 products already
-    for (int step = 0; step < b.steps; ++step) {
-      FragmentA<T> left[kRows];
-      FragmentA<T> left_remainder[kRemainders ? kRows : 1];
-      const bool beyond = ragged && step * kDepth<T> + DepthOfA<T>() >= b.depth;
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const T* at = beyond ? zeros : lane_a[i] + step * kDepth<T>;
-        if constexpr (kRemainders) {
-          LoadA(left[i], at);
-          LoadA(left_remainder[i], beyond ? zeros : at + (a.remainder - a.rounded));
-          if constexpr (kRelu) {
-#pragma unroll
-            for (int r = 0; r < 4; ++r) ReluSplit(left[i].r[r], left_remainder[i].r[r]);
-          }
-        } else {
-          LoadA<kRelu>(left[i], at);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        if (j >= columns) continue;
-        FragmentB<T> right;
-        LoadPackedB(right, lane_b + (j * b.steps + step) * 32);
-#pragma unroll
-        for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left[i], right);
-        if constexpr (kRemainders) {
-#pragma unroll
-          for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left_remainder[i], right);
-        }
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j < columns) LoadPackedB(right[j], lane_b + j * 32);
         if constexpr (kWeightRemainders) {
-          LoadPackedB(right, lane_b + (b.remainder_target - b.target) + (j * b.steps + step) * 32);
+          if (j < columns) LoadPackedB(right_remainder[j], lane_b_remainder + j * 32);
+        }
+      }
+      lane_b += b.column_tiles * 32;
+      lane_b_remainder += b.column_tiles * 32;
+      FragmentA<T> left, left_remainder;
+      if constexpr (kRemainders) {
+        LoadA(left, at);
+        LoadA(left_remainder, beyond ? zeros : at + (a.remainder - a.rounded));
+        if constexpr (kRelu) {
 #pragma unroll
-          for (int i = 0; i < kRows; ++i) Multiply(sum[i][j], left[i], right);
+          for (int r = 0; r < 4; ++r) ReluSplit(left.r[r], left_remainder.r[r]);
+        }
+      } else {
+        LoadA<kRelu>(left, at);
+      }
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j < columns) Multiply(sum[j], left, right[j]);
+      }
+      lane_a += kDepth<T>;
+      left_over -= kDepth<T>;
+      if constexpr (kRemainders) {
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j) {
+          if (j < columns) Multiply(sum[j], left_remainder, right[j]);
+        }
+      }
+      if constexpr (kWeightRemainders) {
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j) {
+          if (j < columns) Multiply(sum[j], left, right_remainder[j]);
         }
       }
     }
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      if (first_row + i >= row_tiles) continue;
-      const int row = (first_row + i) * 16 + lane / 4;
+    for (int half = 0; half < 2; ++half) {
+      const Place to = place(first_row + half * 8 + lane / 4);
+      if (to.to < 0) continue;
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
+      for (int j = 0; j < kColumnTiles; ++j) {
         if (j >= columns) continue;
-        const int column = (first_column + j) * 8 + lane % 4 * 2;
-        store(row, column, make_float2(sum[i][j].c[0], sum[i][j].c[1]));
-        store(row + 8, column, make_float2(sum[i][j].c[2], sum[i][j].c[3]));
+        store(to, (first + j) * 8 + lane % 4 * 2, make_float2(sum[j].c[half * 2], sum[j].c[half * 2 + 1]));
       }
     }
   }
 }
 
-// rows [.., columns] = 0 where no token has a feature: the margins and the gaps.
+// rows [.., columns] = 0 where no token has a feature: before the tokens, between them, and after.
 template <class T>
 __device__ __forceinline__ void ZeroGaps(const Tile& tile, T* rows, int columns) {
-  const int vectors = columns / kVector<T>;
-  for (int i = static_cast<int>(threadIdx.x); i < tile.all_rows * vectors; i += kThreads) {
-    const int row = i / vectors - tile.margin;
-    const bool feature = row >= 0 && row < tile.tokens * tile.token_rows && tile.Feature(row) < tile.dim;
-    if (!feature) Store16(rows + int64_t{i} * kVector<T>, make_uint4(0, 0, 0, 0));
+  const int vectors = columns / kVector<T>, gap = tile.token_rows - tile.dim;
+  const int before = tile.margin, between = before + tile.tokens * gap;
+  const int count = tile.all_rows - tile.tokens * tile.dim;
+  for (int i = static_cast<int>(threadIdx.x); i < count * vectors; i += kThreads) {
+    int row = i / vectors;
+    if (row >= between) {
+      row += tile.tokens * tile.dim;
+    } else if (row >= before) {
+      row += ((row - before) / gap + 1) * tile.dim;
+    }
+    Store16(rows + row * columns + i % vectors * kVector<T>, make_uint4(0, 0, 0, 0));
   }
 }
 
@@ -394,37 +339,35 @@ __device__ __forceinline__ const uint2* PlaceWeights(const uint2* packed, int64_
   return shared;  // visible after the next barrier
 }
 
-// The pair bias[i], bias[i + 1], zeros from `size` on.
-__device__ __forceinline__ float2 BiasPair(const float* bias, int i, int size) {
-  return make_float2(i < size ? bias[i] : 0.0f, i + 1 < size ? bias[i + 1] : 0.0f);
+// Bytes of the biases of all maps in shared memory, in f32 and padded with zeros: of sim_heads_padded, the same, and
+// twice width_padded.
+inline int64_t BiasBytes(const Tile& tile) { return int64_t{8} * (tile.sim_heads_padded + tile.width_padded); }
+__device__ __forceinline__ void PlaceBias(const float* bias, int size, int padded, float* shared) {
+  for (int i = static_cast<int>(threadIdx.x); i < padded; i += kThreads) shared[i] = i < size ? bias[i] : 0.0f;
 }
 __device__ __forceinline__ float2 Add(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
 
-// Two neighbouring elements, with their remainders if those are kept.
-template <bool kKept, class T>
-__device__ __forceinline__ void StoreSplit(const Operand<T>& to, int64_t at, int64_t second, float2 value) {
-  const T rounded[2] = {Narrowed<T>(value.x), Narrowed<T>(value.y)};
-  to.rounded[at] = rounded[0];
-  to.rounded[at + second] = rounded[1];
-  if constexpr (kKept && sizeof(T) == 2) {
-    Narrow(value.x - Widen(rounded[0]), to.remainder + at);
-    Narrow(value.y - Widen(rounded[1]), to.remainder + at + second);
-  }
+// What rounding to T leaves of a pair.
+template <class T>
+__device__ __forceinline__ float2 Remainder(float2 value) {
+  return make_float2(value.x - Widen(Narrowed<T>(value.x)), value.y - Widen(Narrowed<T>(value.y)));
 }
 
-// First half of both directions: rows of C1 = b1 + W1 * X (spec section 1). With kExact the result keeps its remainders
-// and has the sign that f32 arithmetic gives it: the backward pass needs to know where C1 and Z1 are positive, and one
-// sign that rounding has turned costs more than all other rounding.
-template <bool kExact, class T>
+// First half of both directions: rows of C1 = b1 + W1 * X (spec section 1). With kExact the result has the sign that
+// f32 arithmetic gives it, and with kKept keeps its remainders: the backward pass needs to know where C1 and Z1 are
+// positive, and one sign that rounding has turned costs more than all other rounding.
+template <bool kExact, bool kKept, class T>
 __device__ __forceinline__ void FirstConvolution(const Tile& tile, T* x, const uint2* weights, const Weights& matrix,
                                                  const float* bias, const T* zeros, const Operand<T>& c1) {
   constexpr auto kExactness = kExact ? Exactness::kExactWeights : Exactness::kRounded;  // X itself is exact
-  RowProduct<false, kExactness>(Operand<T>{x}, tile.heads_padded, tile.rows, weights, matrix, zeros,
-                                [&](int row, int o, float2 value) {
-                                  if (row >= tile.tokens * tile.token_rows || tile.Feature(row) >= tile.dim) return;
-                                  StoreSplit<kExact>(c1, (row + tile.margin) * tile.sim_heads_padded + o, 1,
-                                                     Add(value, BiasPair(bias, o, tile.sim_heads)));
-                                });
+  RowProduct<false, kExactness>(
+      Operand<T>{x}, tile.heads_padded, tile.rows, weights, matrix, zeros,
+      [&](int row) { return Place{tile.IsFeature(row) ? (row + tile.margin) * tile.sim_heads_padded : -1}; },
+      [&](const Place& place, int o, float2 value) {
+        const float2 sum = Add(value, LoadPair(bias + o));
+        StorePair(c1.rounded + place.to + o, sum);
+        if constexpr (kKept && sizeof(T) == 2) StorePair(c1.remainder + place.to + o, Remainder<T>(sum));
+      });
 }
 
 // Items of Y = C1 + b2 + W2 * relu(C1).
@@ -433,16 +376,31 @@ __device__ __forceinline__ void SecondConvolution(const Tile& tile, const Operan
                                                   const Weights& matrix, const float* bias, const T* zeros,
                                                   const Operand<T>& y) {
   constexpr auto kExactness = kExact ? Exactness::kExact : Exactness::kRounded;
-  const int columns = tile.sim_heads_padded;
-  RowProduct<true, kExactness>(c1, columns, tile.rows, weights, matrix, zeros, [&](int row, int o, float2 value) {
-    const int feature = tile.Feature(row);
-    if (row >= tile.tokens * tile.token_rows || feature >= tile.dim_padded) return;
-    const int at = (row + tile.margin) * columns + o;
-    float2 sum = Add(Add(value, LoadPair(c1.rounded + at)), BiasPair(bias, o, tile.sim_heads));
-    if constexpr (kExact && sizeof(T) == 2) sum = Add(sum, LoadPair(c1.remainder + at));
-    if (feature >= tile.dim) sum = make_float2(0, 0);  // padded features are part of the K axis of what follows
-    StoreSplit<kExact>(y, (tile.Token(row) * columns + o) * tile.narrow_stride + feature, tile.narrow_stride, sum);
-  });
+  const int columns = tile.sim_heads_padded, stride = tile.narrow_stride;
+  RowProduct<true, kExactness>(
+      c1, columns, tile.rows, weights, matrix, zeros,
+      [&](int row) {
+        const int token = tile.Token(row), feature = tile.Feature(row);
+        // Padded features, zeros, are part of the K axis of what follows.
+        const bool present = token < tile.tokens && feature < tile.dim_padded;
+        return Place{present ? token * columns * stride + feature : -1,
+                     feature < tile.dim ? (row + tile.margin) * columns : -1};
+      },
+      [&](const Place& place, int o, float2 value) {
+        float2 sum = make_float2(0, 0);
+        if (place.from >= 0) {
+          sum = Add(Add(value, LoadPair(c1.rounded + place.from + o)), LoadPair(bias + o));
+          if constexpr (kExact && sizeof(T) == 2) sum = Add(sum, LoadPair(c1.remainder + place.from + o));
+        }
+        const int at = place.to + o * stride;
+        Narrow(sum.x, y.rounded + at);
+        Narrow(sum.y, y.rounded + at + stride);
+        if constexpr (kExact && sizeof(T) == 2) {
+          const float2 rest = Remainder<T>(sum);
+          Narrow(rest.x, y.remainder + at);
+          Narrow(rest.y, y.remainder + at + stride);
+        }
+      });
 }
 
 // Items of Z1 = b3 + Y W3^T (section 2).
@@ -451,10 +409,9 @@ __device__ __forceinline__ void FirstFeatures(const Tile& tile, const Operand<T>
                                               const Weights& matrix, const float* bias, const T* zeros, T* z1) {
   constexpr auto kExactness = kExact ? Exactness::kExact : Exactness::kRounded;
   RowProduct<false, kExactness>(
-      y, tile.narrow_stride, tile.items, weights, matrix, zeros, [&](int item, int e, float2 value) {
-        if (item >= tile.tokens * tile.sim_heads_padded) return;
-        StorePair(z1 + item * tile.wide_stride + e, Add(value, BiasPair(bias, e, tile.width)));
-      });
+      y, tile.narrow_stride, tile.items, weights, matrix, zeros,
+      [&](int item) { return Place{item * tile.wide_stride}; },
+      [&](const Place& place, int e, float2 value) { StorePair(z1 + place.to + e, Add(value, LoadPair(bias + e))); });
 }
 
 // A matrix and, if wanted, its remainders.
@@ -500,10 +457,11 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remain
 }
 
 // Chooses the tile, lays the block's shared memory out and packs the weights. `layout(arguments, tokens)` gives tiles
-// of so many tokens their places and returns the bytes; `phases(tokens, visit)` as for ChooseTokens.
+// of so many tokens their places and returns the bytes; `phases(arguments, tokens, visit)` and `fixed` as for
+// ChooseTokens.
 template <class T, class Arguments, class Layout, class Phases>
 Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices& packed, const Layout& layout,
-               const Phases& phases, Arguments* arguments, Grid* grid) {
+               const Phases& phases, int64_t fixed, int threads, Arguments* arguments, Grid* grid) {
   const auto limit = static_cast<int64_t>(context.shared_limit());
   const auto bytes = [&](int tokens) {
     Arguments trial = *arguments;
@@ -512,7 +470,8 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices&
   int tokens = 0;
   for (const bool resident : {true, false}) {  // else the weights stay in device memory and the caches
     arguments->resident = resident;
-    tokens = ChooseTokens<T>(limit, CeilDiv(s.tokens, context.multiprocessors()), bytes, phases);
+    tokens = ChooseTokens(limit, CeilDiv(s.tokens, context.multiprocessors()), fixed, threads / 32, bytes,
+                          [&](int count, const auto& visit) { phases(arguments, count, visit); });
     if (tokens > 0) break;
   }
   if (tokens == 0) {
@@ -525,7 +484,10 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices&
   arguments->packed = weights;
   arguments->packed_size = packed.size;
   const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
-  *grid = {dim3(static_cast<unsigned>(blocks)), kThreads, static_cast<size_t>(layout(arguments, tokens))};
+  phases(arguments, tokens,
+         [&](Weights* w, int rows) { w->division = Divide(rows / 16, w->column_tiles, threads / 32); });
+  *grid = {dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(threads),
+           static_cast<size_t>(layout(arguments, tokens))};
   return {};
 }
 

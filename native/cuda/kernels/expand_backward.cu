@@ -16,21 +16,19 @@ namespace expand {
 namespace {
 
 constexpr int kReduceThreads = 128;
-// Accumulators of one unit of a weight gradient: 16 rows, kColumnTiles column tiles, and one for the bias.
-constexpr int kUnitTiles = kColumnTiles + 1;
 
 // Where a weight gradient accumulates within a block's slab, and what it becomes. Rows are output channels, columns
-// tap * inner_padded + i.
+// tap * inner_padded + i. In the slab: float4 [row tile][column tile, the last for the bias][lane].
 struct Gradient {
   int64_t at;  // in float4
   int row_tiles, column_tiles;
+  Division division;
   int rows, inner, inner_padded;
   int64_t row_stride, inner_stride, tap_stride;
   float* weight;
   float* bias;  // null: not by a product
 
-  __host__ __device__ int column_groups() const { return (column_tiles + kColumnTiles - 1) / kColumnTiles; }
-  __host__ __device__ int64_t size() const { return int64_t{row_tiles} * column_groups() * kUnitTiles * 32; }
+  __host__ __device__ int64_t size() const { return int64_t{row_tiles} * (column_tiles + 1) * 32; }
 };
 
 struct Gradients {
@@ -44,7 +42,7 @@ struct Arguments : TileArguments {
   bool grad_f32;                                                 // grad_output is f32, else T
   Weights first_back, second_back, feature_back, residual_back;  // transposed
   Gradients gradients;
-  int c1_remainder_at, y_remainder_at, dz_at;  // bytes in shared memory; dY lies where dZ lay
+  int c1_remainder_at, y_remainder_at, dz_at, dy_at, dc1_at, dx_at;  // bytes in shared memory
 };
 
 // gradient [rows, columns] += a^T b over `depth` rows (a multiple of 16), a[r * a_stride + row], b[r * b_stride +
@@ -52,7 +50,7 @@ struct Arguments : TileArguments {
 template <bool kRelu, class T>
 __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* b, int b_stride, int depth,
                                              const Gradient& gradient, float4* slab, bool fresh) {
-  const int lane = LaneId(), groups = gradient.column_groups();
+  const int lane = LaneId();
   FragmentB<T> ones;
   {
     const float one = lane / 4 == 0 ? 1.0f : 0.0f;
@@ -64,31 +62,44 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
     }
     fragment::Assign(ones, r);
   }
-  for (int unit = static_cast<int>(threadIdx.x) / 32; unit < gradient.row_tiles * groups; unit += kWarps) {
-    const int row = unit / groups * 16, first = unit % groups * kColumnTiles;
-    const int columns = min(kColumnTiles, gradient.column_tiles - first);
+  const Division& division = gradient.division;
+  for (int unit = static_cast<int>(threadIdx.x) / 32; unit < gradient.row_tiles * division.groups; unit += kWarps) {
+    const int row_tile = unit / division.groups, first = unit % division.groups * division.columns;
+    const int columns = min(division.columns, gradient.column_tiles - first);
     const bool with_bias = first == 0 && gradient.bias != nullptr;
-    float4* const own = slab + gradient.at + int64_t{unit} * kUnitTiles * 32 + lane;
-    Accumulator sum[kUnitTiles] = {};  // of this tile of tokens alone: a short sum rounds less
-#pragma unroll 2
+    float4* const own = slab + gradient.at + int64_t{row_tile} * (gradient.column_tiles + 1) * 32 + lane;
+    const auto used = [&](int j) { return j < kColumnTiles ? j < columns : with_bias; };
+    const auto place = [&](int j) { return own + (j < kColumnTiles ? first + j : gradient.column_tiles) * 32; };
+    const auto earlier = [&](int j) { return fresh || !used(j) ? make_float4(0, 0, 0, 0) : *place(j); };
+    constexpr int kEarly = sizeof(T) == 2 ? 4 : 0;  // are read early, since they come from far: more would spill
+    float4 before[kColumnTiles + 1];
+#pragma unroll
+    for (int j = 0; j < kEarly; ++j) before[j] = earlier(j);
+    Accumulator sum[kColumnTiles + 1] = {};  // of this tile of tokens alone: a short sum rounds less
+#pragma unroll 1
     for (int step = 0; step < depth; step += kDepth<T>) {
       FragmentA<T> left;
-      LoadATransposed(left, a + step * a_stride + row, a_stride);
+      LoadATransposed(left, a + step * a_stride + row_tile * 16, a_stride);
+      FragmentB<T> right[kColumnTiles];  // the last may be one too many
 #pragma unroll
       for (int j = 0; j < kColumnTiles; j += 2) {
-        if (j >= columns) continue;
-        FragmentB<T> right[2];  // the second may be one too many: its sum is not used
-        LoadBTransposed<false, kRelu>(right[0], right[1], b + step * b_stride + (first + j) * 8, b_stride);
-        Multiply(sum[j], left, right[0]);
-        Multiply(sum[j + 1], left, right[1]);
+        if (j < columns) {
+          LoadBTransposed<false, kRelu>(right[j], right[j + 1], b + step * b_stride + (first + j) * 8, b_stride);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < kColumnTiles; ++j) {
+        if (j < columns) Multiply(sum[j], left, right[j]);
       }
       if (with_bias) Multiply(sum[kColumnTiles], left, ones);
     }
 #pragma unroll
-    for (int j = 0; j < kUnitTiles; ++j) {
-      const float4 before = fresh ? make_float4(0, 0, 0, 0) : own[j * 32];
-      own[j * 32] =
-          make_float4(before.x + sum[j].c[0], before.y + sum[j].c[1], before.z + sum[j].c[2], before.w + sum[j].c[3]);
+    for (int j = kEarly; j <= kColumnTiles; ++j) before[j] = earlier(j);
+#pragma unroll
+    for (int j = 0; j <= kColumnTiles; ++j) {
+      if (!used(j)) continue;
+      *place(j) = make_float4(before[j].x + sum[j].c[0], before[j].y + sum[j].c[1], before[j].z + sum[j].c[2],
+                              before[j].w + sum[j].c[3]);
     }
   }
 }
@@ -100,9 +111,32 @@ __host__ __device__ __forceinline__ int GradientUnit(const G* source, int width,
 }
 
 // Threads stand side by side over the units of dZ's features: how many slices of the items they form.
-__host__ __device__ __forceinline__ int BiasSlices(int width, int unit) {
+__host__ __device__ __forceinline__ int BiasSlices(int width, int unit, int threads) {
   const int chunks = width / unit;
-  return kThreads / (chunks < kThreads ? chunks : kThreads);
+  return threads / (chunks < threads ? chunks : threads);
+}
+
+// 4 or 8 neighbouring elements, `to` aligned to all of them or to 16 bytes.
+template <class T, int kCount>
+__device__ __forceinline__ void StoreVector(const float (&values)[kCount], T* to) {
+  constexpr int kWords = kCount * static_cast<int>(sizeof(T)) / 4;
+  uint32_t words[kWords];
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) {
+    if constexpr (sizeof(T) == 2) {
+      words[i] = Pack<T>(values[2 * i], values[2 * i + 1]);
+    } else {
+      words[i] = FloatBits(values[i]);
+    }
+  }
+  if constexpr (kWords == 2) {
+    Store8(to, uint2{words[0], words[1]});
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWords; i += 4) {
+      Store16(to + i * 4 / static_cast<int>(sizeof(T)), make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]));
+    }
+  }
 }
 
 // Loads dZ [tokens, H', width], turned if asked, into items, zeros in the padding, and adds its column sums, in f32
@@ -113,7 +147,7 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
                                              float* sums, bool fresh) {
   const bool vectorised = Vectorised(source, tile.width);
   const int unit = GradientUnit(source, tile.width, static_cast<bool>(turn)), chunks = tile.width / unit;
-  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit);
+  const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit, kThreads);
   const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
   if (slice >= slices) return;
   for (int chunk = thread % lanes; chunk < chunks; chunk += lanes) {
@@ -132,10 +166,12 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
       }
       if (turn && present) turn(token, chunk * unit, unit, values);
 #pragma unroll
-      for (int e = 0; e < kVector<G>; ++e) {
-        if (e >= unit) continue;
-        sum[e] += values[e];
-        Narrow(values[e], to + e);
+      for (int e = 0; e < kVector<G>; ++e) sum[e] += values[e];
+      if (unit == kVector<G>) {
+        StoreVector(values, to);
+      } else {
+        Narrow(values[0], to);
+        if (unit == 2) Narrow(values[1], to + 1);
       }
       if (chunk == chunks - 1) {
         for (int e = tile.width; e < tile.width_padded; ++e) Narrow(0.0f, items + item * tile.wide_stride + e);
@@ -159,28 +195,32 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Tile& tile = p.tile;
   const Gradients& gradients = p.gradients;
   T *const zeros = at(p.zeros_at), *const x_rows = at(p.x_at), *const c1 = at(p.c1_at), *const y = at(p.y_at);
-  T *const z1 = at(p.z1_at), *const dz = at(p.dz_at), *const dy = at(p.dz_at);
+  T *const z1 = at(p.z1_at), *const dz = at(p.dz_at), *const dy = at(p.dy_at);
+  T *const dc1 = at(p.dc1_at), *const dx = at(p.dx_at);
   const auto exact = [](T* pointer) { return reinterpret_cast<Exact*>(pointer); };
   const Operand<Exact> exact_c1{exact(c1), exact(at(p.c1_remainder_at))};
   const Operand<Exact> exact_y{exact(y), exact(at(p.y_remainder_at))};
   const int row_stride = tile.sim_heads_padded, item_count = tile.tokens * tile.sim_heads_padded;
-  const int row_count = tile.tokens * tile.token_rows;
   const uint2* const weights =
       PlaceWeights(p.packed, p.packed_size, p.resident ? reinterpret_cast<uint2*>(shared + p.weights_at) : nullptr);
+  float* const biases = reinterpret_cast<float*>(shared + p.biases_at);
+  float *const second_bias = biases + tile.sim_heads_padded, *const feature_bias = second_bias + tile.sim_heads_padded;
   float4* const slab = reinterpret_cast<float4*>(gradients.slabs) + blockIdx.x * gradients.size;
+  PlaceBias(p.first_bias, tile.sim_heads, tile.sim_heads_padded, biases);
   ZeroFill(zeros, kVector<T>);
-  ZeroFill(y, tile.all_items * tile.narrow_stride);
-  if constexpr (kFeatures && sizeof(T) == 2) ZeroFill(at(p.y_remainder_at), tile.all_items * tile.narrow_stride);
-  if constexpr (kFeatures) ZeroFill(z1, tile.all_items * tile.wide_stride);
-  __syncthreads();
+  ZeroGaps(tile, x_rows, tile.heads_padded);
+  if constexpr (kFeatures) {
+    PlaceBias(p.second_bias, tile.sim_heads, tile.sim_heads_padded, second_bias);
+    PlaceBias(p.feature_bias, tile.width, tile.width_padded, feature_bias);
+    ZeroFill(y, tile.all_items * tile.narrow_stride);
+  } else {
+    ZeroGaps(tile, dy, row_stride);
+    ZeroGaps(tile, dc1, row_stride);
+  }
 
   bool fresh = true;
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
-    ZeroGaps(tile, x_rows, tile.heads_padded);
-    ZeroGaps(tile, c1, row_stride);
-    if constexpr (kFeatures && sizeof(T) == 2) ZeroGaps(tile, at(p.c1_remainder_at), row_stride);
-    LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
     const Turn turn(p.angles, first);
     const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
     const auto load_gradient = [&](const auto* gradient) {
@@ -190,74 +230,90 @@ __global__ void __launch_bounds__(kThreads, 1)
         LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy, turn);
       }
     };
-    if constexpr (!kFeatures) ZeroGaps(tile, dy, row_stride);
-    if (p.grad_f32) {
-      load_gradient(static_cast<const float*>(grad_output));
-    } else {
-      load_gradient(static_cast<const S*>(grad_output));
+    const auto load_gradient_as_stored = [&] {
+      if (p.grad_f32) {
+        load_gradient(static_cast<const float*>(grad_output));
+      } else {
+        load_gradient(static_cast<const S*>(grad_output));
+      }
+    };
+    // No barrier before: the tile before still reads only dX, which is not written until after the next barrier.
+    LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
+    if constexpr (!kFeatures) load_gradient_as_stored();
+    if constexpr (kFeatures && sizeof(T) == 2) {
+      ZeroGaps(tile, at(p.c1_remainder_at), row_stride);
+      ZeroFill(at(p.y_remainder_at) + item_count * tile.narrow_stride,
+               (tile.all_items - item_count) * tile.narrow_stride);
     }
     __syncthreads();
-    FirstConvolution<true>(tile, exact(x_rows), weights, p.first, p.first_bias, exact(zeros), exact_c1);
+    ZeroGaps(tile, c1, row_stride);
+    FirstConvolution<true, kFeatures>(tile, exact(x_rows), weights, p.first, biases, exact(zeros), exact_c1);
     __syncthreads();
     if constexpr (kFeatures) {
-      SecondConvolution<true>(tile, exact_c1, weights, p.second, p.second_bias, exact(zeros), exact_y);
+      SecondConvolution<true>(tile, exact_c1, weights, p.second, second_bias, exact(zeros), exact_y);
       __syncthreads();
-      FirstFeatures<true>(tile, exact_y, weights, p.feature, p.feature_bias, exact(zeros), exact(z1));
+      FirstFeatures<true>(tile, exact_y, weights, p.feature, feature_bias, exact(zeros), exact(z1));
+      __syncthreads();
+      load_gradient_as_stored();
       __syncthreads();
       OuterProduct<true>(dz, tile.wide_stride, z1, tile.wide_stride, tile.items, gradients.feature_residual, slab,
                          fresh);
       __syncthreads();
       // dZ1 takes the place of Z1, each pair by the thread that has just read its sign.
-      RowProduct<false>(Operand<T>{dz}, tile.wide_stride, tile.items, weights, p.residual_back, zeros,
-                        [&](int item, int e, float2 value) {
-                          if (item >= item_count) return;
-                          T* to = z1 + item * tile.wide_stride + e;
-                          const float2 mask = LoadPair(to), direct = LoadPair(dz + item * tile.wide_stride + e);
-                          StorePair(to, make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f),
-                                                    direct.y + (mask.y > 0 ? value.y : 0.0f)));
-                        });
+      RowProduct<false>(
+          Operand<T>{dz}, tile.wide_stride, tile.items, weights, p.residual_back, zeros,
+          [&](int item) { return Place{item * tile.wide_stride}; },
+          [&](const Place& place, int e, float2 value) {
+            T* to = z1 + place.to + e;
+            const float2 mask = LoadPair(to), direct = LoadPair(dz + place.to + e);
+            StorePair(to,
+                      make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
+          });
       __syncthreads();
       OuterProduct<false>(z1, tile.wide_stride, y, tile.narrow_stride, tile.items, gradients.feature, slab, fresh);
       ZeroGaps(tile, dy, row_stride);
+      RowProduct<false>(
+          Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_back, zeros,
+          [&](int item) {
+            const int token = item / row_stride, head = item % row_stride;
+            return Place{item < item_count ? (tile.margin + token * tile.token_rows) * row_stride + head : -1};
+          },
+          [&](const Place& place, int d, float2 value) {
+            T* to = dy + place.to + d * row_stride;
+            if (d < tile.dim) Narrow(value.x, to);
+            if (d + 1 < tile.dim) Narrow(value.y, to + row_stride);
+          });
       __syncthreads();
-      RowProduct<false>(Operand<T>{z1}, tile.wide_stride, tile.items, weights, p.feature_back, zeros,
-                        [&](int item, int d, float2 value) {
-                          if (item >= item_count) return;
-                          const int token = item / row_stride, head = item % row_stride;
-                          T* to = dy + (tile.margin + token * tile.token_rows + d) * row_stride + head;
-                          if (d < tile.dim) Narrow(value.x, to);
-                          if (d + 1 < tile.dim) Narrow(value.y, to + row_stride);
-                        });
-      __syncthreads();
+      ZeroGaps(tile, dc1, row_stride);
     }
     OuterProduct<true>(dy + tile.margin * row_stride, row_stride, c1, row_stride, tile.rows, gradients.second, slab,
                        fresh);
-    __syncthreads();
-    // dC1 takes the place of C1.
     RowProduct<false>(
-        Operand<T>{dy}, row_stride, tile.rows, weights, p.second_back, zeros, [&](int row, int o, float2 value) {
-          if (row >= row_count || tile.Feature(row) >= tile.dim) return;
-          const int at = (row + tile.margin) * row_stride + o;
+        Operand<T>{dy}, row_stride, tile.rows, weights, p.second_back, zeros,
+        [&](int row) { return Place{tile.IsFeature(row) ? (row + tile.margin) * row_stride : -1}; },
+        [&](const Place& place, int o, float2 value) {
+          const int at = place.to + o;
           const float2 mask = LoadPair(c1 + at), direct = LoadPair(dy + at);
-          StorePair(c1 + at,
+          StorePair(dc1 + at,
                     make_float2(direct.x + (mask.x > 0 ? value.x : 0.0f), direct.y + (mask.y > 0 ? value.y : 0.0f)));
         });
     __syncthreads();
-    OuterProduct<false>(c1 + tile.margin * row_stride, row_stride, x_rows, tile.heads_padded, tile.rows,
+    OuterProduct<false>(dc1 + tile.margin * row_stride, row_stride, x_rows, tile.heads_padded, tile.rows,
                         gradients.first, slab, fresh);
-    // dX as items [token, head][feature] where Y lay.
-    RowProduct<false>(Operand<T>{c1}, row_stride, tile.rows, weights, p.first_back, zeros,
-                      [&](int row, int h, float2 value) {
-                        const int feature = tile.Feature(row);
-                        if (row >= row_count || feature >= tile.dim) return;
-                        T* to = y + (tile.Token(row) * tile.heads_padded + h) * tile.narrow_stride + feature;
-                        Narrow(value.x, to);
-                        Narrow(value.y, to + tile.narrow_stride);
-                      });
+    RowProduct<false>(
+        Operand<T>{dc1}, row_stride, tile.rows, weights, p.first_back, zeros,
+        [&](int row) {
+          const int at = tile.Token(row) * tile.heads_padded * tile.narrow_stride + tile.Feature(row);
+          return Place{tile.IsFeature(row) ? at : -1};
+        },
+        [&](const Place& place, int h, float2 value) {
+          T* to = dx + place.to + h * tile.narrow_stride;
+          Narrow(value.x, to);
+          Narrow(value.y, to + tile.narrow_stride);
+        });
     __syncthreads();
-    StoreItems(y, tile.narrow_stride, valid, tile.heads, tile.heads_padded, tile.dim,
+    StoreItems(dx, tile.narrow_stride, valid, tile.heads, tile.heads_padded, tile.dim,
                grad_x + first * tile.heads * tile.dim);
-    __syncthreads();  // the next tile overwrites what this one read
     fresh = false;
   }
 }
@@ -278,21 +334,20 @@ __global__ void __launch_bounds__(kReduceThreads) ReduceKernel(Gradients all, in
     const float4 value = slab[block * all.size];
     sum = make_float4(sum.x + value.x, sum.y + value.y, sum.z + value.z, sum.w + value.w);
   }
-  const int lane = static_cast<int>(at % 32), tile = static_cast<int>(at / 32 % kUnitTiles);
-  const int unit = static_cast<int>(at / 32 / kUnitTiles), group = unit % g.column_groups();
-  const int row = unit / g.column_groups() * 16 + lane / 4;
+  const int lane = static_cast<int>(at % 32), tile = static_cast<int>(at / 32 % (g.column_tiles + 1));
+  const int row = static_cast<int>(at / 32 / (g.column_tiles + 1)) * 16 + lane / 4;
   const auto store = [&](int row, int column, float value) {
     const int tap = column / g.inner_padded, inner = column % g.inner_padded;
-    if (row >= g.rows || inner >= g.inner || column >= g.column_tiles * 8) return;
+    if (row >= g.rows || inner >= g.inner) return;
     g.weight[row * g.row_stride + inner * g.inner_stride + tap * g.tap_stride] = value;
   };
-  if (tile < kColumnTiles) {
-    const int column = (group * kColumnTiles + tile) * 8 + lane % 4 * 2;
+  if (tile < g.column_tiles) {
+    const int column = tile * 8 + lane % 4 * 2;
     store(row, column, sum.x);
     store(row, column + 1, sum.y);
     store(row + 8, column, sum.z);
     store(row + 8, column + 1, sum.w);
-  } else if (group == 0 && lane % 4 == 0 && g.bias != nullptr) {  // the column of ones
+  } else if (lane % 4 == 0 && g.bias != nullptr) {  // the column of ones
     if (row < g.rows) g.bias[row] = sum.x;
     if (row + 8 < g.rows) g.bias[row + 8] = sum.z;
   }
@@ -346,7 +401,7 @@ void AddBackwardWeights(const ExpandShape& s, const ExpandWeights& w, PackedMatr
 }
 
 // Where the weight gradients accumulate.
-Gradients MakeGradients(const ExpandBackwardParams& p) {
+Gradients MakeGradients(const ExpandBackwardParams& p, int threads) {
   const ExpandShape& s = p.shape;
   const int heads = static_cast<int>(s.heads), sim_heads = static_cast<int>(s.sim_heads);
   const int dim = static_cast<int>(s.head_dim), width = static_cast<int>(s.sim_head_dim);
@@ -360,6 +415,7 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
     g.inner = inner;
     g.inner_padded = Round(inner, 8);
     g.column_tiles = taps * g.inner_padded / 8;
+    g.division = Divide(g.row_tiles, g.column_tiles, threads / 32);
     g.row_stride = int64_t{inner} * taps;
     g.inner_stride = taps;
     g.tap_stride = 1;
@@ -375,7 +431,7 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
     all.feature = add(width, dim, 1, out.feature_weight, out.feature_bias);
     all.feature_residual = add(width, width, 1, out.feature_residual_weight, nullptr);
     all.bias_at = all.size;
-    all.size += CeilDiv(int64_t{kThreads} * 8 + width, 4);  // slices * width is at most kThreads * kVector<G> + width
+    all.size += CeilDiv(int64_t{threads} * 8 + width, 4);  // slices * width is at most threads * kVector<G> + width
   }
   return all;
 }
@@ -383,51 +439,54 @@ Gradients MakeGradients(const ExpandBackwardParams& p) {
 template <class T, class S>
 Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
+  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
+  int threads = 0;
+  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, true, &arguments.angles));
   PackedMatrices packed;
   AddForwardWeights<T>(s, p.weights, true, &packed, &arguments);
   AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
 
+  // What lies in one place: dX where Y or, without features, C1 was; the remainders of C1, then Z1, then dZ1, then dC1;
+  // the remainders of Y, then dZ, then dY.
   const auto layout = [&](Arguments* a, int tokens) {
     const Tile tile = MakeTile<T>(s, tokens);
     const int64_t item = sizeof(T), rows = int64_t{tile.all_rows} * tile.sim_heads_padded * item;
+    const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
     const int64_t wide = int64_t{tile.all_items} * tile.wide_stride * item;
     SharedLayout shared;
     a->tile = tile;
     a->zeros_at = shared.Take(16);
+    a->biases_at = shared.Take(BiasBytes(tile));
     a->weights_at = a->resident ? shared.Take(packed.bytes()) : 0;
     a->x_at = shared.Take(int64_t{tile.all_rows} * tile.heads_padded * item);
-    const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
-    a->c1_at = shared.Take(rows);
-    a->y_at = shared.Take(narrow);
-    if (sizeof(T) == 2) {
-      a->c1_remainder_at = shared.Take(rows);
-      a->y_remainder_at = s.features ? shared.Take(narrow) : 0;
+    if (s.features) {
+      a->c1_at = shared.Take(rows);
+      a->y_at = a->dx_at = shared.Take(narrow);
+      a->c1_remainder_at = a->z1_at = a->dc1_at = shared.Take(std::max(wide, rows));
+      a->y_remainder_at = a->dz_at = a->dy_at = shared.Take(std::max({wide, rows, narrow}));
+    } else {
+      a->c1_at = a->dx_at = shared.Take(std::max(rows, narrow));
+      a->dc1_at = shared.Take(rows);
+      a->dy_at = shared.Take(rows);
     }
-    a->z1_at = s.features ? shared.Take(wide) : 0;
-    a->dz_at = shared.Take(s.features ? std::max(wide, rows) : rows);
     return shared.bytes();
   };
-  const auto phases = [&](int tokens, auto&& visit) {
+  const auto phases = [&](Arguments* a, int tokens, const auto& visit) {
     const Tile tile = MakeTile<T>(s, tokens);
-    for (const Weights& w : {arguments.first, arguments.first_back, arguments.second_back}) {
-      visit(Phase{tile.rows, w.column_tiles, w.depth});
-    }
+    for (Weights* w : {&a->first, &a->first_back, &a->second_back}) visit(w, tile.rows);
     if (!s.features) return;
-    visit(Phase{tile.rows, arguments.second.column_tiles, arguments.second.depth});
-    for (const Weights& w : {arguments.feature, arguments.feature_back, arguments.residual_back}) {
-      visit(Phase{tile.items, w.column_tiles, w.depth});
-    }
+    visit(&a->second, tile.rows);
+    for (Weights* w : {&a->feature, &a->feature_back, &a->residual_back}) visit(w, tile.items);
   };
-  Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, &arguments, &grid));
   arguments.grad_f32 = p.grad_dtype == DType::kF32;
-  arguments.gradients = MakeGradients(p);
+  arguments.gradients = MakeGradients(p, threads);
   Gradients& gradients = arguments.gradients;
+  Grid grid;
+  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, gradients.size, threads, &arguments, &grid));
   const int blocks = static_cast<int>(grid.blocks.x);
   gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
-  const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
   SAS_TRY(
       context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
 
@@ -441,7 +500,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const bool turned = p.rope.has_value();
   const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, turned)
                                       : GradientUnit(static_cast<const S*>(p.grad_output), width, turned);
-  const int slices = BiasSlices(width, unit);
+  const int slices = BiasSlices(width, unit, threads);
   const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
   return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
                         p.gradients.feature_residual_bias);
