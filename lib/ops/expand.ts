@@ -109,7 +109,7 @@ function rotationOf(
   const { rope } = check.options(op, options, ['rope']);
   if (rope === undefined) return [null, 0];
   const { base, offset } = ropeAngles(op, check.options(op, rope, ['base', 'offset'], 'rope'), 'rope.');
-  check.multiple(op, 'the width of the output', width, 2, 'features turn in pairs');
+  check.multiple(op, 'the width of the output', width, 2, 'rotary positions rotate pairs of features');
   return [base, offset];
 }
 

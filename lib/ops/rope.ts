@@ -24,7 +24,7 @@ export function ropeAngles(op: string, options: RopeOptions, path = ''): { base:
 function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: RopeOptions | undefined): Tensor {
   const { device, buffers } = operands(op, { [name]: x });
   const [, , , D] = check.shape(op, name, x, ['B', 'T', 'H', 'D']);
-  check.multiple(op, `the width of ${name}`, D, 2, 'features turn in pairs');
+  check.multiple(op, `the width of ${name}`, D, 2, 'rotary positions rotate pairs of features');
   check.dtype(op, name, x, floats);
   const given = check.options(op, options, ['base', 'offset', 'interleaved']);
   const { base, offset } = ropeAngles(op, given);

@@ -290,7 +290,7 @@ describe.each([
       () => turn(4, { rope: { offset: -1 } }),
     ],
     [
-      `${op}: the width of the output is 5, expected a multiple of 2 (features turn in pairs)`,
+      `${op}: the width of the output is 5, expected a multiple of 2 (rotary positions rotate pairs of features)`,
       ShapeError,
       () => turn(5, { rope: {} }),
     ],

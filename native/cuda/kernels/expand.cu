@@ -40,16 +40,16 @@ struct Arguments : TileArguments {
   const float* feature_residual_bias;
 };
 
-// As StoreItems, with pairs of features turned: of the items as they are stored, since neighbouring features of a row
+// As StoreItems, with pairs of features rotated: of the items as they are stored, since neighbouring features of a row
 // product lie in different lanes.
 template <class T>
-__device__ __forceinline__ void StoreTurnedItems(const T* items, int stride, int valid, int heads, int heads_padded,
-                                                 int dim, const Turn& turn, T* target) {
+__device__ __forceinline__ void StoreRotatedItems(const T* items, int stride, int valid, int heads, int heads_padded,
+                                                  int dim, const Rotation& rotation, T* target) {
   const int pairs = dim / 2;
   for (int i = static_cast<int>(threadIdx.x); i < valid * heads * pairs; i += kThreads) {
     const int feature = i % pairs * 2, head = i / pairs % heads, token = i / pairs / heads;
     const float2 pair = LoadPair(items + (token * heads_padded + head) * stride + feature);
-    StorePair(target + int64_t{i} * 2, turn(token, feature, pair));
+    StorePair(target + int64_t{i} * 2, rotation(token, feature, pair));
   }
 }
 
@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
 
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
-    const Turn turn(p.angles, first);
+    const Rotation rotation(p.angles, first);
     // No barrier before: what the tile before still reads, Z1 or Y, is not written until after the next.
     LoadRows(tile, x + first * tile.heads * tile.dim, valid, tile.heads, tile.heads_padded, x_rows);
     __syncthreads();
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
           [&](const Place& place, int e, float2 value) {
             if (e >= tile.width) return;
             float2 sum = Add(Add(value, LoadPair(z1 + place.from + e)), LoadPair(feature_residual_bias + e));
-            if (turn) sum = turn(place.token, e, sum);
+            if (rotation) sum = rotation(place.token, e, sum);
             T* to = target + place.to + e;
             if (paired) {
               StorePair(to, sum);
@@ -115,9 +115,9 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
           });
     } else {
       T* const target = output + first * tile.sim_heads * tile.dim;
-      if (turn) {
-        StoreTurnedItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim, turn,
-                         target);
+      if (rotation) {
+        StoreRotatedItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim,
+                          rotation, target);
       } else {
         StoreItems(y.rounded, tile.narrow_stride, valid, tile.sim_heads, tile.sim_heads_padded, tile.dim, target);
       }
@@ -148,7 +148,7 @@ Status Run(CudaContext& context, const ExpandParams& p) {
   const ExpandShape& s = p.shape;
   const auto kernel = s.features ? ExpandKernel<T, true> : ExpandKernel<T, false>;
   int threads = 0;
-  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
+  SAS_TRY(context.ThreadsOf(kernel, kMaxThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, false, &arguments.angles));
   PackedMatrices packed;

@@ -281,11 +281,11 @@ union Vector {
   __device__ Vector() {}
 };
 
-// Reads [tokens, heads, dim] of device memory into rows [feature][head], turned if asked, columns up to `heads_padded`
+// Reads [tokens, heads, dim] of device memory into rows [feature][head], rotated if asked, columns up to `heads_padded`
 // zero. Tokens from `valid` on are zeros.
 template <class T, class Source>
 __device__ __forceinline__ void LoadRows(const Tile& tile, const Source* source, int valid, int heads, int heads_padded,
-                                         T* rows, const Turn& turn = {}) {
+                                         T* rows, const Rotation& rotation = {}) {
   constexpr int kUnit = kVector<Source>;
   const int chunks = (tile.dim + kUnit - 1) / kUnit;
   const bool vectorised = Vectorised(source, tile.dim);
@@ -303,7 +303,7 @@ __device__ __forceinline__ void LoadRows(const Tile& tile, const Source* source,
     for (int e = 0; e < kUnit; ++e) {
       if (present && e < count) values[e] = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
     }
-    if (turn && present) turn(token, chunk * kUnit, count, values);
+    if (rotation && present) rotation(token, chunk * kUnit, count, values);
 #pragma unroll
     for (int e = 0; e < kUnit; ++e) {
       if (e < count) to[e * heads_padded] = Narrowed<T>(values[e]);
@@ -355,7 +355,7 @@ __device__ __forceinline__ float2 Remainder(float2 value) {
 
 // First half of both directions: rows of C1 = b1 + W1 * X (spec section 1). With kExact the result has the sign that
 // f32 arithmetic gives it, and with kKept keeps its remainders: the backward pass needs to know where C1 and Z1 are
-// positive, and one sign that rounding has turned costs more than all other rounding.
+// positive, and one sign that rounding has changed costs more than all other rounding.
 template <bool kExact, bool kKept, class T>
 __device__ __forceinline__ void FirstConvolution(const Tile& tile, T* x, const uint2* weights, const Weights& matrix,
                                                  const float* bias, const T* zeros, const Operand<T>& c1) {

@@ -71,7 +71,9 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
     const auto used = [&](int j) { return j < kColumnTiles ? j < columns : with_bias; };
     const auto place = [&](int j) { return own + (j < kColumnTiles ? first + j : gradient.column_tiles) * 32; };
     const auto earlier = [&](int j) { return fresh || !used(j) ? make_float4(0, 0, 0, 0) : *place(j); };
-    constexpr int kEarly = sizeof(T) == 2 ? 4 : 0;  // are read early, since they come from far: more would spill
+    // 16-bit types leave registers for reading four early, since they come from far, and the others at once.
+    constexpr bool kReadAhead = sizeof(T) == 2;
+    constexpr int kEarly = kReadAhead ? 4 : 0;
     float4 before[kColumnTiles + 1];
 #pragma unroll
     for (int j = 0; j < kEarly; ++j) before[j] = earlier(j);
@@ -93,21 +95,24 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
       }
       if (with_bias) Multiply(sum[kColumnTiles], left, ones);
     }
+    if constexpr (kReadAhead) {
 #pragma unroll
-    for (int j = kEarly; j <= kColumnTiles; ++j) before[j] = earlier(j);
+      for (int j = kEarly; j <= kColumnTiles; ++j) before[j] = earlier(j);
+    }
 #pragma unroll
     for (int j = 0; j <= kColumnTiles; ++j) {
       if (!used(j)) continue;
+      if constexpr (!kReadAhead) before[j] = earlier(j);
       *place(j) = make_float4(before[j].x + sum[j].c[0], before[j].y + sum[j].c[1], before[j].z + sum[j].c[2],
                               before[j].w + sum[j].c[3]);
     }
   }
 }
 
-// How many neighbouring features of dZ a thread takes: 16 bytes where rows divide, else one, or a pair if pairs turn.
+// How many neighbouring features of dZ a thread takes: 16 bytes where rows divide, else one, or a pair if pairs rotate.
 template <class G>
-__host__ __device__ __forceinline__ int GradientUnit(const G* source, int width, bool turned) {
-  return Vectorised(source, width) ? kVector<G> : turned ? 2 : 1;
+__host__ __device__ __forceinline__ int GradientUnit(const G* source, int width, bool rotated) {
+  return Vectorised(source, width) ? kVector<G> : rotated ? 2 : 1;
 }
 
 // Threads stand side by side over the units of dZ's features: how many slices of the items they form.
@@ -139,14 +144,14 @@ __device__ __forceinline__ void StoreVector(const float (&values)[kCount], T* to
   }
 }
 
-// Loads dZ [tokens, H', width], turned if asked, into items, zeros in the padding, and adds its column sums, in f32
+// Loads dZ [tokens, H', width], rotated if asked, into items, zeros in the padding, and adds its column sums, in f32
 // before any rounding, to the block's share of db4: that of the key's expansion vanishes (softmax ignores what all keys
 // share) only if the sum is not taken of rounded terms.
 template <class T, class G>
-__device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, int valid, const Turn& turn, T* items,
-                                             float* sums, bool fresh) {
+__device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, int valid, const Rotation& rotation,
+                                             T* items, float* sums, bool fresh) {
   const bool vectorised = Vectorised(source, tile.width);
-  const int unit = GradientUnit(source, tile.width, static_cast<bool>(turn)), chunks = tile.width / unit;
+  const int unit = GradientUnit(source, tile.width, static_cast<bool>(rotation)), chunks = tile.width / unit;
   const int lanes = min(chunks, kThreads), slices = BiasSlices(tile.width, unit, kThreads);
   const int thread = static_cast<int>(threadIdx.x), slice = thread / lanes;
   if (slice >= slices) return;
@@ -164,7 +169,7 @@ __device__ __forceinline__ void LoadGradient(const Tile& tile, const G* source, 
       for (int e = 0; e < kVector<G>; ++e) {
         if (present && e < unit) values[e] = vectorised ? Widen(vector.elements[e]) : Widen(from[e]);
       }
-      if (turn && present) turn(token, chunk * unit, unit, values);
+      if (rotation && present) rotation(token, chunk * unit, unit, values);
 #pragma unroll
       for (int e = 0; e < kVector<G>; ++e) sum[e] += values[e];
       if (unit == kVector<G>) {
@@ -221,13 +226,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   bool fresh = true;
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
-    const Turn turn(p.angles, first);
+    const Rotation rotation(p.angles, first);
     const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
     const auto load_gradient = [&](const auto* gradient) {
       if constexpr (kFeatures) {
-        LoadGradient(tile, gradient + from, valid, turn, dz, reinterpret_cast<float*>(slab + gradients.bias_at), fresh);
+        LoadGradient(tile, gradient + from, valid, rotation, dz, reinterpret_cast<float*>(slab + gradients.bias_at),
+                     fresh);
       } else {
-        LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy, turn);
+        LoadRows(tile, gradient + from, valid, tile.sim_heads, row_stride, dy, rotation);
       }
     };
     const auto load_gradient_as_stored = [&] {
@@ -441,7 +447,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   const ExpandShape& s = p.shape;
   const auto kernel = s.features ? ExpandBackwardKernel<T, S, true> : ExpandBackwardKernel<T, S, false>;
   int threads = 0;
-  SAS_TRY(context.ThreadsOf(kernel, kMostThreads, &threads));
+  SAS_TRY(context.ThreadsOf(kernel, kMaxThreads, &threads));
   Arguments arguments{};
   if (p.rope) SAS_TRY(MakeAngles(context, *p.rope, true, &arguments.angles));
   PackedMatrices packed;
@@ -497,9 +503,9 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, blocks, s.features));
   if (!s.features) return {};
   const int width = static_cast<int>(s.sim_head_dim);
-  const bool turned = p.rope.has_value();
-  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, turned)
-                                      : GradientUnit(static_cast<const S*>(p.grad_output), width, turned);
+  const bool rotated = p.rope.has_value();
+  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, rotated)
+                                      : GradientUnit(static_cast<const S*>(p.grad_output), width, rotated);
   const int slices = BiasSlices(width, unit, threads);
   const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
   return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,

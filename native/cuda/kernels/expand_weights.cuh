@@ -11,16 +11,18 @@ namespace sas::cuda::expand {
 // One block per multiprocessor: four warps per scheduler hide each other's latencies. For sm_120 the compiler takes
 // more registers than so many warps leave. The host asks the kernel (CudaContext::ThreadsOf), which may be of any
 // target.
-constexpr int kMostThreads = 512;
+constexpr int kMaxThreads = 512;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
 constexpr int kThreads = 256;
 #else
-constexpr int kThreads = kMostThreads;
+constexpr int kThreads = kMaxThreads;
 #endif
 constexpr int kWarps = kThreads / 32;
 // A unit of work, which one warp does: 16 rows and at most so many tiles of 8 columns. Small, so that phases have
 // enough units for all warps, and the unrolled code of all phases fits into the instruction cache.
-constexpr int kColumnTiles = 6;
+// Fewer where a block has fewer threads (sm_120): there registers are short.
+__host__ __device__ constexpr int MaxColumnTiles(int warps) { return warps < kMaxThreads / 32 ? 4 : 6; }
+constexpr int kColumnTiles = MaxColumnTiles(kWarps);
 
 constexpr int Ceil(int a, int b) { return (a + b - 1) / b; }
 constexpr int Round(int a, int b) { return Ceil(a, b) * b; }
@@ -33,7 +35,7 @@ struct Division {
 };
 inline Division Divide(int row_tiles, int column_tiles, int warps) {
   Division best{};
-  for (int columns = std::min(kColumnTiles, column_tiles); columns > 0; --columns) {
+  for (int columns = std::min(MaxColumnTiles(warps), column_tiles); columns > 0; --columns) {
     const int groups = Ceil(column_tiles, columns), cost = Ceil(row_tiles * groups, warps) * (columns + 1);
     if (best.columns == 0 || cost < best.cost) best = {columns, groups, cost};
   }

@@ -19,11 +19,11 @@ __device__ __forceinline__ float2 RotatePair(float2 pair, float cosine, float si
 }
 
 // The rotation of tokens from `first` on, in pairs of neighbours; converts to false where there is none.
-class Turn {
+class Rotation {
  public:
-  __device__ Turn() : angles_{}, position_(0) {}
+  __device__ Rotation() : angles_{}, position_(0) {}
   // No rotation if the table's cosines are null.
-  __device__ Turn(const AngleTable& angles, int64_t first)
+  __device__ Rotation(const AngleTable& angles, int64_t first)
       : angles_(angles), position_(angles.cosines != nullptr ? first % angles.length : 0) {}
 
   __device__ explicit operator bool() const { return angles_.cosines != nullptr; }
