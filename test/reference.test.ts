@@ -1,7 +1,7 @@
 // Before the reference judges a kernel: it agrees with PyTorch autograd (float64 fixtures), and finite differences prove
 // its gradients.
 import { afterAll, describe, expect, it } from 'vitest';
-import { expectClose, expectError, summary, vanishingParameter, vanishingYardstick } from './helpers/compare.js';
+import { expectClose, expectError, summary, vanishingParameter, vanishingScaleFrom } from './helpers/compare.js';
 import {
   type Arrays,
   adamWCases,
@@ -15,13 +15,13 @@ import {
 } from './helpers/fixtures.js';
 import { compareWithDifferences, compareWithFixture, exact, type Op } from './helpers/gradient_checks.js';
 import { normal } from './helpers/random.js';
-import * as reference from './helpers/reference/index.js';
-import { type Array64, array64 } from './helpers/reference/index.js';
+import * as reference from './reference/index.js';
+import { type Array64, array64 } from './reference/index.js';
 
 afterAll(() => console.log(summary()));
 
 /** The gradient of SAS that is zero in exact arithmetic. */
-const vanishing = new Map([[vanishingParameter, vanishingYardstick]]);
+const vanishing = new Map([[vanishingParameter, vanishingScaleFrom]]);
 
 function defineOp<Options>(op: Op<Options>): Op<Options> {
   return op;

@@ -5,7 +5,7 @@ import { expectClose, summary } from './helpers/compare.js';
 import { type Arrays, attentionCases } from './helpers/fixtures.js';
 import { compareWithDifferences, compareWithFixture, exact, type Op } from './helpers/gradient_checks.js';
 import { normal } from './helpers/random.js';
-import * as reference from './helpers/reference/index.js';
+import * as reference from './reference/index.js';
 import {
   type Array64,
   type AttentionConfigs64,
@@ -13,9 +13,9 @@ import {
   array64,
   attention64,
   type Parameters64,
-} from './helpers/reference/index.js';
-import { naiveArithmetic, storingArithmetic } from './helpers/rounded_attentions.js';
-import { round64, roundedExpand, roundedExpandBackward } from './helpers/rounded_pipeline.js';
+} from './reference/index.js';
+import { naiveArithmetic, storingArithmetic } from './reference/rounded_attentions.js';
+import { round64, roundedExpand, roundedExpandBackward } from './reference/rounded_pipeline.js';
 
 afterAll(() => console.log(summary()));
 

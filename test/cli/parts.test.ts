@@ -8,8 +8,8 @@ import * as reference from '../../lib/cli/doctor/reference.js';
 import { Random } from '../../lib/cli/random.js';
 import { textTable } from '../../lib/cli/text_table.js';
 import { textAt } from '../../lib/cli/train/data.js';
-import { type Array64, array64 } from '../helpers/reference/array64.js';
-import * as truth from '../helpers/reference/index.js';
+import { type Array64, array64 } from '../reference/array64.js';
+import * as truth from '../reference/index.js';
 
 describe('closest', () => {
   it.each([

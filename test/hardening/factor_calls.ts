@@ -1,7 +1,7 @@
 /** Right calls of `concat` and `tensorProduct` and their backward twins: of the binding, and of the library. */
 import { type BufferHandle, binding } from '../../lib/binding.js';
 import { ops } from '../../lib/index.js';
-import * as reference from '../helpers/reference/index.js';
+import * as reference from '../reference/index.js';
 import type { Generator, Workshop } from './binding_operands.js';
 import type { Draw } from './draw.js';
 import type { Generate, Maker } from './library_operands.js';

@@ -4,8 +4,8 @@
  */
 import { type Device, type DType, getDevice, ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 import { relativeError } from '../helpers/compare.js';
-import type { Array64 } from '../helpers/reference/index.js';
-import * as reference from '../helpers/reference/index.js';
+import type { Array64 } from '../reference/index.js';
+import * as reference from '../reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import { libraryCalls } from './factor_calls.js';
 import type { FuzzCounts } from './fuzz_binding.js';

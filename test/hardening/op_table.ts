@@ -1,7 +1,7 @@
 /** Every op on float inputs of a given size: the inputs by name, how to run it, and its float64 twin where there is one. */
 import { ops, Tensor } from '../../lib/index.js';
-import type { Array64 } from '../helpers/reference/index.js';
-import * as reference from '../helpers/reference/index.js';
+import type { Array64 } from '../reference/index.js';
+import * as reference from '../reference/index.js';
 
 export type Inputs<T> = Record<string, T>;
 

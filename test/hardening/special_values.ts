@@ -4,7 +4,7 @@
  */
 import { type Device, getDevice, scope, Tensor } from '../../lib/index.js';
 import { type FloatType, fromBits, toBits } from '../helpers/random.js';
-import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
+import { type Array64, array64, sizeOf } from '../reference/index.js';
 import { Draw } from './draw.js';
 import { type OpCase, opTable } from './op_table.js';
 

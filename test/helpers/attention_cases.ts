@@ -1,9 +1,9 @@
 // Attentions for the parity and property tests.
 import { ops, type Tensor } from '../../lib/index.js';
+import * as reference from '../reference/index.js';
+import { roundedAttention } from '../reference/rounded_pipeline.js';
 import { activation, type Pair, type Results, type Truth } from './parity.js';
 import type { FloatType } from './random.js';
-import * as reference from './reference/index.js';
-import { roundedAttention } from './rounded_pipeline.js';
 
 export interface AttentionShape {
   batch: number; // B

@@ -4,12 +4,12 @@
 import { createHash } from 'node:crypto';
 import { pathToFileURL } from 'node:url';
 import { ops, Tensor } from '../../lib/index.js';
+import { runModule, sasProblem } from '../modules/sas_attention.js';
 import { type AttentionShape, attentionProblem, runAttention } from './attention_cases.js';
 import { type ExpandShape, expandProblem, runExpand } from './expand_cases.js';
 import { linearProblem, runLinear } from './linear_cases.js';
 import { activation, device, floatTypes, integerTensor, pair, parameter, type Results } from './parity.js';
 import { type FloatType, integers, normal } from './random.js';
-import { runModule, sasProblem } from './sas_cases.js';
 
 async function digest({ outputs, gradients }: Results<Tensor>): Promise<string> {
   const hash = createHash('sha256');

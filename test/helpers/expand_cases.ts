@@ -1,9 +1,9 @@
 // Expansions for the parity and property tests.
 import { ops, scope, type Tensor } from '../../lib/index.js';
+import * as reference from '../reference/index.js';
+import { roundedExpand, roundedExpandBackward } from '../reference/rounded_pipeline.js';
 import { activation, type Pair, parameter, type Results, type Truth } from './parity.js';
 import type { FloatType } from './random.js';
-import * as reference from './reference/index.js';
-import { roundedExpand, roundedExpandBackward } from './rounded_pipeline.js';
 
 export interface ExpandShape {
   batch: number; // B

@@ -1,8 +1,8 @@
 // Reads the fixtures that ../fixtures/generate.py wrote with PyTorch autograd in float64.
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Array64, array64 } from './reference/array64.js';
-import type { AttentionConfigs64, AttentionKind } from './reference/attention_configs.js';
+import { type Array64, array64 } from '../reference/array64.js';
+import type { AttentionConfigs64, AttentionKind } from '../reference/attention_configs.js';
 
 export function fixturePath(name: string): string {
   return fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url));

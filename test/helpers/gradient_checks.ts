@@ -1,8 +1,8 @@
 // How a float64 reference is proven before it judges anything: against PyTorch autograd, and by finite differences.
 import { expect } from 'vitest';
+import { type Array64, norm64 } from '../reference/index.js';
 import { expectClose, expectError } from './compare.js';
 import type { Arrays, FixtureCase } from './fixtures.js';
-import { type Array64, norm64 } from './reference/index.js';
 
 export const exact = 1e-12; // float64 against float64: only the order of summation differs
 
@@ -12,7 +12,7 @@ export interface Op<Options> {
   backward(gradOutput: Array64, inputs: Arrays, options: Options, integers: Int32Array): Arrays;
 }
 
-/** `vanishing`: gradients that are zero in exact arithmetic, each with the gradient that is its yardstick. */
+/** `vanishing`: gradients that are zero in exact arithmetic, each with the gradient that gives its scale. */
 export function compareWithFixture<Options>(
   label: string,
   op: Op<Options>,
@@ -26,12 +26,12 @@ export function compareWithFixture<Options>(
   const gradients = op.backward(fixture.gradOutput, fixture.inputs, fixture.options, fixture.integers);
   expect(Object.keys(gradients).sort()).toEqual(Object.keys(fixture.gradients).sort());
   for (const [name, expected] of Object.entries(fixture.gradients)) {
-    const yardstickName = vanishing.get(name);
-    if (yardstickName !== undefined) {
+    const scaleFrom = vanishing.get(name);
+    if (scaleFrom !== undefined) {
       // Nothing but rounding in both: judged by the size of the terms that cancel.
-      const yardstick = norm64(fixture.gradients[yardstickName].data);
-      expectError(norm64(gradients[name].data), exact * yardstick, `${label}: gradient of ${name}`);
-      expectError(norm64(expected.data), exact * yardstick, `${label}: gradient of ${name} by PyTorch`);
+      const scale = norm64(fixture.gradients[scaleFrom].data);
+      expectError(norm64(gradients[name].data), exact * scale, `${label}: gradient of ${name}`);
+      expectError(norm64(expected.data), exact * scale, `${label}: gradient of ${name} by PyTorch`);
     } else {
       expectClose(gradients[name], expected, exact, `${label}: gradient of ${name}`);
     }

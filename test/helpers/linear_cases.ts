@@ -1,9 +1,9 @@
 // Linear layers for the parity and property tests.
 import { ops, type Tensor } from '../../lib/index.js';
+import * as reference from '../reference/index.js';
+import { round64 } from '../reference/rounded_pipeline.js';
 import { activation, errorsOf, type Pair, parameter, type Results, type Truth } from './parity.js';
 import type { FloatType } from './random.js';
-import * as reference from './reference/index.js';
-import { round64 } from './rounded_pipeline.js';
 
 export interface LinearShape {
   rows: number[]; // leading shape of x

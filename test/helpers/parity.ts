@@ -2,10 +2,10 @@
 // limit. SAS_DEVICE and SAS_ISA choose what is tested.
 import { expect } from 'vitest';
 import { getDevice, Tensor } from '../../lib/index.js';
+import { type Array64, array64 } from '../reference/index.js';
+import { round64 } from '../reference/rounded_pipeline.js';
 import { expectShape, faultOf, limit, relativeError, type Values } from './compare.js';
 import { type FloatType, fromBits, normal, toBits, uniformArray } from './random.js';
-import { type Array64, array64 } from './reference/index.js';
-import { round64 } from './rounded_pipeline.js';
 
 export const device = getDevice();
 /** The emulated CUDA device is exact and slow (test/emulator): tests that repeat themselves do so less often there. */
@@ -96,7 +96,7 @@ export function roundingErrors(truth: Truth, dtype: FloatType): Record<string, n
 }
 
 /** Every tensor against its limit, all faults in one message; one line of the summary per `group`. */
-export function judge(
+export function expectWithinLimits(
   group: string,
   name: string,
   dtype: FloatType,

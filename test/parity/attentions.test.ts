@@ -1,6 +1,16 @@
 import { createHash } from 'node:crypto';
 import { afterAll, describe, expect, it } from 'vitest';
 import type { Tensor } from '../../lib/index.js';
+import { summary } from '../helpers/compare.js';
+import {
+  emulated,
+  expectWithinLimits,
+  floatTypes,
+  type Results,
+  takeResults,
+  timeout,
+  valuesOf,
+} from '../helpers/parity.js';
 import {
   type AttentionCase,
   attentionCase,
@@ -10,11 +20,9 @@ import {
   disposeAttentionModule,
   randomState,
   runAttentionModule,
-} from '../helpers/attention_module_cases.js';
-import { summary } from '../helpers/compare.js';
-import { emulated, floatTypes, judge, type Results, takeResults, timeout, valuesOf } from '../helpers/parity.js';
-import type { AttentionConfigs64, AttentionKind } from '../helpers/reference/index.js';
-import { judgeModule } from '../helpers/sas_cases.js';
+} from '../modules/attentions.js';
+import { expectModuleWithinLimits } from '../modules/sas_attention.js';
+import type { AttentionConfigs64, AttentionKind } from '../reference/index.js';
 
 const rope = { base: 10000, offset: 0, interleaved: false };
 const neighbours = { base: 500, offset: 7, interleaved: true };
@@ -124,7 +132,7 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
       expect(gradient.dtype, key).toBe(key === 'x' ? dtype : 'f32');
     }
     const group = `${attention.kind} ${dtype}`;
-    judgeModule(group, name, dtype, await takeResults(results), truth, naive, attention.vanishing);
+    expectModuleWithinLimits(group, name, dtype, await takeResults(results), truth, naive, attention.vanishing);
     disposeAttentionModule(problem);
   });
 
@@ -137,7 +145,14 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
       const truth = attentionModuleTruth(attention, problem);
       const naive = attentionModuleNaiveErrors(attention, problem, truth, dtype);
       const results = await takeResults({ outputs: { output }, gradients: {} });
-      judge(`${kind} inference ${dtype}`, attention.name, dtype, results, { ...truth, gradients: {} }, naive);
+      expectWithinLimits(
+        `${kind} inference ${dtype}`,
+        attention.name,
+        dtype,
+        results,
+        { ...truth, gradients: {} },
+        naive,
+      );
     } else {
       const trained = problem.module.forward(problem.x.tensor).output;
       expect(await valuesOf(output)).toEqual(await valuesOf(trained));

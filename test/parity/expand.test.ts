@@ -10,7 +10,7 @@ import {
   expandTruth,
   runExpand,
 } from '../helpers/expand_cases.js';
-import { activation, errorsOf, floatTypes, judge, takeResults, timeout } from '../helpers/parity.js';
+import { activation, errorsOf, expectWithinLimits, floatTypes, takeResults, timeout } from '../helpers/parity.js';
 
 /** [B, T, H, D, H', D' (0: none), k, input scale] */
 const shapes: [number, number, number, number, number, number, number, number?][] = [
@@ -52,10 +52,10 @@ describe.each(floatTypes)('expand %s', (dtype) => {
     expect(fused.gradients.x.dtype).toBe(dtype);
     expect(fused.gradients.headWeight.dtype).toBe('f32');
     const naive = await takeResults(runExpand('naive', problem));
-    judge(`expand ${dtype}`, name, dtype, await takeResults(fused), truth, errorsOf(naive, truth));
+    expectWithinLimits(`expand ${dtype}`, name, dtype, await takeResults(fused), truth, errorsOf(naive, truth));
 
     const emulated = expandEmulated(problem, dtype);
-    judge(`naive.expand ${dtype}`, name, dtype, naive, truth, errorsOf(emulated, truth));
+    expectWithinLimits(`naive.expand ${dtype}`, name, dtype, naive, truth, errorsOf(emulated, truth));
     disposeExpand(problem);
   });
 });
@@ -82,7 +82,7 @@ describe.each(floatTypes)('expand with rope %s', (dtype) => {
       const fused = await takeResults(runExpand('fused', problem));
       const composed = await takeResults(runExpand('naive', problem));
       const errors = errorsOf(composed, truth);
-      judge(`expand with rope ${dtype}`, name, dtype, fused, truth, errors);
+      expectWithinLimits(`expand with rope ${dtype}`, name, dtype, fused, truth, errors);
 
       // The same rotation as the op's, also where the angles' own rounding is what differs from the truth.
       const { x, tensors, rope } = problem;
@@ -104,6 +104,6 @@ describe.each(floatTypes)('expand with rope %s', (dtype) => {
     const naive = errorsOf(await takeResults(runExpand('naive', rounded)), expandTruth(rounded));
     const problem = { ...rounded, gradOutput: activation(rounded.gradOutput.exact.shape, 306, 'f32') };
     const results = await takeResults(runExpand('fused', problem));
-    judge(`expand with rope ${dtype}`, expandName(shape), dtype, results, expandTruth(problem), naive);
+    expectWithinLimits(`expand with rope ${dtype}`, expandName(shape), dtype, results, expandTruth(problem), naive);
   });
 });

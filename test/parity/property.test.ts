@@ -26,7 +26,7 @@ import {
   linearTruth,
   runLinear,
 } from '../helpers/linear_cases.js';
-import { errorsOf, floatTypes, judge, takeResults, timeout } from '../helpers/parity.js';
+import { errorsOf, expectWithinLimits, floatTypes, takeResults, timeout } from '../helpers/parity.js';
 
 const settings = { seed: 2507, numRuns: 60 };
 const integer = (min: number, max: number) => fc.integer({ min, max });
@@ -73,7 +73,7 @@ describe.each(floatTypes)('random shapes %s', (dtype) => {
       const truth = expandTruth(problem);
       const naive = errorsOf(await takeResults(runExpand('naive', problem)), truth);
       const results = await takeResults(runExpand('fused', problem));
-      judge(`random expand ${dtype}`, expandName(shape), dtype, results, truth, naive);
+      expectWithinLimits(`random expand ${dtype}`, expandName(shape), dtype, results, truth, naive);
       disposeExpand(problem);
     });
     await fc.assert(property, settings);
@@ -85,7 +85,7 @@ describe.each(floatTypes)('random shapes %s', (dtype) => {
       const truth = attentionTruth(problem);
       const naive = errorsOf(await takeResults(runAttention('naive', problem)), truth);
       const results = await takeResults(runAttention('fused', problem));
-      judge(`random attention ${dtype}`, attentionName(shape), dtype, results, truth, naive);
+      expectWithinLimits(`random attention ${dtype}`, attentionName(shape), dtype, results, truth, naive);
       disposeAttention(problem);
     });
     await fc.assert(property, settings);
@@ -96,7 +96,14 @@ describe.each(floatTypes)('random shapes %s', (dtype) => {
       const problem = linearProblem(shape, dtype, seed);
       const truth = linearTruth(problem);
       const naive = linearNaiveErrors(problem, truth, dtype);
-      judge(`random linear ${dtype}`, linearName(shape), dtype, await takeResults(runLinear(problem)), truth, naive);
+      expectWithinLimits(
+        `random linear ${dtype}`,
+        linearName(shape),
+        dtype,
+        await takeResults(runLinear(problem)),
+        truth,
+        naive,
+      );
     });
     await fc.assert(property, settings);
   });

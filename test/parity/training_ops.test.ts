@@ -4,9 +4,9 @@ import { expectClose, limit, summary } from '../helpers/compare.js';
 import {
   activation,
   device,
+  expectWithinLimits,
   floatTypes,
   integerTensor,
-  judge,
   type Pair,
   pair,
   type Results,
@@ -16,7 +16,7 @@ import {
   valuesOf,
 } from '../helpers/parity.js';
 import { type FloatType, integers, normal } from '../helpers/random.js';
-import * as reference from '../helpers/reference/index.js';
+import * as reference from '../reference/index.js';
 
 afterAll(() => console.log(summary()));
 
@@ -35,7 +35,7 @@ async function check(
     expect(tensor.dtype, `dtype of ${key}`).toBe(isActivation ? dtype : 'f32');
     if (!isActivation) errors[key] = 0;
   }
-  judge(`${op} ${dtype}`, name, dtype, await takeResults(results), truth, errors);
+  expectWithinLimits(`${op} ${dtype}`, name, dtype, await takeResults(results), truth, errors);
 }
 
 /** Weights of a norm, f32, away from 0. */

@@ -1,5 +1,5 @@
 // Sections 1 (head expansion) and 2 (feature expansion), step by step: every step is a function of its own, so that the
-// rounded pipeline (../rounded_pipeline.ts) can put a rounding between any two of them.
+// rounded pipeline (rounded_pipeline.ts) can put a rounding between any two of them.
 import { type Array64, add64, relu, reluBackward, zeros64 } from './array64.js';
 import { linear, linearBackward } from './linear.js';
 

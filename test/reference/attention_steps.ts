@@ -1,5 +1,5 @@
 // What the attention modules (attentions.ts) are composed of: a step gives its output and takes a gradient back. The same
-// steps are exact here and round as a storage type does in ../rounded_attentions.ts, so that the two cannot drift apart.
+// steps are exact here and round as a storage type does in rounded_attentions.ts, so that the two cannot drift apart.
 import { aggregate, aggregateBackward } from './aggregate.js';
 import { type Array64, add64, relu, reluBackward, reshape64 } from './array64.js';
 import { type AttentionGradients64, attention, attentionBackward } from './attention.js';
@@ -30,7 +30,7 @@ export interface Attended64 {
   backward(gradOutput: Array64): AttentionGradients64;
 }
 
-/** `omitMean` as in attentionBackward: yardsticks for gradients that are exactly zero, not gradients. */
+/** `omitMean` as in attentionBackward: scales for gradients that are exactly zero, not gradients. */
 export function exactArithmetic({ omitMean = false } = {}): Arithmetic64 {
   const same = (value: Array64) => value;
   return {

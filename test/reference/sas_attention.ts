@@ -97,7 +97,7 @@ export interface SasGradients64 {
   gradParameters: Parameters64;
 }
 
-/** `omitMean` as in attentionBackward: yardsticks for gradients that are exactly zero, not gradients. */
+/** `omitMean` as in attentionBackward: scales for gradients that are exactly zero, not gradients. */
 export function sasAttentionBackward(
   gradOutput: Array64,
   q: Array64,

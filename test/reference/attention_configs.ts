@@ -153,7 +153,7 @@ export function attentionParameterShapes<Kind extends AttentionKind>(
 
 /**
  * Parameters whose gradient is zero in exact arithmetic, since softmax ignores what is added to all keys alike, each with
- * the parameter whose gradient is its yardstick: the bias before it on the way to the key, or the query's twin.
+ * the parameter whose gradient gives its scale: the bias before it on the way to the key, or the query's twin.
  */
 export function vanishingParameters<Kind extends AttentionKind>(
   kind: Kind,

@@ -1,7 +1,7 @@
-// The attention modules as pipelines in a storage type: the reference's own steps, rounding what is stored. They judge the
+// The attention modules as pipelines in a storage type: the reference's own steps, rounding what is stored. They set the limits of the
 // modules as "naive" does the ops (compare.ts).
-import type { FloatType } from './random.js';
-import { type Arithmetic64, type Array64, attention, attentionBackward, zeros64 } from './reference/index.js';
+import type { FloatType } from '../helpers/random.js';
+import { type Arithmetic64, type Array64, attention, attentionBackward, zeros64 } from './index.js';
 import { round64, roundedAttention } from './rounded_pipeline.js';
 
 /** The naive pipeline: every step rounds its result to `dtype`, weights are rounded to it once, their gradients to f32. */

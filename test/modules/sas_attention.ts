@@ -1,10 +1,24 @@
 // SAS attention modules for the parity and repeatability tests.
 import { ops, SasAttention, type Tensor } from '../../lib/index.js';
-import type { Values } from './compare.js';
-import { expectError, relativeError, vanishingLimit, vanishingParameter, vanishingYardstick } from './compare.js';
-import { activation, device, judge, type Pair, pair, type Results, type Truth } from './parity.js';
-import { type FloatType, uniformArray } from './random.js';
-import * as reference from './reference/index.js';
+import type { Values } from '../helpers/compare.js';
+import {
+  expectError,
+  relativeError,
+  vanishingLimit,
+  vanishingParameter,
+  vanishingScaleFrom,
+} from '../helpers/compare.js';
+import {
+  activation,
+  device,
+  expectWithinLimits,
+  type Pair,
+  pair,
+  type Results,
+  type Truth,
+} from '../helpers/parity.js';
+import { type FloatType, uniformArray } from '../helpers/random.js';
+import * as reference from '../reference/index.js';
 
 export interface SasCase extends reference.SasShape {
   batch: number; // B
@@ -152,26 +166,26 @@ export function runNaive({ module, q, k, v, gradOutput, shape }: SasProblem): Re
   return { outputs: { output }, gradients };
 }
 
-/** Splits the gradients that are zero in exact arithmetic off, and judges each by its own norm, relative to its yardstick's. */
-export function judgeModule(
+/** Splits the gradients that are zero in exact arithmetic off, and judges each by its own norm, relative to the gradient that gives its scale. */
+export function expectModuleWithinLimits(
   group: string,
   name: string,
   dtype: FloatType,
   results: Results<Values>,
   truth: Truth,
   naiveErrors: Record<string, number>,
-  vanishing: ReadonlyMap<string, string> = new Map([[vanishingParameter, vanishingYardstick]]),
+  vanishing: ReadonlyMap<string, string> = new Map([[vanishingParameter, vanishingScaleFrom]]),
 ): void {
   const without = <Value>(gradients: Record<string, Value>): Record<string, Value> =>
     Object.fromEntries(Object.entries(gradients).filter(([parameter]) => !vanishing.has(parameter)));
   const gradients = without(results.gradients);
   const expected = without(truth.gradients);
-  judge(group, name, dtype, { ...results, gradients }, { ...truth, gradients: expected }, naiveErrors);
-  for (const [parameter, yardstickName] of vanishing) {
-    const norm = reference.norm64(expected[yardstickName].data);
-    const yardstick = norm > 0 ? norm : truth.zeroScales?.[yardstickName];
+  expectWithinLimits(group, name, dtype, { ...results, gradients }, { ...truth, gradients: expected }, naiveErrors);
+  for (const [parameter, scaleFrom] of vanishing) {
+    const norm = reference.norm64(expected[scaleFrom].data);
+    const scale = norm > 0 ? norm : truth.zeroScales?.[scaleFrom];
     const zeros = new Float64Array(truth.gradients[parameter].data.length);
-    const share = relativeError(results.gradients[parameter].data, zeros, yardstick);
+    const share = relativeError(results.gradients[parameter].data, zeros, scale);
     expectError(share, vanishingLimit(dtype), `${group} vanishing gradient: ${name}, ${parameter}`);
   }
 }

@@ -78,7 +78,7 @@ export interface AttentionGradients64 {
 
 /**
  * dS = P * (dP - sum_j P dP), the gradient of softmax. `omitMean` leaves the sum out: not a gradient, but the size of the
- * terms that cancel in it. It is the yardstick where the true gradient is exactly zero (a row that sees a single key).
+ * terms that cancel in it. It gives the scale where the true gradient is exactly zero (a row that sees a single key).
  */
 export function attentionBackward(
   gradOutput: Array64,

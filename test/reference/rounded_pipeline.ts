@@ -1,6 +1,6 @@
-// The unfused pipeline in a storage type, emulated: every step rounds its result (weights are rounded once), sums are kept
-// in f32. It judges ops.naive.*, which in turn are the yardstick of the fused kernels.
-import { type FloatType, roundTo } from './random.js';
+// The unfused pipeline in a storage type: every step rounds its result (weights are rounded once), sums are kept
+// in f32. It sets the limits of ops.naive.*, which in turn set those of the fused kernels.
+import { type FloatType, roundTo } from '../helpers/random.js';
 import {
   type Array64,
   type AttentionGradients64,
@@ -18,7 +18,7 @@ import {
   reluBackward,
   visibleKeys,
   zeros64,
-} from './reference/index.js';
+} from './index.js';
 
 export function round64(x: Array64, dtype: FloatType): Array64 {
   return map64(x, (value) => roundTo(value, dtype));

@@ -8,10 +8,10 @@ import {
   TensorProductAttention,
 } from '../../lib/attentions/index.js';
 import type { Device, DType, Tensor } from '../../lib/index.js';
-import { activation, device, errorsOf, type Pair, type Results, type Truth } from './parity.js';
-import { type FloatType, normal, uniformArray } from './random.js';
-import * as reference from './reference/index.js';
-import { naiveArithmetic, storingArithmetic } from './rounded_attentions.js';
+import { activation, device, errorsOf, type Pair, type Results, type Truth } from '../helpers/parity.js';
+import { type FloatType, normal, uniformArray } from '../helpers/random.js';
+import * as reference from '../reference/index.js';
+import { naiveArithmetic, storingArithmetic } from '../reference/rounded_attentions.js';
 
 interface Placement {
   dtype: DType;
