@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { dirname, join, resolve } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { anchorsOf, commandsOf, firstColumnCode, linksOf, samplesOf } from './markdown.js';
+import { isOf, nativeMessages, typescriptMessages } from './messages.js';
 
 const root = resolve(import.meta.dirname, '../..');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -14,13 +15,13 @@ const textOf = Object.fromEntries(['README.md', ...pages].map((page) => [page, r
 const scripts = Object.keys((JSON.parse(read('package.json')) as { scripts: object }).scripts);
 
 /** The source of the library and of the addon, in which messages and variables are looked for. */
-const source = ['lib', 'native']
+const sources = ['lib', 'native']
   .flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
   )
   .filter((path) => /\.(ts|cc|h|cu|cuh)$/.test(path))
-  .map(read)
-  .join('\n');
+  .map((path) => ({ path, text: read(path) }));
+const source = sources.map(({ text }) => text).join('\n');
 
 describe('programs', () => {
   // Inside the package, so that `sas-attention` means this checkout's dist.
@@ -99,13 +100,27 @@ describe('errors', () => {
     for (const code of codes) expect(anchors).toContain(code.toLowerCase());
   });
 
-  it('quotes messages as the source words them', () => {
+  const messages = sources.flatMap(({ path, text }) =>
+    path.endsWith('.ts') ? typescriptMessages(text) : nativeMessages(text),
+  );
+
+  it('quotes messages as the source words them, each from one message', () => {
     const quoted = firstColumnCode(textOf['docs/errors.md']).filter(
       (code) => !code.startsWith('SAS_') || code.includes(' '),
     );
     expect(quoted.length).toBeGreaterThan(40);
-    const parts = quoted.flatMap((message) => message.split('...').map((part) => part.trim()));
-    expect(parts.filter((part) => !source.includes(part))).toEqual([]);
+    expect(messages.length).toBeGreaterThan(200);
+    expect(quoted.filter((quote) => !messages.some((message) => isOf(quote, message)))).toEqual([]);
+  });
+
+  it('would notice a quote whose parts are from several messages', () => {
+    expect(
+      messages.some((message) => isOf('token ... at position ... is outside the vocabulary of ...', message)),
+    ).toBe(true);
+    expect(messages.some((message) => isOf('token ... at position ... is outside the ... classes', message))).toBe(
+      false,
+    );
+    expect(messages.some((message) => isOf('..., expected an odd multiple of ...', message))).toBe(false);
   });
 });
 
