@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { addon, buildAddon, missing, objects } from './emulation.js';
+import { addon, buildAddon, missing, objects } from './qemu.js';
 
 const reason = missing();
 

@@ -1,11 +1,11 @@
-/** `npm run test:arm64`: all parity tests with the addon for 64-bit Arm Linux, emulated. */
+/** `npm run test:arm64`: all parity tests with the addon for 64-bit Arm Linux, under qemu. */
 import { existsSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { addon, buildAddon, missing, runParity, threadsDiffer, writePrograms } from './emulation.js';
+import { addon, buildAddon, missing, runParity, threadsDiffer, writePrograms } from './qemu.js';
 
 const HELP = `Usage: npm run test:arm64 -- [options]
 
-Cross-compiles the addon and runs the parity tests with it in an emulated Node for Arm.
+Cross-compiles the addon and runs the parity tests with it in a Node for Arm under qemu.
 
   --only TEXT    only tests whose file and name have TEXT in them; may be repeated
   --skip-build   take the addon that prebuilds/linux-arm64 holds

@@ -16,19 +16,20 @@ export const timeout =
   (!emulated ? 60_000 : process.env.SAS_SANITIZE === undefined ? 600_000 : 1_800_000);
 export const floatTypes: readonly FloatType[] = ['f32', 'bf16', 'f16'];
 
-/** A tensor on the device and exactly its values. */
+/** A tensor on the device, exactly its values, and the bits of both. */
 export interface Pair {
   tensor: Tensor;
   exact: Array64;
+  bits: Float32Array | Uint16Array | Int32Array;
 }
 
 /** Values rounded to `dtype`, once, for both sides. */
 export function pair(values: Float32Array, shape: readonly number[], dtype: FloatType): Pair {
   if (dtype === 'f32') {
-    return { tensor: Tensor.from(values, shape, { device }), exact: array64(values, shape) };
+    return { tensor: Tensor.from(values, shape, { device }), exact: array64(values, shape), bits: values };
   }
   const bits = toBits(values, dtype);
-  return { tensor: Tensor.from(bits, shape, { dtype, device }), exact: array64(fromBits(bits, dtype), shape) };
+  return { tensor: Tensor.from(bits, shape, { dtype, device }), exact: array64(fromBits(bits, dtype), shape), bits };
 }
 
 /** Standard normal activations times `scale`. */

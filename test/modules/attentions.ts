@@ -8,6 +8,7 @@ import {
   TensorProductAttention,
 } from '../../lib/attentions/index.js';
 import type { Device, DType, Tensor } from '../../lib/index.js';
+import { cachedErrors, cachedTruth } from '../helpers/op_run.js';
 import { activation, device, errorsOf, type Pair, type Results, type Truth } from '../helpers/parity.js';
 import { type FloatType, normal, uniformArray } from '../helpers/random.js';
 import * as reference from '../reference/index.js';
@@ -38,6 +39,7 @@ export type State = [string, { shape: number[]; data: Float32Array }][];
 /** One configuration and input shape. */
 export interface AttentionCase {
   kind: reference.AttentionKind;
+  config: object;
   name: string;
   shape: number[]; // [B, T, C]
   parameterShapes: [string, number[]][];
@@ -59,6 +61,7 @@ export function attentionCase<Kind extends reference.AttentionKind>(
   const settings = Object.entries(config).map(([key, value]) => `${key}=${JSON.stringify(value).replaceAll('"', '')}`);
   return {
     kind,
+    config,
     name: `${kind} B=${batch} T=${time} ${settings.join(' ')}`,
     shape: [batch, time, config.width],
     parameterShapes: reference.attentionParameterShapes(kind, config),
@@ -114,7 +117,17 @@ function computeWith(
   return { outputs: { output }, gradients: { x: gradX, ...Object.fromEntries(gradParameters) } };
 }
 
+const keyOf = (what: unknown[], { kind, config }: AttentionCase, problem: AttentionModuleProblem) => {
+  const { parameters, x, gradOutput } = problem;
+  const bits = [...parameters].map(([name, exact]) => [name, { exact, bits: exact.data }] as const);
+  return { facts: [...what, kind, config], inputs: { x, gradOutput, ...Object.fromEntries(bits) } };
+};
+
 export function attentionModuleTruth(attention: AttentionCase, problem: AttentionModuleProblem): Truth {
+  return cachedTruth(keyOf(['truth'], attention, problem), () => computeTruth(attention, problem));
+}
+
+function computeTruth(attention: AttentionCase, problem: AttentionModuleProblem): Truth {
   const truth: Truth = computeWith(attention, problem, reference.exactArithmetic());
   // With a single key there is no gradient of queries and keys: judged by the size of the terms that cancel.
   if (Object.values(truth.gradients).some(({ data }) => reference.norm64(data) === 0)) {
@@ -127,10 +140,21 @@ export function attentionModuleTruth(attention: AttentionCase, problem: Attentio
 
 /**
  * Errors of the naive pipeline in `dtype`; of SAS, those of exact ops that store in it where they are larger. Its relus follow
- * a projection: the few whose sign that rounding turns cost more than all other rounding, and the naive pipeline turns
+ * a projection: the few whose sign rounding flips cost more than all other rounding, and the naive pipeline flips
  * others. Which ones also depends on whether a device reads weights in f32 or in `dtype`.
  */
 export function attentionModuleNaiveErrors(
+  attention: AttentionCase,
+  problem: AttentionModuleProblem,
+  truth: Truth,
+  dtype: FloatType,
+): Record<string, number> {
+  return cachedErrors(keyOf(['naive', dtype], attention, problem), () =>
+    computeNaiveErrors(attention, problem, truth, dtype),
+  );
+}
+
+function computeNaiveErrors(
   attention: AttentionCase,
   problem: AttentionModuleProblem,
   truth: Truth,

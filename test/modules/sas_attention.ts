@@ -8,6 +8,7 @@ import {
   vanishingParameter,
   vanishingScaleFrom,
 } from '../helpers/compare.js';
+import { cachedTruth } from '../helpers/op_run.js';
 import {
   activation,
   device,
@@ -99,7 +100,17 @@ export function sasProblem(shape: SasCase, dtype: FloatType, seed: number): SasP
   };
 }
 
-export function sasTruth({ q, k, v, gradOutput, parameters, shape }: SasProblem): Truth {
+export function sasTruth(problem: SasProblem): Truth {
+  const { q, k, v, gradOutput, parameters, shape } = problem;
+  const bits = [...parameters].map(([name, exact]) => [name, { exact, bits: exact.data }] as const);
+  const key = {
+    facts: ['truth', 'SasAttention', shape],
+    inputs: { q, k, v, gradOutput, ...Object.fromEntries(bits) },
+  };
+  return cachedTruth(key, () => computeTruth(problem));
+}
+
+function computeTruth({ q, k, v, gradOutput, parameters, shape }: SasProblem): Truth {
   const inputs = [q.exact, k.exact, v.exact] as const;
   const backward = (omitMean: boolean): Record<string, reference.Array64> => {
     const result = reference.sasAttentionBackward(gradOutput.exact, ...inputs, parameters, shape, { omitMean });

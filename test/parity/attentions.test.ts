@@ -1,16 +1,7 @@
-import { createHash } from 'node:crypto';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { Tensor } from '../../lib/index.js';
 import { summary } from '../helpers/compare.js';
-import {
-  emulated,
-  expectWithinLimits,
-  floatTypes,
-  type Results,
-  takeResults,
-  timeout,
-  valuesOf,
-} from '../helpers/parity.js';
+import { digest } from '../helpers/op_run.js';
+import { emulated, expectWithinLimits, floatTypes, takeResults, timeout, valuesOf } from '../helpers/parity.js';
 import {
   type AttentionCase,
   attentionCase,
@@ -26,7 +17,7 @@ import type { AttentionConfigs64, AttentionKind } from '../reference/index.js';
 
 const rope = { base: 10000, offset: 0, interleaved: false };
 const neighbours = { base: 500, offset: 7, interleaved: true };
-const turn = { base: 10000, offset: 3 };
+const rotation = { base: 10000, offset: 3 };
 
 type Options<Kind extends AttentionKind, Sizes extends keyof AttentionConfigs64[Kind]> = Omit<
   AttentionConfigs64[Kind],
@@ -91,11 +82,11 @@ const attentions = [
   matrixFactorization([3, 31, 20, 1, 40, 5], { rope: null }),
   matrixFactorization([1, 97, 40, 7, 24, 24], { rope: neighbours }),
   // B, T, H, D, H', D', k
-  simulated([2, 31, 3, 12, 9, 20, 5], { rope: turn }),
+  simulated([2, 31, 3, 12, 9, 20, 5], { rope: rotation }),
   simulated([1, 1, 3, 8, 9, 12, 3], {}),
   simulated([1, 97, 2, 24, 6, 40, 3], {}),
-  simulated([3, 31, 3, 10, 9, 15, 5], { rope: turn, ropeAt: 'projected' }),
-  simulated([2, 31, 3, 12, 6, 12, 3], { rope: turn, expansion: 'heads', aggregation: false }),
+  simulated([3, 31, 3, 10, 9, 15, 5], { rope: rotation, ropeAt: 'projected' }),
+  simulated([2, 31, 3, 12, 6, 12, 3], { rope: rotation, expansion: 'heads', aggregation: false }),
   simulated([2, 31, 3, 12, 3, 20, 1], { expansion: 'features' }),
   simulated([2, 31, 3, 12, 6, 20, 3], { residual: false, causal: false }),
 ];
@@ -109,17 +100,6 @@ const firstOfEach = attentions
   .map((attention) => [attention.kind, attention] as const);
 
 afterAll(() => console.log(summary()));
-
-/** The bits of every tensor; disposes them. */
-async function bitsOf({ outputs, gradients }: Results<Tensor>): Promise<string> {
-  const hash = createHash('sha256');
-  for (const [name, tensor] of Object.entries({ ...outputs, ...gradients })) {
-    const bits = await tensor.raw();
-    hash.update(name).update(new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
-    tensor.dispose();
-  }
-  return hash.digest('hex');
-}
 
 describe.each(floatTypes)('attentions %s', (dtype) => {
   it.each(cases)('%s', { timeout }, async (name, attention) => {
@@ -163,7 +143,7 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
   it.each(firstOfEach)('%s gives the same bits every time', { timeout }, async (_, attention) => {
     const problem = attentionModuleProblem(attention, dtype, 900);
     const seen = new Set<string>();
-    for (let run = 0; run < (emulated ? 2 : 20); run++) seen.add(await bitsOf(runAttentionModule(problem)));
+    for (let run = 0; run < (emulated ? 2 : 20); run++) seen.add(await digest(runAttentionModule(problem)));
     expect(seen.size).toBe(1);
     disposeAttentionModule(problem);
   });

@@ -29,9 +29,9 @@ function attend(steps: Steps64, q: Step64, k: Step64, v: Step64, projection: str
 
 /** MHA, and with fewer key/value heads MQA and GQA: each serves heads / kvHeads consecutive query heads. */
 function multiHead({ heads, kvHeads, rope }: MultiHeadConfig64, steps: Steps64, x: Array64): Step64 {
-  const turn = (projected: Array64) => steps.rope(projected, rope);
-  const q = chain(steps.heads('query', x, heads), turn);
-  const k = chain(steps.heads('key', x, kvHeads), turn);
+  const rotate = (projected: Array64) => steps.rope(projected, rope);
+  const q = chain(steps.heads('query', x, heads), rotate);
+  const k = chain(steps.heads('key', x, kvHeads), rotate);
   const v = steps.heads('value', x, kvHeads);
   return attend(steps, q, k, v, 'output');
 }
@@ -43,16 +43,16 @@ function multiHead({ heads, kvHeads, rope }: MultiHeadConfig64, steps: Steps64, 
 function latent({ heads, queryRank, rope }: LatentConfig64, steps: Steps64, x: Array64): Step64 {
   const latentOf = (name: string) =>
     chain(steps.linear(`${name}_down`, x), (down) => steps.rmsNorm(`${name}_norm`, down));
-  const turn = (projected: Array64) => steps.rope(projected, rope);
+  const rotate = (projected: Array64) => steps.rope(projected, rope);
 
   const queryLatent = queryRank === null ? identity(x) : latentOf('query');
   const queryNope = steps.heads('query', queryLatent.output, heads);
-  const queryRope = chain(steps.heads('query_rope', queryLatent.output, heads), turn);
+  const queryRope = chain(steps.heads('query_rope', queryLatent.output, heads), rotate);
   const q = steps.concat(queryNope.output, queryRope.output);
 
   const kvLatent = latentOf('kv');
   const keyNope = steps.heads('key_up', kvLatent.output, heads);
-  const keyRope = chain(steps.heads('key_rope', x, 1), turn);
+  const keyRope = chain(steps.heads('key_rope', x, 1), rotate);
   const k = steps.concat(keyNope.output, keyRope.output);
   const v = steps.heads('value_up', kvLatent.output, heads);
 
@@ -100,9 +100,9 @@ function tensorProduct(config: TensorProductConfig64, steps: Steps64, x: Array64
 
 /** Multi-matrix factorisation attention (arXiv 2412.19255): queries through a low rank, one key/value head for all. */
 function matrixFactorization({ heads, rope }: MatrixFactorizationConfig64, steps: Steps64, x: Array64): Step64 {
-  const turn = (projected: Array64) => steps.rope(projected, rope);
-  const q = chain(steps.linear('query_down', x), (down) => steps.heads('query_up', down, heads), turn);
-  const k = chain(steps.heads('key', x, 1), turn);
+  const rotate = (projected: Array64) => steps.rope(projected, rope);
+  const q = chain(steps.linear('query_down', x), (down) => steps.heads('query_up', down, heads), rotate);
+  const k = chain(steps.heads('key', x, 1), rotate);
   const v = steps.heads('value', x, 1);
   return attend(steps, q, k, v, 'output');
 }
@@ -128,9 +128,9 @@ function simulated(config: SimulatedConfig64, steps: Steps64, x: Array64): Step6
     chain(
       steps.heads(name, x, heads),
       (projected) => steps.rope(projected, ropeAt === 'projected' ? rope : null),
-      (turned) =>
+      (rotated) =>
         steps.fused((inside) =>
-          chain(expand(config, inside, branch)(turned), (wide) =>
+          chain(expand(config, inside, branch)(rotated), (wide) =>
             inside.rope(wide, ropeAt === 'expanded' ? rope : null),
           ),
         ),

@@ -34,12 +34,15 @@ export type GeluApproximation = 'none' | 'tanh';
 const tanhScale = Math.sqrt(2 / Math.PI);
 const tanhCubic = 0.044715;
 
+/** At infinite x the formula says infinity times 0: the limit. */
 function geluValue(x: number, approximate: GeluApproximation): number {
+  if (Math.abs(x) === Number.POSITIVE_INFINITY) return Math.max(x, 0);
   if (approximate === 'none') return 0.5 * x * erfc(-x / Math.SQRT2);
   return 0.5 * x * (1 + Math.tanh(tanhScale * (x + tanhCubic * x ** 3)));
 }
 
 function geluSlope(x: number, approximate: GeluApproximation): number {
+  if (Math.abs(x) === Number.POSITIVE_INFINITY) return x > 0 ? 1 : 0;
   if (approximate === 'none') {
     return 0.5 * erfc(-x / Math.SQRT2) + (x * Math.exp((-x * x) / 2)) / Math.sqrt(2 * Math.PI);
   }

@@ -36,7 +36,7 @@ export function buildAddon(): void {
   execFileSync('npm', ['run', 'prebuild:arm64'], { cwd: root, stdio: 'pipe', maxBuffer: 1 << 28 });
 }
 
-/** What `run` starts, and a command that starts an emulated Node: processes that an emulated one starts need it. */
+/** what `run` starts, and a command that starts Node under qemu: processes that such a Node starts need it. */
 export async function writePrograms(): Promise<void> {
   await writeScripts(join(folder, 'js'), [
     'bench/gpu/parity.ts',
@@ -73,7 +73,7 @@ export interface ParityResult {
 export function runParity({ only = [''], show = false }: { only?: readonly string[]; show?: boolean }): ParityResult {
   const out = join(folder, 'parity.json');
   rmSync(out, { force: true });
-  // Seconds per test: generous, emulated code is slow and the machine may be busy.
+  // Seconds per test: generous, qemu is slow and the machine may be busy.
   const [perTest, inAll] = [1800, 6 * 3600];
   const options = { out, seconds: inAll, patience: perTest, processes: availableParallelism() };
   const { status, stderr } = run(
@@ -85,7 +85,7 @@ export function runParity({ only = [''], show = false }: { only?: readonly strin
     { SAS_POISON: '1', SAS_TEST_TIMEOUT: String(1000 * perTest) },
     show,
   );
-  if (!existsSync(out)) throw new Error(`the emulated parity tests ended with code ${status}: ${stderr}`);
+  if (!existsSync(out)) throw new Error(`the parity tests under qemu ended with code ${status}: ${stderr}`);
   return { status, ...(JSON.parse(readFileSync(out, 'utf8')) as Omit<ParityResult, 'status'>) };
 }
 
