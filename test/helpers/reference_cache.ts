@@ -25,6 +25,8 @@ export interface CacheSettings {
   /** Stands for the code that computes. */
   version: string;
   maxBytes?: number;
+  /** What takes less time to compute is not worth a file. */
+  fromMilliseconds?: number;
 }
 
 export type Arrays = Record<string, Array64>;
@@ -100,9 +102,11 @@ export class ReferenceCache {
     const path = this.settings && pathOf(this.settings, key);
     const kept = path && this.#read(path);
     if (kept) return kept;
+    const begin = performance.now();
     const arrays = compute();
     this.counts.computed++;
-    if (path) this.#write(path, arrays);
+    const isSlow = performance.now() - begin >= (this.settings?.fromMilliseconds ?? 0);
+    if (path && isSlow) this.#write(path, arrays);
     return arrays;
   }
 
@@ -161,7 +165,13 @@ function versionOf(): string | undefined {
 function defaultSettings(): CacheSettings | undefined {
   const named = process.env.SAS_REFERENCE_CACHE;
   const version = named === 'off' ? undefined : versionOf();
-  return version === undefined ? undefined : { folder: named ?? join(root, 'build/reference-cache'), version };
+  return version === undefined
+    ? undefined
+    : {
+        folder: named ?? join(root, 'build/reference-cache'),
+        version,
+        fromMilliseconds: 5,
+      };
 }
 
 export const referenceCache = new ReferenceCache(defaultSettings());
