@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { expectClose, expectError, limit, relativeError } from './helpers/compare.js';
 import { fromBf16Bits, fromF16Bits, toBf16Bits, toF16Bits } from './helpers/random.js';
-import { type Array64, array64 } from './helpers/reference/index.js';
+import { type Array64, array64 } from './reference/index.js';
 
 describe('the measure itself', () => {
   it('lets no NaN, infinity, wrong zero or wrong shape pass', () => {

@@ -1,11 +1,11 @@
-// Before the references of the attention modules judge them: PyTorch autograd and finite differences, as in
+// Before the references of SasAttention and the attention modules set their limits: PyTorch autograd and finite differences, as in
 // reference.test.ts, and what the modules have to be in special cases.
 import { afterAll, describe, expect, it } from 'vitest';
-import { expectClose, summary } from './helpers/compare.js';
-import { type Arrays, attentionCases } from './helpers/fixtures.js';
-import { compareWithDifferences, compareWithFixture, exact, type Op } from './helpers/gradient_checks.js';
+import { expectClose, summary, vanishingParameter, vanishingScaleFrom } from './helpers/compare.js';
+import { type Arrays, attentionCases, parseSafetensors, sasCases, torchStateCase } from './helpers/fixtures.js';
+import { compareWithDifferences, compareWithFixture, type Differentiable, exact } from './helpers/gradient_checks.js';
 import { normal } from './helpers/random.js';
-import * as reference from './helpers/reference/index.js';
+import * as reference from './reference/index.js';
 import {
   type Array64,
   type AttentionConfigs64,
@@ -13,20 +13,20 @@ import {
   array64,
   attention64,
   type Parameters64,
-} from './helpers/reference/index.js';
-import { naiveArithmetic, storingArithmetic } from './helpers/rounded_attentions.js';
-import { round64, roundedExpand, roundedExpandBackward } from './helpers/rounded_pipeline.js';
+} from './reference/index.js';
+import { naiveArithmetic, storingArithmetic } from './reference/rounded_attentions.js';
+import { round64, roundedExpand, roundedExpandBackward } from './reference/rounded_pipeline.js';
 
 afterAll(() => console.log(summary()));
 
 const random64 = (shape: readonly number[], seed: number): Array64 => array64(normal(shape, seed), shape);
 
-function moduleOp<Kind extends AttentionKind>(kind: Kind): Op<AttentionConfigs64[Kind]> {
+function moduleOp<Kind extends AttentionKind>(kind: Kind): Differentiable<AttentionConfigs64[Kind]> {
   return {
-    forward: ({ x, ...parameters }, config) => ({
+    forward: ({ x, gradOutput, ...parameters }, config) => ({
       output: attention64(kind, config, new Map(Object.entries(parameters)), x).output,
     }),
-    backward: (gradOutput, { x, ...parameters }, config) => {
+    backward: ({ gradOutput, x, ...parameters }, config) => {
       const module = attention64(kind, config, new Map(Object.entries(parameters)), x);
       const { gradX, gradParameters } = module.backward(gradOutput);
       return { x: gradX, ...Object.fromEntries(gradParameters) };
@@ -40,7 +40,8 @@ function suite<Kind extends AttentionKind>(kind: Kind): void {
   describe(kind, () => {
     it('has the parameters of the fixtures', () => {
       for (const { options, inputs } of fixtures) {
-        const shapes = Object.entries(inputs).map(([name, { shape }]): [string, number[]] => [name, shape]);
+        const { gradOutput, ...named } = inputs;
+        const shapes = Object.entries(named).map(([name, { shape }]): [string, number[]] => [name, shape]);
         const expected = [['x', inputs.x.shape], ...reference.attentionParameterShapes(kind, options)];
         expect(shapes.sort()).toEqual(expected.sort());
       }
@@ -52,10 +53,50 @@ function suite<Kind extends AttentionKind>(kind: Kind): void {
       }
     });
     it('has the gradients that finite differences show', () => {
-      for (const fixture of fixtures) compareWithDifferences(kind, op, fixture);
+      for (const fixture of fixtures) {
+        compareWithDifferences(kind, op, fixture, Object.keys(fixture.gradients));
+      }
     });
   });
 }
+
+/** The gradient of SAS that is zero in exact arithmetic. */
+const vanishing = new Map([[vanishingParameter, vanishingScaleFrom]]);
+
+const sasAttention: Differentiable<reference.SasShape> = {
+  forward: ({ q, k, v, gradOutput, ...parameters }, options) => ({
+    output: reference.sasAttention(q, k, v, new Map(Object.entries(parameters)), options),
+  }),
+  backward: ({ gradOutput, q, k, v, ...parameters }, options) => {
+    const gradients = reference.sasAttentionBackward(gradOutput, q, k, v, new Map(Object.entries(parameters)), options);
+    const { gradQ, gradK, gradV, gradParameters } = gradients;
+    return { q: gradQ, k: gradK, v: gradV, ...Object.fromEntries(gradParameters) };
+  },
+};
+
+describe('sasAttention', () => {
+  const fixtures = sasCases();
+  it('agrees with PyTorch autograd', () => {
+    expect(fixtures.length).toBeGreaterThan(0);
+    for (const fixture of fixtures) compareWithFixture('sasAttention', sasAttention, fixture, vanishing);
+  });
+  it('has the gradients that finite differences show', () => {
+    for (const fixture of fixtures) {
+      compareWithDifferences('sasAttention', sasAttention, fixture, Object.keys(fixture.gradients));
+    }
+  });
+});
+
+describe('the module of the PyTorch state dict', () => {
+  it('agrees with PyTorch autograd', () => {
+    const fixture = torchStateCase();
+    const parameters = parseSafetensors('sas_torch_state.safetensors');
+    const expected = reference.parameterShapes(fixture.options);
+    expect(Object.entries(parameters).map(([name, { shape }]) => [name, shape])).toEqual(expected);
+    const inputs = { ...fixture.inputs, ...parameters };
+    compareWithFixture('PyTorch state dict', sasAttention, { ...fixture, inputs }, vanishing);
+  });
+});
 
 suite('multiHead');
 suite('latent');
@@ -87,8 +128,8 @@ function projections(inputs: Arrays, heads: number): Record<'q' | 'k' | 'v', Arr
 }
 
 describe('simulated attention with all of its parts', () => {
-  const [{ options, inputs, gradOutput }] = attentionCases('simulated');
-  const { x, ...named } = inputs;
+  const [{ options, inputs }] = attentionCases('simulated');
+  const { gradOutput, x, ...named } = inputs;
   const parameters: Parameters64 = new Map(Object.entries(named));
   const { q, k, v } = projections(inputs, options.heads);
 

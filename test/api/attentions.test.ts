@@ -25,24 +25,31 @@ afterAll(() => {
 describe('config', () => {
   test('is resolved and frozen', () => {
     const common = { ...sizes, causal: true, dtype: 'f32', device: getDevice(), seed: 0 };
-    const turn = { base: 10000, offset: 0, interleaved: false };
+    const rotation = { base: 10000, offset: 0, interleaved: false };
     expect(modules.multiHead.config).toEqual({
       ...common,
       kvHeads: 1,
       headDim: 4,
       bias: true,
-      rope: { ...turn, base: 500 },
+      rope: { ...rotation, base: 500 },
     });
-    expect(modules.latent.config).toEqual({ ...common, kvRank: 3, ropeDim: 2, queryRank: 5, headDim: 4, rope: turn });
+    expect(modules.latent.config).toEqual({
+      ...common,
+      kvRank: 3,
+      ropeDim: 2,
+      queryRank: 5,
+      headDim: 4,
+      rope: rotation,
+    });
     expect(modules.tensorProduct.config).toEqual({
       ...common,
       headDim: 4,
       queryRank: 6,
       keyRank: 2,
       valueRank: 2,
-      rope: turn,
+      rope: rotation,
     });
-    expect(modules.matrixFactorization.config).toEqual({ ...common, headDim: 6, queryRank: 6, rope: turn });
+    expect(modules.matrixFactorization.config).toEqual({ ...common, headDim: 6, queryRank: 6, rope: rotation });
     expect(modules.simulated.config).toEqual({
       ...common,
       simHeads: 2,

@@ -8,8 +8,8 @@ import { textTable } from '../../lib/cli/text_table.js';
 import { textAt } from '../../lib/gpt/data.js';
 import { Random } from '../../lib/gpt/random.js';
 import * as reference from '../../lib/measure/reference.js';
-import { type Array64, array64 } from '../helpers/reference/array64.js';
-import * as truth from '../helpers/reference/index.js';
+import { type Array64, array64 } from '../reference/array64.js';
+import * as truth from '../reference/index.js';
 
 describe('closest', () => {
   it.each([

@@ -7,6 +7,8 @@ import { measure, type Resources, residentWarps, TABLE } from './resources.js';
 const nvcc = findNvcc();
 const MEGABYTE = 2 ** 20;
 const MINUTES = 60;
+/** Instances over all dtypes and tiles; 363 took 462 s of processor time for all targets, most of it in proportion to them. */
+const MOST_KERNELS = 500;
 
 describe('reading the compiler', () => {
   it('names kernels briefly', () => {
@@ -94,9 +96,9 @@ describe('the kernels', () => {
     }
   });
 
-  compiled('are small and quick to compile', () => {
+  compiled('are small, and few enough instances to compile quickly', () => {
     expect(found.fatBinaryBytes).toBeLessThan(20 * MEGABYTE);
-    expect(found.compileSeconds, 'processor time, two cores').toBeLessThan(2 * 10 * MINUTES);
+    expect(found.kernels.length).toBeLessThan(MOST_KERNELS);
   });
 
   compiled('are those of the committed table', () => {

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync
 import { basename, dirname, join, resolve } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { anchorsOf, commandsOf, firstColumnCode, inRepository, linksOf, samplesOf } from './markdown.js';
+import { isOf, nativeMessages, typescriptMessages } from './messages.js';
 
 const root = resolve(import.meta.dirname, '../..');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -20,7 +21,8 @@ const sourceFiles = (folders: readonly string[]) =>
     )
     .filter((path) => /\.(ts|cc|h|cu|cuh)$/.test(path));
 /** The source of the library and of the addon, in which messages and variables are looked for. */
-const source = sourceFiles(['lib', 'native']).map(read).join('\n');
+const sources = sourceFiles(['lib', 'native']).map((path) => ({ path, text: read(path) }));
+const source = sources.map(({ text }) => text).join('\n');
 
 describe('programs', () => {
   // The compiler takes the declarations that users get (dist); what runs is this checkout's source: tsconfig.json says so to tsx.
@@ -100,13 +102,27 @@ describe('errors', () => {
     for (const code of codes) expect(anchors).toContain(code.toLowerCase());
   });
 
-  it('quotes messages as the source words them', () => {
+  const messages = sources.flatMap(({ path, text }) =>
+    path.endsWith('.ts') ? typescriptMessages(text) : nativeMessages(text),
+  );
+
+  it('quotes messages as the source words them, each from one message', () => {
     const quoted = firstColumnCode(textOf['docs/errors.md']).filter(
       (code) => !code.startsWith('SAS_') || code.includes(' '),
     );
     expect(quoted.length).toBeGreaterThan(40);
-    const parts = quoted.flatMap((message) => message.split('...').map((part) => part.trim()));
-    expect(parts.filter((part) => !source.includes(part))).toEqual([]);
+    expect(messages.length).toBeGreaterThan(200);
+    expect(quoted.filter((quote) => !messages.some((message) => isOf(quote, message)))).toEqual([]);
+  });
+
+  it('would notice a quote whose parts are from several messages', () => {
+    expect(
+      messages.some((message) => isOf('token ... at position ... is outside the vocabulary of ...', message)),
+    ).toBe(true);
+    expect(messages.some((message) => isOf('token ... at position ... is outside the ... classes', message))).toBe(
+      false,
+    );
+    expect(messages.some((message) => isOf('..., expected an odd multiple of ...', message))).toBe(false);
   });
 });
 
@@ -120,7 +136,7 @@ it('lists every environment variable that is read', () => {
 it('lists the product files that an op touches', () => {
   const page = textOf['docs/contributing.md'];
   const table = page.slice(page.indexOf('## Adding an op'), page.indexOf('Rules for kernels'));
-  const listed = linksOf(table).map((link) => join('docs', link));
+  const listed = linksOf(table).map((link) => inRepository(link) ?? join('docs', link));
   const product = [
     ...sourceFiles(['native', 'lib/ops']),
     'binding.d.ts',

@@ -1,4 +1,4 @@
-/** npm run test:allocations -- [limit]: lets every allocation of a training step fail, or the first `limit` of each kind. */
+/** npm run test:allocations -- [limit]: lets every allocation of a training step and of each op fail, or the first `limit`. */
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,14 +6,15 @@ import { join } from 'node:path';
 import { buildTarget, root } from '../helpers/native_build.js';
 
 export interface AllocationFailures {
+  ops?: number;
   allocations: number;
   toldByCall: number;
   toldByWait: number;
   notNoticed?: number;
 }
 
-/** `kind`: all that the addon allocates, or the memory of tensors and scratch in environments of their own. */
-export function failAllocations(kind: 'all' | 'device', last = 1_000_000): AllocationFailures {
+/** `kind`: see allocations_program.ts. */
+export function failAllocations(kind: 'all' | 'ops' | 'device', last = 1_000_000): AllocationFailures {
   const build = buildTarget('hardening', 'sas_failing_allocations', { SAS_ISAS: 'baseline' });
   const folder = mkdtempSync(join(tmpdir(), 'sas-allocations-'));
   const control = join(folder, 'control');
@@ -39,5 +40,5 @@ export function failAllocations(kind: 'all' | 'device', last = 1_000_000): Alloc
 
 if (process.argv[1] === import.meta.filename) {
   const last = Number(process.argv[2] ?? 1_000_000);
-  for (const kind of ['all', 'device'] as const) console.log(`${kind}:`, failAllocations(kind, last));
+  for (const kind of ['all', 'ops', 'device'] as const) console.log(`${kind}:`, failAllocations(kind, last));
 }

@@ -1,12 +1,18 @@
 /**
- * Runs in a process that has sas_failing_allocations preloaded. Every allocation that the addon makes in a training step, in
- * turn, fails: an OutOfMemoryError must come of it, the next step must give the same loss as ever, and nothing may be left.
- * Arguments: `device` (memory of tensors and scratch only, in a new environment each time) or `all`, and the first and last
- * allocation to fail (default: from 1 to where a step makes no more). Prints a line of JSON.
+ * Runs in a process that has sas_failing_allocations preloaded. Every allocation that the addon makes in a piece of work, in
+ * turn, fails: an OutOfMemoryError must come of it, the next time the work must give the same bits as ever, and nothing may be
+ * left. Arguments: what fails, and the first and last allocation to fail (default: from 1 to where the work makes no more):
+ *   all      every allocation of a training step
+ *   ops      of every op, forward and backward, one op after the other
+ *   device   memory of tensors and scratch only of a training step, in a new environment each time
+ * Prints a line of JSON.
  */
+import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { getDevice, OutOfMemoryError, Tensor } from '../../lib/index.js';
+import { dispose, type Problem, problemOf, run } from '../helpers/op_run.js';
+import { opTable } from '../helpers/op_table.js';
 import { TrainingStep } from './training_step.js';
 
 /** The preloaded library's control block: see native/failing_allocations.cc. */
@@ -42,8 +48,39 @@ interface Outcome {
 
 const device = getDevice('cpu');
 
-/** One step with the n-th allocation failing. */
-async function attempt(control: Control, training: TrainingStep, n: number, onlyDevice: boolean): Promise<Outcome> {
+/** Work that can be done again from where it started. */
+interface Work {
+  restore(): void;
+  /** Enqueues it; all that it returns is disposed. */
+  run(): Tensor[];
+}
+
+const trainingWork = (training: TrainingStep): Work => ({
+  restore: () => training.restore(),
+  run: () => [training.run()],
+});
+
+/** Of every op, and of its twin. */
+const opWorks: [name: string, work: Work][] = opTable.flatMap((op) =>
+  [op, ...(op.naive?.name ? [op.naive] : [])].map((calls): [string, Work] => {
+    const item = op.small[0] ?? op.repeated[0];
+    let problem: Problem | undefined;
+    const work = {
+      restore: () => {
+        if (problem) dispose(problem);
+        problem = problemOf(op, item, 'f32');
+      },
+      run: () => {
+        const { outputs, gradients } = run(calls, problem as Problem);
+        return Object.values({ ...outputs, ...gradients });
+      },
+    };
+    return [calls.name ?? op.name, work];
+  }),
+);
+
+/** Does the work with the n-th allocation failing. */
+async function attempt(control: Control, work: Work, n: number, onlyDevice: boolean): Promise<Outcome> {
   let told: Outcome['told'] = 'none';
   const tell = (where: 'call' | 'wait') => (error: unknown) => {
     if (!(error instanceof OutOfMemoryError)) throw new Error(`allocation ${n}: ${String(error)}`, { cause: error });
@@ -51,9 +88,9 @@ async function attempt(control: Control, training: TrainingStep, n: number, only
   };
   control.arm(n, onlyDevice);
   try {
-    const loss = training.run();
-    await loss.data().catch(tell('wait'));
-    loss.dispose();
+    const results = work.run();
+    for (const result of results) await result.raw().catch(tell('wait'));
+    for (const result of results) result.dispose();
   } catch (error) {
     tell('call')(error);
   }
@@ -61,7 +98,7 @@ async function attempt(control: Control, training: TrainingStep, n: number, only
   return { failed: control.disarm(), told };
 }
 
-/** Gives all free memory of the pool back to the system, so that the next step takes all of it anew. */
+/** Gives all free memory of the pool back to the system, so that the next time takes all of it anew. */
 const emptyPool = (): void => Tensor.zeros([Number(process.env.SAS_MEMORY_LIMIT) / 8], { device }).dispose();
 
 async function prepared(): Promise<TrainingStep> {
@@ -70,34 +107,57 @@ async function prepared(): Promise<TrainingStep> {
   return training;
 }
 
-/** What must hold after a failure: the same loss as ever, and as many live bytes. */
-async function verify(training: TrainingStep, n: number, loss: number, live: number): Promise<void> {
-  training.restore();
-  const again = await training.loss();
+/** What the work gives where nothing fails. */
+async function bitsOf(work: Work): Promise<string> {
+  work.restore();
+  const hash = createHash('sha256');
+  const results = work.run();
+  for (const result of results) {
+    const bits = await result.raw();
+    hash.update(new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
+    result.dispose();
+  }
   await device.synchronize();
-  if (again !== loss) throw new Error(`after allocation ${n} failed, the loss is ${again}, expected ${loss}`);
-  const left = device.memory().live - live;
-  if (left !== 0) throw new Error(`after allocation ${n} failed, ${left} bytes more are live`);
+  return hash.digest('hex');
 }
 
-async function everyAllocation(first: number, last: number): Promise<object> {
+/** What must hold after a failure: the same bits as ever, and as many live bytes. */
+async function verify(work: Work, what: string, bits: string, live: number): Promise<void> {
+  if ((await bitsOf(work)) !== bits) throw new Error(`after ${what} failed, the results are others`);
+  work.restore();
+  const left = device.memory().live - live;
+  if (left !== 0) throw new Error(`after ${what} failed, ${left} bytes more are live`);
+}
+
+async function everyAllocation(name: string, work: Work, first: number, last: number) {
   const control = new Control();
-  const training = await prepared();
-  const loss = await training.loss();
+  const bits = await bitsOf(work);
+  work.restore();
   const live = device.memory().live;
   const counts = { call: 0, wait: 0, none: 0 };
   let n = first;
   for (; n <= last; n++) {
-    training.restore();
+    work.restore();
     emptyPool();
     await device.synchronize();
-    const { failed, told } = await attempt(control, training, n, false);
+    const { failed, told } = await attempt(control, work, n, false);
     if (!failed) break;
     counts[told]++;
-    await verify(training, n, loss, live);
+    await verify(work, `allocation ${n} of ${name}`, bits, live);
   }
   control.close();
   return { allocations: n - first, toldByCall: counts.call, toldByWait: counts.wait, notNoticed: counts.none };
+}
+
+async function everyOp(first: number, last: number): Promise<object> {
+  const sum = { ops: 0, allocations: 0, toldByCall: 0, toldByWait: 0, notNoticed: 0 };
+  for (const [name, work] of opWorks) {
+    const counts = await everyAllocation(name, work, first, last);
+    if (counts.allocations === 0) throw new Error(`${name} makes no allocation`);
+    sum.ops++;
+    for (const [key, count] of Object.entries(counts)) sum[key as keyof typeof sum] += count;
+  }
+  return sum;
 }
 
 async function inNewEnvironment(n: number): Promise<Outcome> {
@@ -123,22 +183,25 @@ async function everyDeviceAllocation(first: number, last: number): Promise<objec
 }
 
 if (isMainThread) {
-  const [mode, first = '1', last = '1000000'] = process.argv.slice(2);
-  const every = mode === 'device' ? everyDeviceAllocation : everyAllocation;
-  console.log(JSON.stringify(await every(Number(first), Number(last))));
+  const [mode, ...range] = process.argv.slice(2);
+  const [first = 1, last = 1_000_000] = range.map(Number);
+  const modes: Record<string, () => Promise<object>> = {
+    all: async () => everyAllocation('the training step', trainingWork(await prepared()), first, last),
+    ops: () => everyOp(first, last),
+    device: () => everyDeviceAllocation(first, last),
+  };
+  console.log(JSON.stringify(await modes[mode]()));
 } else {
   // A fresh environment, nothing reserved yet: the first step takes all its memory, scratch too, from the system.
   const { n } = workerData as { n: number };
   const control = new Control();
-  const training = await prepared();
+  const work = trainingWork(await prepared());
   emptyPool();
   await device.synchronize();
   const live = device.memory().live;
-  const outcome = await attempt(control, training, n, true);
-  training.restore();
-  const loss = await training.loss();
-  training.restore();
-  await verify(training, n, loss, live);
+  const outcome = await attempt(control, work, n, true);
+  const bits = await bitsOf(work);
+  await verify(work, `allocation ${n} of the training step`, bits, live);
   control.close();
   parentPort?.postMessage(outcome);
 }

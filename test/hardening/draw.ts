@@ -1,40 +1,7 @@
-/** Seeded draws for the fuzzers: sizes, dtypes, values of the right kind and of wrong ones. */
-import { uniform } from '../helpers/random.js';
+/** Seeded draws for the fuzzers: values of the right kind and of wrong ones. */
+import type { Draw } from '../helpers/draw.js';
 
-export class Draw {
-  readonly #next: () => number;
-
-  constructor(seed: number) {
-    this.#next = uniform(seed);
-  }
-
-  /** An integer in [0, limit). */
-  below(limit: number): number {
-    return Math.floor(this.#next() * limit);
-  }
-
-  chance(probability: number): boolean {
-    return this.#next() < probability;
-  }
-
-  pick<T>(list: readonly T[]): T {
-    return list[this.below(list.length)] as T;
-  }
-
-  /** An axis: mostly tiny, now and then wider than a vector or a tile. */
-  size(): number {
-    return this.chance(0.95) ? 1 + this.below(5) : this.pick([8, 17, 33, 64]);
-  }
-
-  /** Ordinary numbers in [-1, 1). */
-  floats(count: number): Float32Array {
-    return new Float32Array(count).map(() => 2 * this.#next() - 1);
-  }
-
-  integers(count: number, limit: number): Int32Array {
-    return new Int32Array(count).map(() => this.below(limit));
-  }
-}
+export { Draw } from '../helpers/draw.js';
 
 /** Thrown by getters that the fuzzers plant: an error of the caller's own passes through the library as it is. */
 export class PlantedError extends Error {}

@@ -4,9 +4,9 @@
  */
 import { expect, test } from 'vitest';
 import { sanitizers } from '../helpers/native_build.js';
-import { fuzz } from './fuzz.js';
 
-process.env.SAS_MEMORY_LIMIT ??= String(256 << 20); // before the device is opened: huge sizes are refused, not tried
+process.env.SAS_MEMORY_LIMIT ??= String(256 << 20); // before a device is opened: huge sizes are refused, not tried
+const { fuzz } = await import('./fuzz.js');
 
 test('random calls of the binding and of the library', async () => {
   const summary = await fuzz({ seconds: sanitizers === undefined ? 8 : 60 });

@@ -2,15 +2,16 @@
  * Calls of the public API, right and wrong. Right calls are held against float64; a wrong call must throw a SasError (or what
  * the caller's own getter throws) that is not the binding's: SAS_INTERNAL would mean that a check is missing above it.
  */
-import { type Device, type DType, getDevice, ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
+import { type Device, type DType, getDevice, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 import { relativeError } from '../helpers/compare.js';
-import type { Array64 } from '../helpers/reference/index.js';
-import * as reference from '../helpers/reference/index.js';
+import { type LibraryCall, libraryCalls } from '../helpers/library_calls.js';
+import type { Named } from '../helpers/op.js';
+import { type Array64, norm64 } from '../reference/index.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
-import { libraryCalls } from './factor_calls.js';
 import type { FuzzCounts } from './fuzz_binding.js';
-import { gradientCalls } from './gradient_calls.js';
-import { type Call, type Generate, Maker } from './library_operands.js';
+import { type Generate, Maker, type Call as OtherCall } from './library_operands.js';
+
+type Call = LibraryCall | OtherCall;
 
 export async function fuzzLibrary(
   seed: number,
@@ -45,8 +46,8 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
     const returned = call.name.startsWith('async ') ? await run(...call.args) : scope(() => run(...call.args));
     results.push(returned);
     counts.calls++;
-    if (!wrong && call.truth) {
-      await compare(call, returned);
+    if (!wrong && 'results' in call && call.truth) {
+      await compare(call, call.truth(), returned);
       counts.compared++;
     }
     for (const tensor of tensorsIn(returned)) if (draw.chance(0.2)) await tensor.data().catch(expectSasError);
@@ -69,16 +70,14 @@ function expectSasError(error: unknown, name = 'data'): void {
     throw new Error(`${name}: threw ${String(error)}, expected a SasError`, { cause: error });
 }
 
-async function compare(call: Call, returned: unknown): Promise<void> {
-  const truth = (call.truth as () => Record<string, Array64>)();
-  const tensors: Record<string, Tensor> =
-    returned instanceof Tensor ? { output: returned } : (returned as Record<string, Tensor>);
+async function compare(call: LibraryCall, truth: Named<Array64>, returned: unknown): Promise<void> {
+  const tensors = call.results(returned);
   for (const [name, expected] of Object.entries(truth)) {
     const tensor = tensors[name] as Tensor;
     const limit = tensor.dtype === 'f32' && call.dtype === 'f32' ? 2e-5 : 5e-2;
     // Results that are small because terms cancel are judged by the size of what cancels: inputs are about 1.
     const floor = 0.5 * Math.sqrt(expected.data.length);
-    const norm = reference.norm64(expected.data);
+    const norm = norm64(expected.data);
     const error = relativeError(await tensor.data(), expected.data, floor) * (norm > 0 ? Math.min(1, norm / floor) : 1);
     if (!(error <= limit))
       throw new Error(`${name} ${tensor.dtype} [${tensor.shape}] is off by ${error}, limit ${limit}`);
@@ -158,224 +157,8 @@ function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readon
   ])();
 }
 
-function attentionCall(make: Maker, naive: boolean): Call {
-  const { draw } = make;
-  const dtype = make.float();
-  const Hkv = 1 + draw.below(3);
-  const [B, Tq, Tk, Hq, D, Dv] = [
-    1 + draw.below(2),
-    draw.size(),
-    draw.size(),
-    Hkv * (1 + draw.below(3)),
-    draw.size(),
-    draw.size(),
-  ];
-  const [q, k, v] = [make.pair(dtype, B, Tq, Hq, D), make.pair(dtype, B, Tk, Hkv, D), make.pair(dtype, B, Tk, Hkv, Dv)];
-  const options = { causal: draw.chance(0.5), scale: 0.7 };
-  return {
-    name: naive ? 'naive.attention' : 'attention',
-    run: naive ? ops.naive.attention : ops.attention,
-    args: [q.tensor, k.tensor, v.tensor, options],
-    dtype,
-    truth: () => ({ output: reference.attention(q.exact, k.exact, v.exact, options).output }),
-  };
-}
-
-function expandCall(make: Maker, naive: boolean): Call {
-  const { draw } = make;
-  const dtype = make.float();
-  const [B, T, H, D, Hs, Ds, k] = [
-    1,
-    draw.size(),
-    1 + draw.below(3),
-    draw.size(),
-    1 + draw.below(6),
-    draw.size(),
-    draw.pick([1, 3, 5]),
-  ];
-  const x = make.pair(dtype, B, T, H, D);
-  const pairs: Record<string, ReturnType<Maker['pair']>> = {
-    headWeight: make.pair('f32', Hs, H, k),
-    headBias: make.pair('f32', Hs),
-    headResidualWeight: make.pair('f32', Hs, Hs, k),
-    headResidualBias: make.pair('f32', Hs),
-  };
-  if (draw.chance(0.5)) {
-    pairs.featureWeight = make.pair('f32', Ds, D);
-    pairs.featureBias = make.pair('f32', Ds);
-    pairs.featureResidualWeight = make.pair('f32', Ds, Ds);
-    pairs.featureResidualBias = make.pair('f32', Ds);
-  }
-  const of = <K extends 'tensor' | 'exact'>(kind: K) =>
-    Object.fromEntries(Object.entries(pairs).map(([name, pair]) => [name, pair[kind]]));
-  const truth = () => reference.expand(x.exact, of('exact') as unknown as reference.ExpandWeights64);
-  const width = pairs.featureWeight ? Ds : D;
-  if (!naive && width % 2 === 0 && draw.chance(0.5)) {
-    const rope = { base: 100, offset: draw.below(5) };
-    return {
-      name: 'expand',
-      run: ops.expand,
-      args: [x.tensor, of('tensor'), { rope }],
-      dtype,
-      truth: () => ({ output: reference.rope(truth(), { ...rope, interleaved: true }) }),
-    };
-  }
-  return {
-    name: naive ? 'naive.expand' : 'expand',
-    run: naive ? ops.naive.expand : ops.expand,
-    args: [x.tensor, of('tensor')],
-    dtype,
-    truth: () => ({ output: truth() }),
-  };
-}
-
-/** Right calls of everything. */
-export const generators: readonly Generate[] = [
-  ...libraryCalls,
-  ...gradientCalls,
-  (make) => attentionCall(make, false),
-  (make) => attentionCall(make, true),
-  (make) => expandCall(make, false),
-  (make) => expandCall(make, true),
-  (make) => {
-    const [dtype, H, r, D] = [make.float(), 1 + make.draw.below(3), 1 + make.draw.below(3), make.draw.size()];
-    const x = make.pair(dtype, 1, make.draw.size(), r * H, D);
-    return {
-      name: 'aggregate',
-      run: ops.aggregate,
-      args: [x.tensor, H],
-      dtype,
-      truth: () => ({ output: reference.aggregate(x.exact, H) }),
-    };
-  },
-  (make) => {
-    const [dtype, K, N] = [make.float(), make.draw.size(), make.draw.size()];
-    const [x, weight, bias] = [make.pair(dtype, make.draw.size(), K), make.pair('f32', N, K), make.pair('f32', N)];
-    return {
-      name: 'linear',
-      run: ops.linear,
-      args: [x.tensor, weight.tensor, bias.tensor],
-      dtype,
-      truth: () => ({ output: reference.linear(x.exact, weight.exact, bias.exact) }),
-    };
-  },
-  (make) => {
-    const [dtype, rows, K, N] = [make.float(), make.draw.size(), make.draw.size(), make.draw.size()];
-    const [g, x, weight] = [make.pair(dtype, rows, N), make.pair(dtype, rows, K), make.pair('f32', N, K)];
-    return {
-      name: 'linearBackward',
-      run: ops.linearBackward,
-      args: [g.tensor, x.tensor, weight.tensor, { bias: true }],
-      dtype,
-      truth: () => ({ ...reference.linearBackward(g.exact, x.exact, weight.exact) }),
-    };
-  },
-  (make) => {
-    const [dtype, C] = [make.float(), 1 + make.draw.size()];
-    const [x, weight, bias] = [make.pair(dtype, make.draw.size(), C), make.pair('f32', C), make.pair('f32', C)];
-    return {
-      name: 'layerNorm',
-      run: ops.layerNorm,
-      args: [x.tensor, weight.tensor, bias.tensor, { eps: 0.1 }],
-      dtype,
-      truth: () => ({ output: reference.layerNorm(x.exact, weight.exact, bias.exact, 0.1).output }),
-    };
-  },
-  (make) => {
-    const [dtype, C] = [make.float(), make.draw.size()];
-    const [x, weight] = [make.pair(dtype, make.draw.size(), C), make.pair('f32', C)];
-    return {
-      name: 'rmsNorm',
-      run: ops.rmsNorm,
-      args: [x.tensor, weight.tensor, { eps: 0.1 }],
-      dtype,
-      truth: () => ({ output: reference.rmsNorm(x.exact, weight.exact, 0.1).output }),
-    };
-  },
-  (make) => {
-    const dtype = make.float();
-    const x = make.pair(dtype, make.draw.size(), make.draw.size());
-    const approximate = make.draw.pick(['none', 'tanh'] as const);
-    return {
-      name: 'gelu',
-      run: ops.gelu,
-      args: [x.tensor, { approximate }],
-      dtype,
-      truth: () => ({ output: reference.gelu(x.exact, approximate) }),
-    };
-  },
-  (make) => {
-    const [dtype, n] = [make.float(), make.draw.size()];
-    const [a, b] = [make.pair(dtype, n, 2), make.pair(dtype, n, 2)];
-    return {
-      name: 'add',
-      run: ops.add,
-      args: [a.tensor, b.tensor],
-      dtype,
-      truth: () => ({ output: reference.add64(a.exact, b.exact) }),
-    };
-  },
-  (make) => {
-    const dtype = make.float();
-    const x = make.pair(dtype, 1, make.draw.size(), 2, 2 * make.draw.size());
-    const options = { base: 100, offset: make.draw.below(5), interleaved: make.draw.chance(0.5) };
-    return {
-      name: 'rope',
-      run: ops.rope,
-      args: [x.tensor, options],
-      dtype,
-      truth: () => ({ output: reference.rope(x.exact, options) }),
-    };
-  },
-  (make) => {
-    const [V, C, B, T] = [4, make.draw.size(), 1 + make.draw.below(2), make.draw.size()];
-    const [tokens, table, positions] = [make.ints(V, B, T), make.pair('f32', V, C), make.pair('f32', T + 1, C)];
-    return {
-      name: 'embedding',
-      run: ops.embedding,
-      args: [tokens.tensor, table.tensor, positions.tensor, { dtype: 'f32' }],
-      dtype: 'f32',
-      truth: () => ({ output: reference.embedding(tokens.values, B, table.exact, positions.exact) }),
-    };
-  },
-  (make) => {
-    const [dtype, V, B, T] = [make.float(), 4, 1 + make.draw.below(2), make.draw.size()];
-    const [g, tokens] = [make.pair(dtype, B, T, make.draw.size()), make.ints(V, B, T)];
-    return {
-      name: 'embeddingBackward',
-      run: ops.embeddingBackward,
-      args: [g.tensor, tokens.tensor, { vocabulary: V, positions: T }],
-    };
-  },
-  (make) => {
-    const [dtype, rows, V] = [make.float(), make.draw.size(), 4 + make.draw.below(9)];
-    const [logits, targets] = [make.pair(dtype, rows, V), make.ints(V, rows)];
-    return {
-      name: 'crossEntropy',
-      run: ops.crossEntropy,
-      args: [logits.tensor, targets.tensor, { ignoreIndex: 1 }],
-      dtype,
-      truth: () => ({
-        loss: {
-          shape: [],
-          data: Float64Array.of(reference.crossEntropy(logits.exact, targets.values, 1).loss.data[0] as number),
-        },
-      }),
-    };
-  },
-  (make) => {
-    const gradients = Array.from({ length: 1 + make.draw.below(3) }, () => make.pair('f32', make.draw.size()));
-    return { name: 'clipGradNorm', run: ops.clipGradNorm, args: [gradients.map(({ tensor }) => tensor), 1] };
-  },
-  (make) => {
-    const n = make.draw.size();
-    const [parameter, gradient, firstMoment, secondMoment] = [0, 1, 2, 3].map(() => make.pair('f32', n).tensor);
-    return {
-      name: 'adamW',
-      run: ops.adamW,
-      args: [[{ parameter, gradient, firstMoment, secondMoment }], { lr: 1e-3, step: 1 }],
-    };
-  },
+/** Of everything else than ops. */
+const ownGenerators: readonly Generate[] = [
   (make) => {
     const size = make.draw.size();
     return {
@@ -438,4 +221,10 @@ export const generators: readonly Generate[] = [
     return { name: 'SasAttention', run, args: [config] };
   },
   (make) => ({ name: 'getDevice', run: getDevice as (...args: never[]) => unknown, args: [make.device.info.id] }),
+];
+
+/** Calls of every op that is described, and of everything else. */
+export const generators: readonly ((make: Maker) => Call)[] = [
+  ...libraryCalls.map((calls) => (make: Maker) => calls.make(make.draw, make.device, make.made)),
+  ...ownGenerators,
 ];

@@ -1,7 +1,7 @@
 /** Arguments of calls of the library: small random tensors beside exactly their values. */
 import { type Device, type DType, Tensor } from '../../lib/index.js';
 import { type FloatType, fromBits, toBits } from '../helpers/random.js';
-import { type Array64, array64, sizeOf } from '../helpers/reference/index.js';
+import { type Array64, array64, sizeOf } from '../reference/index.js';
 import type { Draw } from './draw.js';
 
 /** A right call: the function, its arguments, and the float64 truth of its results. */

@@ -1,7 +1,7 @@
 // The one measure and the one table of limits (relative L2 error per tensor, against a float64 reference).
 import { expect } from 'vitest';
+import type { Array64 } from '../reference/array64.js';
 import type { FloatType } from './random.js';
-import type { Array64 } from './reference/array64.js';
 
 export interface Values {
   shape: readonly number[];
@@ -20,7 +20,7 @@ export function limit(dtype: FloatType, kind: 'output' | 'gradient', naiveError:
 
 /** The gradient that is zero in exact arithmetic: largest norm, relative to the norm of the gradient of sas_k.2.bias. */
 export const vanishingParameter = 'sas_k.3.process.bias';
-export const vanishingYardstick = 'sas_k.2.bias';
+export const vanishingScaleFrom = 'sas_k.2.bias';
 export function vanishingLimit(dtype: FloatType): number {
   return dtype === 'f32' ? 1e-5 : 1e-2;
 }

@@ -2,10 +2,10 @@
 // limit. SAS_DEVICE and SAS_ISA choose what is tested.
 import { expect } from 'vitest';
 import { getDevice, Tensor } from '../../lib/index.js';
+import { type Array64, array64 } from '../reference/index.js';
+import { round64 } from '../reference/rounded_pipeline.js';
 import { expectShape, faultOf, limit, relativeError, type Values } from './compare.js';
 import { type FloatType, fromBits, normal, toBits, uniformArray } from './random.js';
-import { type Array64, array64 } from './reference/index.js';
-import { round64 } from './rounded_pipeline.js';
 
 export const device = getDevice();
 /** The emulated CUDA device is exact and slow (test/emulator): tests that repeat themselves do so less often there. */
@@ -16,19 +16,20 @@ export const timeout =
   (!emulated ? 60_000 : process.env.SAS_SANITIZE === undefined ? 600_000 : 1_800_000);
 export const floatTypes: readonly FloatType[] = ['f32', 'bf16', 'f16'];
 
-/** A tensor on the device and exactly its values. */
+/** A tensor on the device, exactly its values, and the bits of both. */
 export interface Pair {
   tensor: Tensor;
   exact: Array64;
+  bits: Float32Array | Uint16Array | Int32Array;
 }
 
 /** Values rounded to `dtype`, once, for both sides. */
 export function pair(values: Float32Array, shape: readonly number[], dtype: FloatType): Pair {
   if (dtype === 'f32') {
-    return { tensor: Tensor.from(values, shape, { device }), exact: array64(values, shape) };
+    return { tensor: Tensor.from(values, shape, { device }), exact: array64(values, shape), bits: values };
   }
   const bits = toBits(values, dtype);
-  return { tensor: Tensor.from(bits, shape, { dtype, device }), exact: array64(fromBits(bits, dtype), shape) };
+  return { tensor: Tensor.from(bits, shape, { dtype, device }), exact: array64(fromBits(bits, dtype), shape), bits };
 }
 
 /** Standard normal activations times `scale`. */
@@ -96,7 +97,7 @@ export function roundingErrors(truth: Truth, dtype: FloatType): Record<string, n
 }
 
 /** Every tensor against its limit, all faults in one message; one line of the summary per `group`. */
-export function judge(
+export function expectWithinLimits(
   group: string,
   name: string,
   dtype: FloatType,

@@ -1,5 +1,5 @@
 // Deterministic test data, and the 16-bit storage types: a reference must see exactly the values that a kernel sees.
-import { sizeOf } from './reference/array64.js';
+import { sizeOf } from '../reference/array64.js';
 
 /** Storage types of activations. */
 export type FloatType = 'f32' | 'bf16' | 'f16';

@@ -1,6 +1,7 @@
-import { createHash } from 'node:crypto';
 import { afterAll, describe, expect, it } from 'vitest';
-import type { Tensor } from '../../lib/index.js';
+import { summary } from '../helpers/compare.js';
+import { digest } from '../helpers/op_run.js';
+import { emulated, expectWithinLimits, floatTypes, takeResults, timeout, valuesOf } from '../helpers/parity.js';
 import {
   type AttentionCase,
   attentionCase,
@@ -10,15 +11,13 @@ import {
   disposeAttentionModule,
   randomState,
   runAttentionModule,
-} from '../helpers/attention_module_cases.js';
-import { summary } from '../helpers/compare.js';
-import { emulated, floatTypes, judge, type Results, takeResults, timeout, valuesOf } from '../helpers/parity.js';
-import type { AttentionConfigs64, AttentionKind } from '../helpers/reference/index.js';
-import { judgeModule } from '../helpers/sas_cases.js';
+} from '../modules/attentions.js';
+import { expectModuleWithinLimits } from '../modules/sas_attention.js';
+import type { AttentionConfigs64, AttentionKind } from '../reference/index.js';
 
 const rope = { base: 10000, offset: 0, interleaved: false };
 const neighbours = { base: 500, offset: 7, interleaved: true };
-const turn = { base: 10000, offset: 3 };
+const rotation = { base: 10000, offset: 3 };
 
 type Options<Kind extends AttentionKind, Sizes extends keyof AttentionConfigs64[Kind]> = Omit<
   AttentionConfigs64[Kind],
@@ -83,11 +82,11 @@ const attentions = [
   matrixFactorization([3, 31, 20, 1, 40, 5], { rope: null }),
   matrixFactorization([1, 97, 40, 7, 24, 24], { rope: neighbours }),
   // B, T, H, D, H', D', k
-  simulated([2, 31, 3, 12, 9, 20, 5], { rope: turn }),
+  simulated([2, 31, 3, 12, 9, 20, 5], { rope: rotation }),
   simulated([1, 1, 3, 8, 9, 12, 3], {}),
   simulated([1, 97, 2, 24, 6, 40, 3], {}),
-  simulated([3, 31, 3, 10, 9, 15, 5], { rope: turn, ropeAt: 'projected' }),
-  simulated([2, 31, 3, 12, 6, 12, 3], { rope: turn, expansion: 'heads', aggregation: false }),
+  simulated([3, 31, 3, 10, 9, 15, 5], { rope: rotation, ropeAt: 'projected' }),
+  simulated([2, 31, 3, 12, 6, 12, 3], { rope: rotation, expansion: 'heads', aggregation: false }),
   simulated([2, 31, 3, 12, 3, 20, 1], { expansion: 'features' }),
   simulated([2, 31, 3, 12, 6, 20, 3], { residual: false, causal: false }),
 ];
@@ -102,17 +101,6 @@ const firstOfEach = attentions
 
 afterAll(() => console.log(summary()));
 
-/** The bits of every tensor; disposes them. */
-async function bitsOf({ outputs, gradients }: Results<Tensor>): Promise<string> {
-  const hash = createHash('sha256');
-  for (const [name, tensor] of Object.entries({ ...outputs, ...gradients })) {
-    const bits = await tensor.raw();
-    hash.update(name).update(new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
-    tensor.dispose();
-  }
-  return hash.digest('hex');
-}
-
 describe.each(floatTypes)('attentions %s', (dtype) => {
   it.each(cases)('%s', { timeout }, async (name, attention) => {
     const problem = attentionModuleProblem(attention, dtype, 700);
@@ -124,7 +112,7 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
       expect(gradient.dtype, key).toBe(key === 'x' ? dtype : 'f32');
     }
     const group = `${attention.kind} ${dtype}`;
-    judgeModule(group, name, dtype, await takeResults(results), truth, naive, attention.vanishing);
+    expectModuleWithinLimits(group, name, dtype, await takeResults(results), truth, naive, attention.vanishing);
     disposeAttentionModule(problem);
   });
 
@@ -137,7 +125,14 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
       const truth = attentionModuleTruth(attention, problem);
       const naive = attentionModuleNaiveErrors(attention, problem, truth, dtype);
       const results = await takeResults({ outputs: { output }, gradients: {} });
-      judge(`${kind} inference ${dtype}`, attention.name, dtype, results, { ...truth, gradients: {} }, naive);
+      expectWithinLimits(
+        `${kind} inference ${dtype}`,
+        attention.name,
+        dtype,
+        results,
+        { ...truth, gradients: {} },
+        naive,
+      );
     } else {
       const trained = problem.module.forward(problem.x.tensor).output;
       expect(await valuesOf(output)).toEqual(await valuesOf(trained));
@@ -148,7 +143,7 @@ describe.each(floatTypes)('attentions %s', (dtype) => {
   it.each(firstOfEach)('%s gives the same bits every time', { timeout }, async (_, attention) => {
     const problem = attentionModuleProblem(attention, dtype, 900);
     const seen = new Set<string>();
-    for (let run = 0; run < (emulated ? 2 : 20); run++) seen.add(await bitsOf(runAttentionModule(problem)));
+    for (let run = 0; run < (emulated ? 2 : 20); run++) seen.add(await digest(runAttentionModule(problem)));
     expect(seen.size).toBe(1);
     disposeAttentionModule(problem);
   });

@@ -1,12 +1,9 @@
 // Same inputs, same device, same build: bit-identical outputs and gradients, whatever the number of CPU threads or the order
 // in which the emulated device runs its warps and blocks.
 import { execFile } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { ops } from '../../lib/index.js';
-import { attentionProblem } from '../helpers/attention_cases.js';
 import { digests } from '../helpers/digest.js';
 import { device, emulated, timeout } from '../helpers/parity.js';
 
@@ -17,9 +14,7 @@ interface Printed {
   hashes: Record<string, string[]>;
 }
 
-const runs = emulated
-  ? { process: 2, backward: 10, variants: [1, 2] }
-  : { process: 20, backward: 250, variants: [1, 2, 3, 4] };
+const runs = emulated ? { process: 2, variants: [1, 2] } : { process: 20, variants: [1, 2, 3, 4] };
 
 /** In a process of its own with that many threads, or with that order of execution. */
 async function digestsWith(variant: number): Promise<Record<string, string[]>> {
@@ -42,28 +37,4 @@ describe('repeatability', () => {
     expect(Object.keys(first).length).toBeGreaterThan(40);
     for (const [i, other] of others.entries()) expect(other, `variant ${runs.variants[i + 1]}`).toEqual(first);
   });
-
-  it.each(['f32', 'bf16'] as const)(
-    `${runs.backward} runs of attentionBackward give the same bits (%s)`,
-    { timeout },
-    async (dtype) => {
-      const [timeQ, timeK] = [97, 97];
-      const shape = { batch: 2, timeQ, timeK, heads: 6, keyHeads: 2, width: 24, valueWidth: 40, causal: true };
-      const problem = attentionProblem(shape, dtype, 5);
-      const [q, k, v] = [problem.q.tensor, problem.k.tensor, problem.v.tensor];
-      const { output, logSumExp } = ops.attention(q, k, v);
-      const hashes = new Set<string>();
-      for (let run = 0; run < runs.backward; run++) {
-        const gradients = ops.attentionBackward(problem.gradOutput.tensor, { q, k, v, output, logSumExp });
-        const hash = createHash('sha256');
-        for (const gradient of Object.values(gradients)) {
-          const bits = await gradient.raw();
-          hash.update(new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
-          gradient.dispose();
-        }
-        hashes.add(hash.digest('hex'));
-      }
-      expect(hashes.size).toBe(1);
-    },
-  );
 });

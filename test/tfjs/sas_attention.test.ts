@@ -12,7 +12,7 @@ import {
   scope,
 } from '../../lib/index.js';
 import { type SasAttentionOptions, sasAttention } from '../../lib/tfjs/index.js';
-import { expectError, relativeError, vanishingParameter, vanishingYardstick } from '../helpers/compare.js';
+import { expectError, relativeError, vanishingParameter, vanishingScaleFrom } from '../helpers/compare.js';
 import { naiveSasAttention, type Weights } from './naive.js';
 
 beforeAll(async () => {
@@ -76,7 +76,7 @@ describe.each(cases)('%s', (label, B, Tq, Tk, config, options) => {
         expect(ours[i].shape).toEqual(xs[i].shape);
         const error =
           name === vanishingParameter // 0 in exact arithmetic: judged by its norm
-            ? tf.norm(ours[i]).dataSync()[0] / norm(vanishingYardstick)
+            ? tf.norm(ours[i]).dataSync()[0] / norm(vanishingScaleFrom)
             : relativeError(ours[i].dataSync(), theirs[i].dataSync());
         expectError(error, LIMIT, `tfjs ${label}: ${name}`);
       });

@@ -1,0 +1,41 @@
+// Shapes of attention, for its description and for that of the mean over its heads.
+import { activation, type Case } from './op.js';
+
+export interface AttentionOptions {
+  causal: boolean;
+  scale?: number; // default: left to the op
+}
+
+export interface AttentionSizes {
+  batch?: number; // B, default 1
+  time: number | readonly [timeQ: number, timeK: number];
+  heads: number | readonly [heads: number, keyHeads: number];
+  width: number | readonly [width: number, valueWidth: number];
+  causal?: boolean; // default true
+  scale?: number;
+  inputScale?: number; // of q, k and v
+  seed?: number;
+}
+
+const both = <Value>(value: Value | readonly [Value, Value]): readonly [Value, Value] =>
+  Array.isArray(value) ? (value as unknown as readonly [Value, Value]) : [value as Value, value as Value];
+
+/** q [B, Tq, Hq, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] */
+export function attentionOf(sizes: AttentionSizes): Case<AttentionOptions> {
+  const { batch = 1, causal = true, scale, inputScale = 1, seed = 201 } = sizes;
+  const [timeQ, timeK] = both(sizes.time);
+  const [heads, keyHeads] = both(sizes.heads);
+  const [width, valueWidth] = both(sizes.width);
+  const mask = `${causal ? 'causal' : 'full'}${inputScale === 1 ? '' : ` x${inputScale}`}`;
+  return {
+    label: `B=${batch} T=${timeQ}/${timeK} H=${heads}/${keyHeads} D=${width}/${valueWidth} ${mask}`,
+    options: scale === undefined ? { causal } : { causal, scale },
+    seed,
+    inputs: {
+      q: activation([batch, timeQ, heads, width], inputScale),
+      k: activation([batch, timeK, keyHeads, width], inputScale),
+      v: activation([batch, timeK, keyHeads, valueWidth], inputScale),
+      gradOutput: activation([batch, timeQ, heads, valueWidth]),
+    },
+  };
+}

@@ -1,0 +1,39 @@
+// Shapes of layerNorm and rmsNorm.
+import { activation, type Case, type Input, type Named, normalParameter } from './op.js';
+
+export interface NormOptions {
+  eps?: number;
+}
+
+type MakeNorm = (
+  rows: readonly number[],
+  width: number,
+  values?: { scale?: number; shift?: number },
+  options?: NormOptions,
+) => Case<NormOptions>;
+
+/** x [..., C], weight [C] away from 0, `more` parameters [C], gradOutput like x. */
+export const normOf =
+  (more: (width: number) => Named<Input>): MakeNorm =>
+  (rows, width, { scale = 1, shift = 0 } = {}, options = {}) => ({
+    label: options.eps ? `eps=${options.eps}` : `[${rows}] C=${width} x${scale} + ${shift}`,
+    options,
+    inputs: {
+      x: activation([...rows, width], scale, shift),
+      weight: normalParameter([width], 0.3, 1),
+      ...more(width),
+      gradOutput: activation([...rows, width]),
+    },
+  });
+
+export const normCases = (norm: MakeNorm): Case<NormOptions>[] => [
+  norm([1], 3),
+  norm([1], 8),
+  norm([2, 31], 24),
+  norm([64], 40, { scale: 100 }),
+  norm([97], 96),
+  norm([257], 160, { shift: 8 }), // what a one-pass variance does not survive
+  norm([3], 1023),
+  norm([1023], 7),
+  norm([5], 24, { scale: 0.1 }, { eps: 0.1 }),
+];
