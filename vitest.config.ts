@@ -30,9 +30,15 @@ export default defineConfig({
         },
       },
       {
-        // After the others, for minutes of nvcc on every core. Skips itself where nvcc is not installed.
+        // After the others, on every core: nvcc for one target, or for those that SAS_CUDA_TARGETS names; with "all", also the
+        // addon. Skips itself where nvcc is not installed.
         extends: true,
-        test: { name: 'cuda', include: ['test/cuda/**/*.test.ts'], maxWorkers: 1, sequence: { groupOrder: 1 } },
+        test: {
+          name: 'cuda',
+          include: [process.env.SAS_CUDA_TARGETS === 'all' ? 'test/cuda/**/*.test.ts' : 'test/cuda/resources.test.ts'],
+          maxWorkers: 1,
+          sequence: { groupOrder: 1 },
+        },
       },
       {
         // Last, for minutes on every core. Skips itself where the cross compiler or the emulator is not installed.

@@ -9,14 +9,25 @@ export const root = resolve(import.meta.dirname, '../..');
 export const TARGETS = ['sm_80', 'sm_90a', 'sm_120'] as const;
 export type Target = (typeof TARGETS)[number];
 
-/** As in CMakeLists.txt: machine code for the three, PTX of the first for all others. */
-const FLAGS = [
+/** What SAS_CUDA_TARGETS names: targets separated by commas, or all; default: one. */
+export function wantedTargets(names = process.env.SAS_CUDA_TARGETS ?? 'sm_90a'): readonly Target[] {
+  if (names === 'all') return TARGETS;
+  const wanted = TARGETS.filter((target) => names.split(',').includes(target));
+  if (wanted.length === names.split(',').length) return wanted;
+  throw new Error(`SAS_CUDA_TARGETS=${names}: expected some of ${TARGETS.join(',')}, or all`);
+}
+
+/** As in CMakeLists.txt: machine code for each, PTX of sm_80 for all others. */
+const GENERATE: Record<Target, string> = {
+  sm_80: '-gencode=arch=compute_80,code=[compute_80,sm_80]',
+  sm_90a: '-gencode=arch=compute_90a,code=sm_90a',
+  sm_120: '-gencode=arch=compute_120,code=sm_120',
+};
+const flagsFor = (targets: readonly Target[]) => [
   '-std=c++20',
   `-I${join(root, 'native')}`,
   '-O3',
-  '-gencode=arch=compute_80,code=[compute_80,sm_80]',
-  '-gencode=arch=compute_90a,code=sm_90a',
-  '-gencode=arch=compute_120,code=sm_120',
+  ...targets.map((target) => GENERATE[target]),
   '-Xfatbin=-compress-all',
   '--compress-mode=size',
   '-Xptxas=-v',
@@ -37,7 +48,8 @@ export interface Kernel {
   file: string;
   /** Of a block at most, from __launch_bounds__; null: the kernel has none. */
   threads: number | null;
-  usage: Record<Target, Usage>;
+  /** Of the targets that it was compiled for. */
+  usage: Partial<Record<Target, Usage>>;
 }
 export interface Compilation {
   kernels: Kernel[];
@@ -91,7 +103,12 @@ const demangle = (names: readonly string[]) =>
         .split('\n');
 
 /** `log` is what `-Xptxas -v` prints, `ptx` the kernels' PTX. */
-export function parse(file: string, log: string, ptx: string): Pick<Compilation, 'kernels' | 'calls'> {
+export function parse(
+  file: string,
+  log: string,
+  ptx: string,
+  targets: readonly Target[],
+): Pick<Compilation, 'kernels' | 'calls'> {
   const threads = new Map<string, number>();
   for (const entry of ptx.matchAll(/\.entry (\w+)\([^)]*\)([^{]*)\{/g)) {
     const bound = entry[2].match(/\.maxntid (\d+)(?:, (\d+), (\d+))?/);
@@ -129,9 +146,9 @@ export function parse(file: string, log: string, ptx: string): Pick<Compilation,
     throw new Error(`${file}: two kernels of one name among ${names.join(', ')}`);
   const kernels = mangled.map((each, i) => {
     const found = usages.get(each) ?? {};
-    for (const target of TARGETS)
+    for (const target of targets)
       if (!found[target]) throw new Error(`${file}: nvcc says nothing of ${names[i]} on ${target}`);
-    return { name: names[i], file, threads: threads.get(each) ?? null, usage: found as Record<Target, Usage> };
+    return { name: names[i], file, threads: threads.get(each) ?? null, usage: found };
   });
   return { kernels, calls: demangle([...calls]).map(shortName) };
 }
@@ -143,7 +160,7 @@ function childSeconds(times: string): number {
 }
 
 /** Compiles one file, or reads what an earlier run found for the same sources, flags and compiler. */
-async function compile(nvcc: string, file: string, key: string): Promise<Compilation> {
+async function compile(nvcc: string, file: string, key: string, targets: readonly Target[]): Promise<Compilation> {
   const cache = join(root, 'build/cuda-resources');
   const source = join(root, 'native/cuda/kernels', file);
   const hash = createHash('sha256').update(key).update(readFileSync(source)).digest('hex').slice(0, 16);
@@ -154,12 +171,12 @@ async function compile(nvcc: string, file: string, key: string): Promise<Compila
   mkdirSync(scratch, { recursive: true });
   try {
     const fatBinary = join(scratch, 'all.fatbin');
-    const options = [...FLAGS, '--keep', '--keep-dir', scratch, '-fatbin', source, '-o', fatBinary];
+    const options = [...flagsFor(targets), '--keep', '--keep-dir', scratch, '-fatbin', source, '-o', fatBinary];
     const timed = ['-c', '"$0" "$@" || exit; times', nvcc, ...options];
     const { stderr, stdout } = await promisify(execFile)('sh', timed, { maxBuffer: 1 << 28 });
-    const ptx = readdirSync(scratch).find((each) => each.endsWith('.compute_80.ptx')) ?? '';
+    const ptx = readdirSync(scratch).find((each) => each.endsWith('.ptx')) ?? '';
     const compilation: Compilation = {
-      ...parse(file, stderr, ptx && readFileSync(join(scratch, ptx), 'utf8')),
+      ...parse(file, stderr, ptx && readFileSync(join(scratch, ptx), 'utf8'), targets),
       fatBinaryBytes: statSync(fatBinary).size,
       seconds: childSeconds(stdout),
     };
@@ -172,19 +189,23 @@ async function compile(nvcc: string, file: string, key: string): Promise<Compila
 }
 
 /** Compiles every kernel file, two at a time. `progress` is told of each. */
-export async function compileAll(nvcc: string, progress: (file: string, seconds: number) => void = () => {}) {
+export async function compileAll(
+  nvcc: string,
+  targets: readonly Target[],
+  progress: (file: string, seconds: number) => void = () => {},
+) {
   const files = readdirSync(join(root, 'native/cuda/kernels'));
   const headers = ['cuda', 'cuda/device', 'cuda/kernels', 'core'].flatMap((folder) =>
     readdirSync(join(root, 'native', folder))
       .filter((each) => /\.(h|cuh)$/.test(each))
       .map((each) => readFileSync(join(root, 'native', folder, each), 'utf8')),
   );
-  const key = JSON.stringify([nvccVersion(nvcc), FLAGS.filter((flag) => !flag.startsWith('-I')), headers]);
+  const key = JSON.stringify([nvccVersion(nvcc), flagsFor(targets).filter((flag) => !flag.startsWith('-I')), headers]);
   const waiting = files.filter((each) => each.endsWith('.cu')).sort();
   const compilations = new Map<string, Compilation>();
   const work = async () => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift()) {
-      const compilation = await compile(nvcc, file, key);
+      const compilation = await compile(nvcc, file, key, targets);
       compilations.set(file, compilation);
       progress(file, compilation.seconds);
     }

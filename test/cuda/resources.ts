@@ -5,7 +5,17 @@
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { compileAll, findNvcc, type Kernel, nvccVersion, root, shortName, TARGETS, type Target } from './nvcc.js';
+import {
+  compileAll,
+  findNvcc,
+  type Kernel,
+  nvccVersion,
+  root,
+  shortName,
+  TARGETS,
+  type Target,
+  type Usage,
+} from './nvcc.js';
 
 export const TABLE = join(root, 'bench/results/cuda-resources');
 
@@ -69,8 +79,13 @@ export function readLaunches(files: readonly string[]): Map<string, Launch> {
 }
 
 /** Compiles, with `launches` joined by name. */
-export async function measure(nvcc: string, launches = new Map<string, Launch>(), progress?: (line: string) => void) {
-  const { seconds, ...rest } = await compileAll(nvcc, (file, took) => progress?.(`${file}: ${took} s`));
+export async function measure(
+  nvcc: string,
+  targets: readonly Target[],
+  launches = new Map<string, Launch>(),
+  progress?: (line: string) => void,
+) {
+  const { seconds, ...rest } = await compileAll(nvcc, targets, (file, took) => progress?.(`${file}: ${took} s`));
   const kernels = rest.kernels.map((kernel) => {
     const launch = launches.get(kernel.name);
     if (launch && kernel.threads !== null && launch.threads > kernel.threads) {
@@ -82,12 +97,12 @@ export async function measure(nvcc: string, launches = new Map<string, Launch>()
 }
 
 export function table(resources: Resources): string {
-  const worst = ({ usage }: Kernel, field: keyof Kernel['usage'][Target]) =>
-    Math.max(...TARGETS.map((target) => usage[target][field]));
+  const worst = ({ usage }: Kernel, field: keyof Usage) =>
+    Math.max(...TARGETS.map((target) => usage[target]?.[field] ?? Number.NaN));
   const rows = resources.kernels.map((kernel) => {
     const { launch, threads } = kernel;
     const cells = TARGETS.flatMap((target) => {
-      const { registers } = kernel.usage[target];
+      const { registers } = kernel.usage[target] as Usage;
       const byRegisters = residentWarps(target, registers, threads);
       const warps = residentWarps(target, registers, launch?.threads ?? threads, launch?.sharedBytes);
       return [registers, launch && warps !== byRegisters ? `${byRegisters} → ${warps}` : byRegisters];
@@ -136,7 +151,7 @@ if (process.argv[1] && resolve(process.argv[1]) === import.meta.filename) {
   if (nvcc === null) throw new Error('nvcc is not found: put it on PATH or set CUDA_PATH');
   const reports = process.argv.slice(2);
   for (const report of reports) if (!existsSync(report)) throw new Error(`there is no ${report}`);
-  const resources = await measure(nvcc, readLaunches(reports), console.error);
+  const resources = await measure(nvcc, TARGETS, readLaunches(reports), console.error);
   writeFileSync(`${TABLE}.json`, `${JSON.stringify(resources, null, 1)}\n`);
   writeFileSync(`${TABLE}.md`, table(resources));
   console.error(`${resources.kernels.length} kernels, ${resources.compileSeconds} s: ${TABLE}.md`);

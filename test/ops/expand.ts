@@ -262,7 +262,7 @@ const ropeRefusals = (op: string, call: (width: number, options: unknown) => unk
   [`${op}: rope.base is 0, expected a finite number above 0`, ArgumentError, () => call(4, { rope: { base: 0 } })],
   [`${op}: rope.offset is -1, expected an integer at least 0`, ArgumentError, () => call(4, { rope: { offset: -1 } })],
   [
-    `${op}: the width of the output is 5, expected a multiple of 2 (features turn in pairs)`,
+    `${op}: the width of the output is 5, expected a multiple of 2 (rotary positions rotate pairs of features)`,
     ShapeError,
     () => call(5, { rope: {} }),
   ],

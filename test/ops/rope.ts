@@ -44,7 +44,7 @@ export default defineOp<ops.RopeOptions>({
       refuses: [
         ['rope: x has shape [2, 3, 4], expected [B, T, H, D]', ShapeError, () => ops.rope(f32(2, 3, 4))],
         [
-          'rope: the width of x is 5, expected a multiple of 2 (features turn in pairs)',
+          'rope: the width of x is 5, expected a multiple of 2 (rotary positions rotate pairs of features)',
           ShapeError,
           () => ops.rope(f32(1, 2, 3, 5)),
         ],
