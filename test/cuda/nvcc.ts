@@ -35,6 +35,8 @@ const flagsFor = (targets: readonly Target[]) => [
 
 /** What one kernel takes on one target. All sizes in bytes. */
 export interface Usage {
+  /** Of a block at most, from __launch_bounds__; null: the kernel has none. */
+  threads: number | null;
   registers: number;
   spillStores: number;
   spillLoads: number;
@@ -46,8 +48,6 @@ export interface Usage {
 export interface Kernel {
   name: string;
   file: string;
-  /** Of a block at most, from __launch_bounds__; null: the kernel has none. */
-  threads: number | null;
   /** Of the targets that it was compiled for. */
   usage: Partial<Record<Target, Usage>>;
 }
@@ -102,17 +102,20 @@ const demangle = (names: readonly string[]) =>
         .trim()
         .split('\n');
 
-/** `log` is what `-Xptxas -v` prints, `ptx` the kernels' PTX. */
+/** `log` is what `-Xptxas -v` prints, `ptx` the kernels' PTX of each target. */
 export function parse(
   file: string,
   log: string,
-  ptx: string,
-  targets: readonly Target[],
+  ptx: Readonly<Partial<Record<Target, string>>>,
 ): Pick<Compilation, 'kernels' | 'calls'> {
-  const threads = new Map<string, number>();
-  for (const entry of ptx.matchAll(/\.entry (\w+)\([^)]*\)([^{]*)\{/g)) {
-    const bound = entry[2].match(/\.maxntid (\d+)(?:, (\d+), (\d+))?/);
-    if (bound) threads.set(entry[1], Number(bound[1]) * Number(bound[2] ?? 1) * Number(bound[3] ?? 1));
+  const targets = TARGETS.filter((target) => ptx[target] !== undefined);
+  const threads = new Map<string, number>(); // by target and entry
+  for (const target of targets) {
+    for (const entry of (ptx[target] ?? '').matchAll(/\.entry (\w+)\([^)]*\)([^{]*)\{/g)) {
+      const bound = entry[2].match(/\.maxntid (\d+)(?:, (\d+), (\d+))?/);
+      const size = bound && Number(bound[1]) * Number(bound[2] ?? 1) * Number(bound[3] ?? 1);
+      if (size) threads.set(`${target} ${entry[1]}`, size);
+    }
   }
   const usages = new Map<string, Partial<Record<Target, Usage>>>();
   const calls = new Set<string>();
@@ -124,7 +127,8 @@ export function parse(
     const compiling = line.match(/Compiling entry function '(\w+)' for '(\w+)'/);
     if (compiling) {
       entry = compiling[1];
-      usage = { registers: 0, spillStores: 0, spillLoads: 0, stack: 0, staticShared: 0, constant: 0 };
+      const bound = threads.get(`${compiling[2]} ${entry}`) ?? null;
+      usage = { threads: bound, registers: 0, spillStores: 0, spillLoads: 0, stack: 0, staticShared: 0, constant: 0 };
       usages.set(entry, { ...usages.get(entry), [compiling[2]]: usage });
     }
     described = line.match(/Function properties for (\w+)/)?.[1] ?? described;
@@ -148,7 +152,7 @@ export function parse(
     const found = usages.get(each) ?? {};
     for (const target of targets)
       if (!found[target]) throw new Error(`${file}: nvcc says nothing of ${names[i]} on ${target}`);
-    return { name: names[i], file, threads: threads.get(each) ?? null, usage: found };
+    return { name: names[i], file, usage: found };
   });
   return { kernels, calls: demangle([...calls]).map(shortName) };
 }
@@ -174,9 +178,12 @@ async function compile(nvcc: string, file: string, key: string, targets: readonl
     const options = [...flagsFor(targets), '--keep', '--keep-dir', scratch, '-fatbin', source, '-o', fatBinary];
     const timed = ['-c', '"$0" "$@" || exit; times', nvcc, ...options];
     const { stderr, stdout } = await promisify(execFile)('sh', timed, { maxBuffer: 1 << 28 });
-    const ptx = readdirSync(scratch).find((each) => each.endsWith('.ptx')) ?? '';
+    const files = readdirSync(scratch).filter((each) => each.endsWith('.ptx'));
+    const ptxOf = (target: Target) =>
+      files.length === 1 ? files[0] : files.find((each) => each.endsWith(`.${target.replace('sm', 'compute')}.ptx`));
+    const ptx = targets.map((target) => [target, readFileSync(join(scratch, ptxOf(target) ?? ''), 'utf8')]);
     const compilation: Compilation = {
-      ...parse(file, stderr, ptx && readFileSync(join(scratch, ptx), 'utf8'), targets),
+      ...parse(file, stderr, Object.fromEntries(ptx)),
       fatBinaryBytes: statSync(fatBinary).size,
       seconds: childSeconds(stdout),
     };

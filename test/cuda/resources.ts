@@ -88,8 +88,9 @@ export async function measure(
   const { seconds, ...rest } = await compileAll(nvcc, targets, (file, took) => progress?.(`${file}: ${took} s`));
   const kernels = rest.kernels.map((kernel) => {
     const launch = launches.get(kernel.name);
-    if (launch && kernel.threads !== null && launch.threads > kernel.threads) {
-      throw new Error(`${kernel.name} was launched with ${launch.threads} threads, its bound is ${kernel.threads}`);
+    const bound = Math.max(...targets.map((target) => kernel.usage[target]?.threads ?? Number.POSITIVE_INFINITY));
+    if (launch && launch.threads > bound) {
+      throw new Error(`${kernel.name} was launched with ${launch.threads} threads, its bound is ${bound}`);
     }
     return launch ? { ...kernel, launch } : kernel;
   });
@@ -100,17 +101,23 @@ export function table(resources: Resources): string {
   const worst = ({ usage }: Kernel, field: keyof Usage) =>
     Math.max(...TARGETS.map((target) => usage[target]?.[field] ?? Number.NaN));
   const rows = resources.kernels.map((kernel) => {
-    const { launch, threads } = kernel;
+    const { launch } = kernel;
     const cells = TARGETS.flatMap((target) => {
-      const { registers } = kernel.usage[target] as Usage;
+      const { registers, threads } = kernel.usage[target] as Usage;
       const byRegisters = residentWarps(target, registers, threads);
-      const warps = residentWarps(target, registers, launch?.threads ?? threads, launch?.sharedBytes);
-      return [registers, launch && warps !== byRegisters ? `${byRegisters} → ${warps}` : byRegisters];
+      // The emulated device launches what sm_80 does; another target's bound may be lower.
+      const launched = Math.min(launch?.threads ?? Number.POSITIVE_INFINITY, threads ?? Number.POSITIVE_INFINITY);
+      const size = Number.isFinite(launched) ? launched : null;
+      const warps = residentWarps(target, registers, size, launch?.sharedBytes);
+      return [
+        threads ?? 'unbounded',
+        registers,
+        launch && warps !== byRegisters ? `${byRegisters} → ${warps}` : byRegisters,
+      ];
     });
     return [
       `\`${kernel.name}\``,
       kernel.file.replace(/\.cu$/, ''),
-      threads ?? 'unbounded',
       ...cells,
       `${worst(kernel, 'spillStores')} / ${worst(kernel, 'spillLoads')}`,
       worst(kernel, 'stack'),
@@ -122,8 +129,7 @@ export function table(resources: Resources): string {
   const header = [
     'kernel',
     'file',
-    'threads',
-    ...TARGETS.flatMap((target) => [`${target} registers`, `warps of ${LIMITS[target].warps}`]),
+    ...TARGETS.flatMap((target) => [`${target} threads`, 'registers', `warps of ${LIMITS[target].warps}`]),
     'spill stores / loads',
     'stack',
     'static shared',
