@@ -35,7 +35,10 @@ function buildWithClang(): void {
 }
 
 /** The sanitized suite in parts of a few minutes each. */
-const FILES = { ops: ['ops.1', 'ops.2'], modules: ['sas_attention', 'attentions'] };
+const FILES = {
+  ops: ['ops.1', 'ops.2'],
+  modules: ['sas_attention.1', 'sas_attention.2', 'sas_attention', 'attentions'],
+};
 const pathOf = (name: string) => `test/parity/${name}.test.ts`;
 const SANITIZED = [
   { part: 'ops', what: 'every op', tests: FILES.ops.map(pathOf) },
@@ -56,6 +59,11 @@ const CONFIGURATIONS: readonly Configuration[] = [
     tests: ['--project', 'cuda-emulated', ...tests],
     environment: { SAS_SANITIZE: 'address,undefined' },
   })),
+  {
+    name: 'package',
+    what: 'the packed tarball: built from source, and on Node 20, 22 and 24',
+    tests: ['--config', 'test/package/vitest.config.ts'],
+  },
   {
     name: 'nvcc',
     what: 'nvcc for every target: registers, spills, the committed table; the addon with CUDA on a machine without a driver',

@@ -1,0 +1,3 @@
+import { sasParityTests } from '../modules/sas_parity.js';
+
+sasParityTests({ part: 0, of: 2 });
