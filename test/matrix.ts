@@ -21,6 +21,9 @@ interface Configuration {
 
 const clangAddon = join(root, 'build/clang/Release/sas_attention.node');
 
+/** Older ones do not know avx512bf16 by name. */
+const CLANG = process.env.SAS_CLANG ?? 'clang-19';
+
 /** Warnings are errors; one instruction set with wide vectors and the plain one. */
 function buildWithClang(): void {
   const options = [
@@ -28,7 +31,7 @@ function buildWithClang(): void {
     '-DSAS_CUDA=off',
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(root, 'build/clang/Release')}`,
   ];
-  const env = { ...process.env, CC: 'clang', CXX: 'clang++', SAS_WERROR: '1' };
+  const env = { ...process.env, CC: CLANG, CXX: CLANG.replace('clang', 'clang++'), SAS_WERROR: '1' };
   const run = (args: readonly string[]) => execFileSync('cmake', args, { cwd: root, env, stdio: 'inherit' });
   run(['-S', '.', '-B', 'build/clang', ...options]);
   run(['--build', 'build/clang', '--target', 'sas_attention', '--parallel', '2']);
