@@ -1,5 +1,6 @@
 // The one measure and the one table of limits (relative L2 error per tensor, against a float64 reference).
 import { expect } from 'vitest';
+import { relativeError as measured, norm } from '../../lib/measure/relative_error.js';
 import type { Array64 } from '../reference/array64.js';
 import type { FloatType } from './random.js';
 
@@ -26,25 +27,15 @@ export function vanishingLimit(dtype: FloatType): number {
 }
 
 /**
- * ||actual - reference|| / ||reference||. Where the reference is infinite (logSumExp of a row that sees no key) the value
- * must be that infinity; a NaN or an infinity anywhere else makes the error NaN or infinite. A reference of norm 0 has no
- * relative error: the norm is then taken relative to `zeroScale`, and without one only exact zeros pass.
+ * ||actual - reference|| / ||reference||, as `lib/measure` has it. A reference of norm 0 has no relative error: the norm is then
+ * taken relative to `zeroScale`, and without one only exact zeros pass. What cannot be a reference throws.
  */
 export function relativeError(actual: ArrayLike<number>, reference: ArrayLike<number>, zeroScale = 0): number {
   if (actual.length !== reference.length) throw new Error(`${actual.length} values, reference has ${reference.length}`);
-  let error = 0;
-  let norm = 0;
   for (let i = 0; i < reference.length; i++) {
     if (Number.isNaN(reference[i])) throw new Error(`reference value ${i} is NaN`);
-    if (!Number.isFinite(reference[i])) {
-      if (!Object.is(actual[i], reference[i])) return Number.NaN;
-      continue;
-    }
-    error += (actual[i] - reference[i]) ** 2;
-    norm += reference[i] ** 2;
   }
-  if (error === 0) return 0;
-  return Math.sqrt(error) / (norm > 0 ? Math.sqrt(norm) : zeroScale);
+  return measured(actual, reference, norm(reference) || zeroScale);
 }
 
 interface Worst {
