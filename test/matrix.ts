@@ -1,6 +1,7 @@
 /**
  * `npm run test:matrix`: the suites once more under every condition that multiplies them. CI runs one of them each time, in turn:
- * `--pick N` takes the N-th (modulo their number), names take those, nothing takes all. The last line sums up.
+ * `--pick N` takes the N-th (modulo their number), names take those, nothing takes all; `--covered` only prints the arguments that spare
+ * `npm test` what these cover. The last line sums up.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
@@ -17,6 +18,8 @@ interface Configuration {
   readonly environment?: Readonly<Record<string, string>>;
   /** Made before the tests. */
   readonly build?: () => void;
+  /** A project of `npm test` that need not run beside it: this runs all of its tests. */
+  readonly covers?: string;
 }
 
 const clangAddon = join(root, 'build/clang/Release/sas_attention.node');
@@ -71,6 +74,7 @@ const CONFIGURATIONS: readonly Configuration[] = [
     name: 'nvcc',
     what: 'nvcc for every target: registers, spills, the committed table; the addon with CUDA on a machine without a driver',
     tests: ['--project', 'cuda'],
+    covers: 'cuda',
     environment: { SAS_CUDA_TARGETS: 'all' },
   },
   {
@@ -78,6 +82,7 @@ const CONFIGURATIONS: readonly Configuration[] = [
     what: 'the emulated GPU with 99 KB of shared memory per block, as consumer cards have, and another scheduling seed',
     tests: ['--project', 'cuda-emulated'],
     environment: { SAS_EMULATOR_SHARED: '101376' },
+    covers: 'cuda-emulated',
   },
   {
     name: 'clang',
@@ -113,7 +118,11 @@ function run({ name, what, tests, environment, build }: Configuration): { counts
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { pick: { type: 'string' }, list: { type: 'boolean', default: false } },
+  options: {
+    pick: { type: 'string' },
+    list: { type: 'boolean', default: false },
+    covered: { type: 'boolean', default: false },
+  },
 });
 if (values.list) {
   for (const { name, what } of CONFIGURATIONS) console.log(`${name.padEnd(20)}  ${what}`);
@@ -134,6 +143,11 @@ if (values.pick !== undefined && picked === undefined) {
 const chosen = picked
   ? [picked]
   : CONFIGURATIONS.filter((each) => positionals.length === 0 || positionals.some((name) => isNamed(each, name)));
+if (values.covered) {
+  // For `npm test` beside it: the arguments that leave out what is covered.
+  console.log([...new Set(chosen.flatMap(({ covers }) => (covers ? [`--project=!${covers}`] : [])))].join(' '));
+  process.exit();
+}
 mkdirSync(join(root, 'build'), { recursive: true });
 const results = chosen.map(run);
 const sum = (key: keyof Counts) => results.reduce((total, { counts }) => total + counts[key], 0);
