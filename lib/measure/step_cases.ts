@@ -25,12 +25,12 @@ export function stepWork(config: TrainConfig, attention: 'sas' | 'mha' = 'sas'):
   const sizes = { heads, headDim: width / heads, simHeads, simHeadDim, kernelSize: kernel };
   const projections = [linear(width, width), linear(width, width), linear(width, width)];
   const mlp = [linear(width, 4 * width), linear(4 * width, width)];
-  const headDim = sizes.headDim;
-  const plain = () => [
+  const { headDim } = sizes;
+  const multiHead = [
     attentionWork({ batch, length: seq, heads, width: headDim, valueWidth: headDim }),
     linear(width, width),
   ];
-  const attending = attention === 'sas' ? [sasWork(batch, seq, sizes)] : plain();
+  const attending = attention === 'sas' ? [sasWork(batch, seq, sizes)] : multiHead;
   const block = sumPasses([...projections, ...attending, ...mlp]);
   const blocks = Array.from({ length: layers }, () => block);
   const { forward, backward } = sumPasses([...blocks, linear(width, VOCABULARIES[config.tokenizer])]);

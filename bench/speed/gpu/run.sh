@@ -77,13 +77,13 @@ compute_mode=$(nvidia-smi --query-gpu=compute_mode --format=csv,noheader 2>/dev/
 [ "$compute_mode" != Exclusive_Process ] || processes=1
 step parity $parity "$node" "$(js parity)" --out "$out/parity.json" --seconds $parity --processes $processes || status=1
 
-# A check that failed here is worth more than a time: memcheck looks at every kernel once, at a small size.
+# Every kernel once, at a small size; racecheck not for the products of cuBLAS, where it reports NVIDIA's own kernels.
 sanitize() {
   local tool=$1 group
-  shift
   for group in expand attention linear 'linear, built-in' 'training ops'; do
+    [ "$tool $group" != 'racecheck linear' ] || continue
     echo "compute-sanitizer $tool: $group"
-    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 3 "$node" "$(js profile)" "$group" bf16 256 "$@" 2>&1 |
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 3 "$node" "$(js profile)" "$group" bf16 256 512 2>&1 |
       grep -v '^== ' | tail -n 25 || status=1
   done
 }
@@ -91,7 +91,7 @@ if command -v compute-sanitizer >/dev/null; then
   export -f sanitize js
   export node here status
   step sanitizer $sanitizer bash -c 'set -o pipefail; status=0
-    sanitize memcheck 512; sanitize racecheck 512; exit $status' || status=1
+    sanitize memcheck; sanitize racecheck; exit $status' || status=1
 fi
 
 step benchmark $bench "$node" "$(js gpu_bench)" --out "$out/bench.json" --seconds $bench "${quick[@]}" || status=1

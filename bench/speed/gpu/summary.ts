@@ -114,7 +114,7 @@ function table(bench: Bench | undefined, rivals: Rivals | undefined): string {
     const ours = group.find(({ contestant }) => contestant === OURS);
     return group.map((line) => {
       const { seconds, flops, bytes } = line;
-      const rate = flops / seconds.median;
+      const rate = flops > 0 ? flops / seconds.median : undefined; // none are counted where memory is the bound
       const bandwidth = bytes === undefined ? undefined : bytes / seconds.median;
       return [
         line.case,
@@ -124,7 +124,7 @@ function table(bench: Bench | undefined, rivals: Rivals | undefined): string {
         String(line.batch),
         number(1e3 * seconds.median, 3),
         `${number(1e3 * seconds.low, 3)}-${number(1e3 * seconds.high, 3)}`,
-        number(rate / 1e12),
+        number(rate && rate / 1e12),
         percent(rate, line.peakFlops),
         percent(rate, rivals?.bounds.matmulFlops),
         number(bandwidth && bandwidth / 1e9, 0),

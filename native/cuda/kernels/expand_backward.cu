@@ -1,3 +1,4 @@
+// One file, although a long one, because the kernel's phases and the host's plan of their shared memory must agree.
 // Fused head and feature expansion, backward: each persistent block takes tiles of tokens, recomputes C1, Y and Z1 in
 // shared memory, and walks back through the four maps. With gradients written d:
 //   dZ1 = dZ + [Z1 > 0] (dZ W4)          dW4 = dZ^T relu(Z1)      db4 = sum dZ
