@@ -77,7 +77,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
   forward(x: Tensor, options: { save: false }): { output: Tensor; saved: null };
   forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null };
   forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null } {
-    const op = this.begin('forward');
+    const op = this.begin('forward', arguments.length, 2);
     const { save = true } = check.options(op, options, ['save']);
     check.boolean(op, 'save', save);
     this.#check(op, 'x', x);
@@ -90,7 +90,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
 
   /** The gradients of `forward`: gradOutput [B, T, C] of `config.dtype` and the `saved` of that call, which stays usable. */
   backward(gradOutput: Tensor, saved: Saved<A>): SelfAttentionGradients {
-    const op = this.begin('backward');
+    const op = this.begin('backward', arguments.length, 2);
     const activations = this.activations(op, saved);
     this.#check(op, 'gradOutput', gradOutput);
     check.shape(op, 'gradOutput', gradOutput, activations.x.shape, 'the shape of x');
