@@ -116,7 +116,7 @@ export abstract class Module {
   loadStateDict(state: Iterable<readonly [string, StateEntry]>): void {
     const op = this.begin('loadStateDict', arguments.length, 1);
     operands(op, Object.fromEntries(this.parameters));
-    const entries = [...state];
+    const entries = check.entries(op, 'state', state);
     const names = entries.map(([name]) => name);
     checkNames(op, [...this.parameters.keys()], names);
     const given = new Map(entries);

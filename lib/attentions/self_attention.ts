@@ -15,7 +15,7 @@ import { add } from '../ops/add.js';
 import { attention, attentionBackward } from '../ops/attention.js';
 import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
 import { scope } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { operands, type Tensor } from '../tensor.js';
 
 /** What every self-attention can be told. */
 export interface SelfAttentionConfig extends Placement {
@@ -112,6 +112,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
   protected abstract differentiate(gradOutput: Tensor, saved: A, gradients: Gradients): Tensor;
 
   #check(op: string, name: string, tensor: Tensor): void {
+    operands(op, { [name]: tensor });
     check.shape(op, name, tensor, ['B', 'T', this.#width], `width is ${this.#width}`);
     check.dtype(op, name, tensor, this.#dtype, 'the dtype of the module');
   }
