@@ -26,7 +26,7 @@ function ownFolder(): string | undefined {
 /** A path as a shell takes it. */
 const quoted = (path: string): string => (/^[\w/.@+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
-/** The one thing to do when nothing loaded; the same under every package manager. */
+/** The one thing to do when nothing loaded: a command of the package, for what their own commands do differs between managers. */
 function remedy(failures: readonly Failure[], folder: string | undefined, named: boolean): string {
   if (named) return 'Unset SAS_BINDING, or let it name the .node file of this version by its absolute path.';
   if (folder === undefined) {
@@ -42,7 +42,9 @@ function remedy(failures: readonly Failure[], folder: string | undefined, named:
       '(pnpm, yarn and bun: install --force).'
     );
   }
-  const build = `node ${quoted(join(folder, 'native/install.cjs'))} build`;
+  // What the build requires is found by Yarn's own node alone where Yarn installs without node_modules.
+  const node = 'pnp' in process.versions ? 'yarn node' : 'node';
+  const build = `${node} ${quoted(join(folder, 'native/install.cjs'))} build`;
   return `Build it on this machine, with a C++20 compiler and CMake 3.18 or newer: ${build}`;
 }
 

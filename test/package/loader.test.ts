@@ -130,6 +130,12 @@ describe('the loader', () => {
     expect(built.status).toBe(1);
   });
 
+  it("names Yarn's own node where Yarn installs without node_modules", () => {
+    rmSync(prebuilt);
+    const pnp = "data:text/javascript,process.versions.pnp = '3'";
+    expect(load({}, ['--import', pnp])).toMatch(`CMake 3.18 or newer: yarn ${rebuild}`);
+  });
+
   it('asks for the version of glibc without the names of all peers, and leaves the setting as it was', () => {
     const spy = `data:text/javascript,
       const { report } = process; const { getReport } = report;
