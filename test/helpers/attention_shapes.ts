@@ -20,13 +20,17 @@ export interface AttentionSizes {
 const both = <Value>(value: Value | readonly [Value, Value]): readonly [Value, Value] =>
   Array.isArray(value) ? (value as unknown as readonly [Value, Value]) : [value as Value, value as Value];
 
+/** Of either sign, 0, nearly 0, and large enough to saturate the softmax. */
+export const scales = [-0.3, 0, 1e-3, 4, -4] as const;
+
 /** q [B, Tq, Hq, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] */
 export function attentionOf(sizes: AttentionSizes): Case<AttentionOptions> {
   const { batch = 1, causal = true, scale, inputScale = 1, seed = 201 } = sizes;
   const [timeQ, timeK] = both(sizes.time);
   const [heads, keyHeads] = both(sizes.heads);
   const [width, valueWidth] = both(sizes.width);
-  const mask = `${causal ? 'causal' : 'full'}${inputScale === 1 ? '' : ` x${inputScale}`}`;
+  const times = inputScale === 1 ? '' : ` x${inputScale}`;
+  const mask = `${causal ? 'causal' : 'full'}${times}${scale === undefined ? '' : ` scale=${scale}`}`;
   return {
     label: `B=${batch} T=${timeQ}/${timeK} H=${heads}/${keyHeads} D=${width}/${valueWidth} ${mask}`,
     options: scale === undefined ? { causal } : { causal, scale },

@@ -101,8 +101,10 @@ export interface Reference<Options> {
 }
 
 /** How special values spread: as in float64, or with an exception, and then a NaN must only not be lost. */
-export interface Special {
+export interface Special<Options = unknown> {
   exception?: string;
+  /** Cases that it goes for; all by default. */
+  excepted?(options: Options): boolean;
   /** Results that it goes for; all by default. */
   only?: readonly string[];
 }
@@ -138,7 +140,7 @@ export interface Op<Options = unknown> extends Calls<Options> {
     results: Results<Values>,
     limits: { dtype: FloatType; naiveErrors: Named<number> },
   ): Promise<void>;
-  special?: { forward?: Special; backward?: Special; naive?: Special };
+  special?: { forward?: Special<Options>; backward?: Special<Options>; naive?: Special<Options> };
   /** A ReLU of a number near 0 may go either way: random gradients are compared where there are many elements only. */
   kinked?: boolean;
   /** By function of the library: what it refuses, with the whole message, and tests of what it returns. */

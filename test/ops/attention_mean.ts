@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError, type Tensor } from '../../lib/index.js';
 import { bf16, f32 } from '../api/helpers.js';
-import { type AttentionOptions, type AttentionSizes, attentionOf } from '../helpers/attention_shapes.js';
+import { type AttentionOptions, type AttentionSizes, attentionOf, scales } from '../helpers/attention_shapes.js';
 import { type Case, defineOp } from '../helpers/op.js';
 import { dispose, problemOf } from '../helpers/op_run.js';
 import { timeout, valuesOf } from '../helpers/parity.js';
@@ -50,6 +50,7 @@ const attentionMean = defineOp<Options>({
       heads: [heads, groups, draw.pick([heads * groups, 1])],
       width: [draw.size(37), draw.size(37)],
       causal: draw.chance(0.5),
+      ...(draw.chance(0.7) && { scale: draw.pick(scales) }),
     });
   },
 
