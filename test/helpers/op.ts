@@ -28,6 +28,9 @@ export const activation = (shape: readonly number[], scale = 1, shift = 0): Inpu
   },
 });
 
+/** As wide as f32: what f16 cannot hold. */
+export const wideTypes: readonly FloatType[] = ['f32', 'bf16'];
+
 /** Uniform in +-1/sqrt(fanIn). */
 export const parameter = (shape: readonly number[], fanIn: number): Input => ({
   shape,
@@ -70,6 +73,8 @@ export interface Case<Options = unknown> {
   seed?: number;
   /** What the emulated GPU computes instead: as many kinds of tails, less of each. */
   onEmulator?: Case<Options>;
+  /** Storage types whose range holds its values; all by default. */
+  dtypes?: readonly FloatType[];
   /** Storage types in which the unfused pipeline overflows. */
   overflows?: readonly FloatType[];
   /** Cases for an emulated processor (test/arm64); of an op without any all are. */

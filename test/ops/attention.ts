@@ -1,8 +1,24 @@
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError } from '../../lib/index.js';
 import { bf16, f32, i32 } from '../api/helpers.js';
-import { type AttentionOptions, type AttentionSizes, attentionOf, scales } from '../helpers/attention_shapes.js';
-import { type Calls, type Case, defineOp, type Named, type Op, type Special, smallerOnEmulator } from '../helpers/op.js';
+import {
+  type AttentionOptions,
+  type AttentionSizes,
+  attentionOf,
+  hugeScores,
+  scales,
+} from '../helpers/attention_shapes.js';
+import {
+  activation,
+  type Calls,
+  type Case,
+  defineOp,
+  type Named,
+  type Op,
+  type Special,
+  smallerOnEmulator,
+  wideTypes,
+} from '../helpers/op.js';
 import { compare, digest, dispose, problemOf, run, truthOf } from '../helpers/op_run.js';
 import { emulated, expectWithinLimits, pair, takeResults, timeout, valuesOf } from '../helpers/parity.js';
 import { type FloatType, normal } from '../helpers/random.js';
@@ -24,6 +40,11 @@ const largeInputs = (sizes: AttentionSizes): Case<AttentionOptions> => {
 /** Softmax saturates; enough rows, as for large inputs. */
 const largeScale = (scale: number, causal = true) =>
   shorter({ batch: 8, time: 64, heads: 36, width: [24, 8], scale, causal }, { batch: 2, time: 31 });
+const hugeValues = (sizes: AttentionSizes, size: number): Case<AttentionOptions> => {
+  const { label, inputs, ...item } = attentionOf(sizes);
+  const v = activation(inputs.v.shape, size);
+  return { ...item, label: `${label} v x${size}`, dtypes: wideTypes, inputs: { ...inputs, v } };
+};
 const sample = (sizes: AttentionSizes) => ({ ...attentionOf(sizes), sample: true });
 
 const cases: Case<AttentionOptions>[] = [
@@ -51,6 +72,10 @@ const cases: Case<AttentionOptions>[] = [
   attentionOf({ time: [97, 64], heads: 3, width: 24, scale: -0.3, causal: false }),
   attentionOf({ time: [33, 70], heads: [4, 2], width: [40, 24], scale: 0 }),
   attentionOf({ time: 97, heads: 2, width: [96, 64], scale: 1e-3 }),
+  hugeScores({ time: [33, 70], heads: [4, 2], width: [2, 8], scale: 10 }),
+  hugeScores({ time: 97, heads: 2, width: [2, 24], scale: -1e5 }),
+  hugeScores({ time: [64, 33], heads: 2, width: [8, 8], scale: 1e20, causal: false }),
+  hugeValues({ time: [31, 64], heads: [4, 2], width: [24, 40] }, 1e36),
   largeScale(30),
   largeScale(-30, false),
   // Inputs x100 saturate: only the rare rows whose two best scores are close have an error or a gradient at all. There must
@@ -295,6 +320,48 @@ const attention: Op = defineOp<AttentionOptions>({
       dispose(problem);
     });
 
+    it.each([
+      [1e5, 1e10],
+      [1e7, 1e14],
+      [-1e5, 1e10],
+    ])('q = k = [%d]: the only key has all the weight', { timeout }, async (value, score) => {
+      if (dtype !== 'f32') return;
+      const [one] = [[1, 1, 1, 1]];
+      const x = pair(Float32Array.of(value), one, dtype).tensor;
+      const v = pair(Float32Array.of(1), one, dtype).tensor;
+      const results = [
+        ops.attention(x, x, v, { scale: 1 }),
+        ops.naive.attention(x, x, v, { scale: 1 }),
+        ops.attention(x.reshape([1, 1, 1, 1]), pair(Float32Array.of(-value), one, dtype).tensor, v, { scale: -1 }),
+      ];
+      for (const { output, logSumExp } of results) {
+        expect([...(await output.data())]).toEqual([1]);
+        expect([...(await logSumExp.data())]).toEqual([Math.fround(score)]);
+      }
+      expect([...(await ops.attentionMean(x, x, v, { heads: 1, scale: 1 }).data())]).toEqual([1]);
+    });
+
+    it.each(['fused', 'naive'] as const)('%s: scores of -Infinity, and of NaN', { timeout }, async (which) => {
+      const forward = which === 'fused' ? ops.attention : ops.naive.attention;
+      const backward = which === 'fused' ? ops.attentionBackward : ops.naive.attentionBackward;
+      // Queries -Infinity, NaN and 1, keys 1 and 2.
+      const q = pair(Float32Array.of(Number.NEGATIVE_INFINITY, Number.NaN, 1), [1, 3, 1, 1], dtype).tensor;
+      const k = pair(Float32Array.of(1, 2), [1, 2, 1, 1], dtype).tensor;
+      const v = pair(Float32Array.of(3, 5), [1, 2, 1, 1], dtype).tensor;
+      const { output, logSumExp } = forward(q, k, v, { causal: false, scale: 1 });
+      const [none, lost, plain] = await output.data();
+      expect([none, lost]).toEqual([0, Number.NaN]);
+      expect(plain).toBeCloseTo((3 + 5 * Math.E) / (1 + Math.E), 1);
+      const logs = await logSumExp.data();
+      expect([...logs.slice(0, 2)]).toEqual([Number.NEGATIVE_INFINITY, Number.NaN]);
+      // Alone, the first query leaves the values without a gradient; of keys it is 0 times infinity.
+      const first = pair(Float32Array.of(Number.NEGATIVE_INFINITY), [1, 1, 1, 1], dtype).tensor;
+      const saved = { q: first, k, v, ...forward(first, k, v, { causal: false, scale: 1 }) };
+      const grads = backward(pair(Float32Array.of(1), [1, 1, 1, 1], dtype).tensor, saved, { causal: false, scale: 1 });
+      expect([...(await grads.gradV.data())].map(Math.abs)).toEqual([0, 0]);
+      expect([...(await grads.gradQ.data())].map(Math.abs)).toEqual([0]);
+    });
+
     it('causal with scale 1/sqrt(Dqk) is the default', async () => {
       const problem = problemOf(attention, attentionOf({ time: 33, heads: 2, width: [24, 8], seed: 401 }), dtype);
       const { q, k, v } = problem.tensors;
@@ -322,6 +389,24 @@ const attention: Op = defineOp<AttentionOptions>({
     if (dtype !== 'f16') sameBitsOften(dtype);
 
     if (dtype !== 'f32') return;
+    // Each weight by itself: a relative error over whole tensors would not show the last term of the exponential's
+    // polynomial, which is 2.4e-6 at most.
+    it.each(['fused', 'naive'] as const)('%s: weights are exponentials to the last digits', async (which) => {
+      const forward = which === 'fused' ? ops.attention : ops.naive.attention;
+      const steps = 1999;
+      const falling = Float32Array.from({ length: steps }, (_, i) => (-4 * i) / (steps - 1));
+      const q = pair(falling, [1, steps, 1, 1], 'f32').tensor;
+      const [k, v] = [
+        pair(Float32Array.of(0, 1), [1, 2, 1, 1], 'f32').tensor,
+        pair(Float32Array.of(0, 1), [1, 2, 1, 1], 'f32').tensor,
+      ];
+      const { data } = await valuesOf(forward(q, k, v, { causal: false, scale: 1 }).output);
+      const errors = Array.from(data).map((weight, i) =>
+        Math.abs((weight * (1 + Math.exp(falling[i]))) / Math.exp(falling[i]) - 1),
+      );
+      expect(Math.max(...errors)).toBeLessThanOrEqual(1.2e-6);
+    });
+
     it('keeps f32 accuracy where every key has the same score', async () => {
       // Softmax is uniform: the output is the mean of the values seen so far, which here is known in closed form.
       const time = 1023;

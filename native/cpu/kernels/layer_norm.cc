@@ -45,7 +45,7 @@ Status LayerNorm(CpuContext& context, const LayerNormParams& p) {
         const Vec normal = (LoadPartial(x + i, count) - mean) * rstd - rest;
         StorePartial(output + i, normal * LoadPartial(weight + i, count) + LoadPartial(bias + i, count), count);
       });
-      p.mean[row] = mean + rest;
+      p.mean[row] = rest == rest ? mean + rest : mean;  // an infinite mean has none
       p.rstd[row] = rstd;
     });
     return Status();

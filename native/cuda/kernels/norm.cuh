@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
       StoreElements(output + column, value);
     });
     if (Group::Rank() == 0) {
-      if constexpr (kCentred) p.mean[row] = mean + rest;
+      if constexpr (kCentred) p.mean[row] = rest == rest ? mean + rest : mean;  // an infinite mean has none
       p.rstd[row] = rstd;
     }
   }
