@@ -9,7 +9,6 @@
 // In the layouts below g = lane / 4 and t = lane % 4.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "cuda/device/ptx.cuh"
@@ -261,7 +260,7 @@ __device__ __forceinline__ void MultiplyParts(Accumulator& c, const FragmentA<fl
   for (int i = 0; i < 4; ++i) c.c[i] = fmaf(sum[i], kProductScale, c.c[i]);
 }
 
-__device__ __forceinline__ bool IsFinite(float x) { return fabsf(x) <= std::numeric_limits<float>::max(); }
+__device__ __forceinline__ bool IsFinite(float x) { return fabsf(x) < INFINITY; }
 
 }  // namespace fragment
 

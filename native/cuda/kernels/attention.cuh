@@ -21,7 +21,7 @@ constexpr int kWidest = 256;  // of q, k and v
 constexpr int kChunk = 32;    // columns: rows in shared memory are padded to it with zeros
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLog2E = 1.44269504f;
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
 
 // The type in memory of element type T.
 template <class T>
@@ -240,7 +240,7 @@ struct Softmax {
       : sign(scale > 0   ? 1.0f
              : scale < 0 ? -1.0f
                          : 0.0f),
-        log2_scale(scale != 0 ? fminf(fabsf(scale) * kLog2E, std::numeric_limits<float>::max()) : 1.0f) {}
+        log2_scale(scale != 0 ? fminf(fabsf(scale) * kLog2E, kLargest) : 1.0f) {}
 
   // The maximum as the weights are measured from it; 0 where all scores so far are -inf, which leaves weights of 0
   // instead of NaN.
