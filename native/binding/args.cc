@@ -10,10 +10,11 @@ namespace {
 constexpr double kLargestInteger = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
 
 template <class Handle>
-Handle* GetHandle(Napi::Value value, HandleKind kind) {
+Handle* GetHandle(Napi::Value value) {
   if (!value.IsExternal()) return nullptr;
-  Handle* handle = value.As<Napi::External<Handle>>().Data();
-  return handle->kind == kind ? handle : nullptr;
+  bool ours = false;  // an External of another addon points to anything
+  if (napi_check_object_type_tag(value.Env(), value, &Handle::kTag, &ours) != napi_ok || !ours) return nullptr;
+  return value.As<Napi::External<Handle>>().Data();
 }
 
 }  // namespace
@@ -26,8 +27,14 @@ bool Detached(const BufferHandle& handle) {
   return data != handle.buffer->data;
 }
 
-DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value, HandleKind::kDevice); }
-BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value, HandleKind::kBuffer); }
+DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value); }
+BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value); }
+
+std::shared_ptr<Session> SessionOf(const Args& args, Napi::Value value) {
+  const DeviceHandle* handle = GetDeviceHandle(value);
+  if (handle == nullptr || handle->session->queue == nullptr) args.Fail("not an open device");
+  return handle->session;
+}
 
 void ThrowCurrentException(Napi::Env env) noexcept {
   try {
@@ -119,6 +126,7 @@ void* Args::Operand(Napi::Value value, DType dtype, ExpectedShape expected, bool
   }
   if (handle.buffer->bytes == 0 && allowed_ == Operands::kUsual) Fail("an operand is empty");
   bytes_ += handle.buffer->bytes;
+  if (handle.wrapped != nullptr) wrapped_.push_back(handle);
   if (read) reads_.push_back(handle.buffer);
   if (write) writes_.push_back(handle.buffer);
   return handle.buffer->data;
@@ -127,6 +135,9 @@ void* Args::Operand(Napi::Value value, DType dtype, ExpectedShape expected, bool
 void Args::CheckAlive() const {
   if (session_ == nullptr) Fail("no operands");
   if (session_->queue == nullptr) Fail("the device is closed");
+  for (const BufferHandle& handle : wrapped_) {
+    if (Detached(handle)) Fail("an operand's ArrayBuffer was detached during the call");
+  }
   for (const auto* operands : {&reads_, &writes_}) {
     for (const BufferRef& buffer : *operands) {
       if (buffer->owners == 0) Fail("an operand was released during the call");

@@ -80,7 +80,8 @@ class Args {
   const BufferHandle& BufferOf(Napi::Value value) const;
   void* Operand(Napi::Value value, DType dtype, ExpectedShape shape, bool read, bool write);
   bool SkipNull();
-  // Getters of array arguments are the caller's code: an operand read before one may have been released in it.
+  // Getters of array arguments are the caller's code: an operand read before one may have been released or detached in
+  // it.
   void CheckAlive() const;
 
   const Napi::CallbackInfo& info_;
@@ -90,7 +91,8 @@ class Args {
   size_t next_ = 0;
   std::shared_ptr<Session> session_;  // of the operands
   std::vector<BufferRef> reads_, writes_;
-  size_t bytes_ = 0;  // of all operands
+  std::vector<BufferHandle> wrapped_;  // those of them that share the caller's memory
+  size_t bytes_ = 0;                   // of all operands
 };
 
 // Throws the JavaScript error that belongs to the exception in flight: past N-API it would end the process.
@@ -122,6 +124,8 @@ void Export(Napi::Object exports, const char* name) {
 // The struct behind a handle, or null if the value is no such handle.
 DeviceHandle* GetDeviceHandle(Napi::Value value);
 BufferHandle* GetBufferHandle(Napi::Value value);
+// The session of a device's handle; fails if it is no such handle or closed.
+std::shared_ptr<Session> SessionOf(const Args& args, Napi::Value value);
 // Whether the caller's ArrayBuffer behind wrapped memory has gone (`ArrayBuffer.prototype.transfer`, a grown
 // WebAssembly memory) and the memory with it, perhaps.
 bool Detached(const BufferHandle& handle);
