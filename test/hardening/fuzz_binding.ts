@@ -8,11 +8,11 @@ import { type BufferHandle, binding, type DeviceHandle, type HostArray } from '.
 import { errorFromCode } from '../../lib/errors.js';
 import { type Device, scope } from '../../lib/index.js';
 import { Draw, detached, wrongArray, wrongNumber, wrongValue } from './draw.js';
-import { foreignExternals } from './foreign.js';
 import { generators } from './fuzz_library.js';
 import { Maker } from './library_operands.js';
 import { memoryCalls } from './memory_calls.js';
 import { callRaw, type Made, type RawCall, type RawName, Recording, rawNames } from './raw_calls.js';
+import { foreignExternals } from './strangers.js';
 
 export interface FuzzCounts {
   calls: number;

@@ -4,8 +4,8 @@ import type { DTypeCode, RawSettings } from '../../binding.js';
 import { type BufferHandle, binding, type DeviceHandle, type HostArray } from '../../lib/binding.js';
 import { errorFromCode } from '../../lib/errors.js';
 import type { Draw } from './draw.js';
-import { realm } from './foreign.js';
 import type { RawCall } from './raw_calls.js';
+import { realm } from './strangers.js';
 
 /** What the calls are made of. */
 export interface Operands {

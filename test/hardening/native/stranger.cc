@@ -1,7 +1,16 @@
-// An addon of somebody else: Externals that point to nothing of ours.
+// Another addon in the same process: Externals that point to nothing of ours, and what V8 has been told of memory.
 #include <node_api.h>
 
 #include <cstdint>
+
+// The bytes that all addons have reported, which process.memoryUsage() does not show.
+static napi_value ExternalMemory(napi_env env, napi_callback_info) {
+  int64_t bytes = 0;
+  napi_value result = nullptr;
+  napi_adjust_external_memory(env, 0, &bytes);
+  napi_create_int64(env, bytes, &result);
+  return result;
+}
 
 extern "C" __attribute__((visibility("default"))) napi_value napi_register_module_v1(napi_env env, napi_value exports) {
   static const uint8_t page[4096] = {};
@@ -16,5 +25,8 @@ extern "C" __attribute__((visibility("default"))) napi_value napi_register_modul
   add("zeros", page, false);
   add("tagged", page, true);
   add("none", nullptr, false);
+  napi_value function = nullptr;
+  napi_create_function(env, "externalMemory", NAPI_AUTO_LENGTH, ExternalMemory, nullptr, &function);
+  napi_set_named_property(env, exports, "externalMemory", function);
   return exports;
 }
