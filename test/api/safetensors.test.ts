@@ -180,7 +180,7 @@ describe('saving', () => {
       () => saveSafetensors(path, [], { metadata: { step: 3 as never } }),
     ],
     [
-      "saveSafetensors: there is no option 'meta'; known: metadata",
+      "saveSafetensors: there is no option 'meta'; known: metadata, checksum",
       ArgumentError,
       () => saveSafetensors(path, [], { meta: {} } as never),
     ],
