@@ -221,6 +221,17 @@ export function list<T>(op: string, name: string, value: readonly T[]): readonly
   return Array.from(value);
 }
 
+/** The value is an iterable of pairs of a name and what goes by it, such as a Map. Returns them. */
+export function entries<T>(op: string, name: string, value: Iterable<readonly [string, T]>): (readonly [string, T])[] {
+  const refuse = (given: string) =>
+    new ArgumentError(`${op}: ${name} is ${given}, expected pairs of a name and an entry, as a Map has them`);
+  if (typeof value !== 'object' || value === null || !(Symbol.iterator in value)) throw refuse(describe(value));
+  const pairs: unknown[] = [...value];
+  const wrong = pairs.findIndex((pair) => !Array.isArray(pair) || typeof pair[0] !== 'string');
+  if (wrong >= 0) throw refuse(`${describe(value)} with ${describe(pairs[wrong])} at ${wrong}`);
+  return pairs as (readonly [string, T])[];
+}
+
 /** The options given, none by default, without a name that is not known. `within` is the option that they are the value of. */
 export function options<T extends object>(
   op: string,

@@ -28,16 +28,19 @@ export interface AdamWOptions {
   step: number;
 }
 
-/** One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW). */
+const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
+
+/**
+ * One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW).
+ * A parameter that is used twice (tied weights) has one state, whose gradient is the sum of the gradients of its uses (`add`).
+ */
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
-  const op = 'adamW';
+  const op = check.call('adamW', arguments.length, 2);
   const named: Record<string, Tensor> = {};
   const list = check.list(op, 'states', states);
   list.forEach((state, i) => {
-    const { parameter, gradient, firstMoment, secondMoment } = check.object(op, `states[${i}]`, state);
-    for (const [role, tensor] of Object.entries({ parameter, gradient, firstMoment, secondMoment })) {
-      named[`states[${i}].${role}`] = tensor;
-    }
+    const given = check.record(op, `states[${i}]`, state, roles);
+    for (const role of roles) named[`states[${i}].${role}`] = given[role];
   });
   const { buffers } = operands(op, named);
   const raw = list.map(({ parameter }, i) => {
