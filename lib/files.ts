@@ -1,7 +1,7 @@
 /** Files: only regular ones are read or replaced, and one that is replaced is whole at every moment. */
 import { randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { type FileHandle, open, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, type FileHandle, link, open, readlink, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 
 /** Bytes per read or write: the event loop gets its turn after each, also where they are hashed. */
@@ -13,8 +13,8 @@ const MAX_LINKS = 40;
 /** What a folder or a file system does not offer, as opposed to a disk that fails. */
 const UNSUPPORTED = ['EACCES', 'EPERM', 'EINVAL', 'EISDIR', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'];
 
-/** A path that names something else than a file. The message goes on after the path: `is a FIFO, expected a regular file`. */
-export class FileKindError extends Error {}
+/** A path that is not read or replaced. The message goes on after it: `is a FIFO, expected a regular file`. */
+export class UnsuitableFileError extends Error {}
 
 /** The system's code of an error, such as ENOENT. */
 export const codeOf = (error: unknown): string | undefined =>
@@ -32,7 +32,7 @@ function refuseSpecial(stats: Stats): void {
     'a device': stats.isCharacterDevice() || stats.isBlockDevice(),
   };
   const kind = Object.entries(kinds).find(([, is]) => is)?.[0] ?? 'no file';
-  throw new FileKindError(`is ${kind}, expected a regular file`);
+  throw new UnsuitableFileError(`is ${kind}, expected a regular file`);
 }
 
 /** Opens a regular file for reading and gives its size. Never waits: a FIFO without a writer is refused as well. */
@@ -46,6 +46,19 @@ export async function openRegular(path: string): Promise<{ file: FileHandle; siz
   } catch (error) {
     await file.close();
     throw error;
+  }
+}
+
+/** A regular file of at most that many bytes. */
+export async function readRegular(path: string, limit: number): Promise<Uint8Array<ArrayBuffer>> {
+  const { file, size } = await openRegular(path);
+  try {
+    if (size > limit) throw new UnsuitableFileError(`has ${size} bytes, expected at most ${limit}`);
+    const bytes = new Uint8Array(size);
+    if (!(await readInto(file, bytes, 0))) throw new UnsuitableFileError('became shorter while it was read');
+    return bytes;
+  } finally {
+    await file.close();
   }
 }
 
@@ -101,15 +114,32 @@ export async function replaceFile(path: string, parts: Iterable<ArrayBufferView>
   await flushFolder(dirname(target));
 }
 
+/** Gives the file a second name, which the file that had it loses; nothing where there is no file. */
+export async function alsoNamed(path: string, other: string): Promise<void> {
+  const target = await destination(path);
+  const temporary = temporaryBeside(other);
+  try {
+    await link(target, temporary).catch(async (error: unknown) => {
+      if (![...UNSUPPORTED, 'EXDEV', 'EMLINK'].includes(codeOf(error) ?? '')) throw error;
+      await copyFile(target, temporary);
+    });
+    await rename(temporary, other);
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error;
+  } finally {
+    await rm(temporary, { force: true }).catch(() => {}); // it is still there if both are one file already
+  }
+}
+
 /** A name of its own in the folder of `path`, as long as a name may be. */
-export function temporaryBeside(path: string): string {
+function temporaryBeside(path: string): string {
   let name = basename(path);
   while (Buffer.byteLength(name) > MAX_NAME_BYTES) name = [...name].slice(0, -1).join('');
   return join(dirname(path), `${name}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`);
 }
 
 /** Makes new names in a folder last; one that cannot be opened or flushed is left to the system. */
-export async function flushFolder(folder: string): Promise<void> {
+async function flushFolder(folder: string): Promise<void> {
   let directory: FileHandle | undefined;
   try {
     directory = await open(folder);

@@ -95,24 +95,15 @@ export async function loadSafetensorsMetadata(path: string): Promise<Map<string,
   return SafetensorsReader.open(op, path, async ({ metadata }) => new Map(metadata));
 }
 
-/** A list of the pairs, with names that can stand together in a header. */
-function pairs(op: string, tensors: Iterable<readonly [string, SafetensorsInput]>): [string, SafetensorsInput][] {
-  const expected = 'expected pairs of a name and a tensor, as in a Map';
-  if (typeof tensors !== 'object' || tensors === null || !(Symbol.iterator in tensors)) {
-    throw new ArgumentError(`${op}: tensors is ${check.describe(tensors)}, ${expected}`);
-  }
+/** The pairs, with names that can stand together in a header. */
+function pairs(op: string, tensors: Iterable<readonly [string, SafetensorsInput]>) {
+  const entries = check.entries(op, 'tensors', tensors);
   const seen = new Set<string>();
-  return Array.from(tensors, (pair: unknown) => {
-    if (!Array.isArray(pair) || pair.length !== 2) {
-      throw new ArgumentError(`${op}: tensors holds ${check.describe(pair)}, ${expected}`);
-    }
-    const [name, tensor] = pair as [string, SafetensorsInput];
-    if (typeof name !== 'string')
-      throw new ArgumentError(`${op}: a name is ${check.describe(name)}, expected a string`);
+  for (const [name] of entries) {
     if (name === METADATA) throw new ArgumentError(`${op}: the name '${name}' is reserved`);
     if (seen.size === seen.add(name).size) throw new ArgumentError(`${op}: the name '${name}' occurs twice`);
-    return [name, tensor];
-  });
+  }
+  return entries;
 }
 
 async function hostEntry(op: string, name: string, tensor: SafetensorsInput): Promise<Named> {

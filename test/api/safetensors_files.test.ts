@@ -188,9 +188,12 @@ describe('what a file cannot hold', () => {
     format = 'pt';
   }
   const refused: [string, () => Promise<void>][] = [
-    ['a name is 1, expected a string', () => saveSafetensors(at('x'), [[1 as never, one]])],
     [
-      'a name is 1, expected a string',
+      'tensors is an array with an array at 0, expected pairs of a name and an entry, as a Map has them',
+      () => saveSafetensors(at('x'), [[1 as never, one]]),
+    ],
+    [
+      'tensors is an array with an array at 1, expected pairs of a name and an entry, as a Map has them',
       () =>
         saveSafetensors(at('x'), [
           ['1', one],
@@ -205,23 +208,23 @@ describe('what a file cannot hold', () => {
           ['1', one],
         ]),
     ],
-    ['a name is Symbol(a), expected a string', () => saveSafetensors(at('x'), [[Symbol('a') as never, one]])],
     [
-      'tensors is an object, expected pairs of a name and a tensor, as in a Map',
+      'tensors is an array with an array at 0, expected pairs of a name and an entry, as a Map has them',
+      () => saveSafetensors(at('x'), [[Symbol('a') as never, one]]),
+    ],
+    [
+      'tensors is an object, expected pairs of a name and an entry, as a Map has them',
       () => saveSafetensors(at('x'), { a: one } as never),
     ],
     [
-      "tensors is 'ab', expected pairs of a name and a tensor, as in a Map",
+      "tensors is 'ab', expected pairs of a name and an entry, as a Map has them",
       () => saveSafetensors(at('x'), 'ab' as never),
     ],
     [
-      'tensors holds an object, expected pairs of a name and a tensor, as in a Map',
+      'tensors is an array with an object at 0, expected pairs of a name and an entry, as a Map has them',
       () => saveSafetensors(at('x'), [one] as never),
     ],
-    [
-      'tensors holds an array, expected pairs of a name and a tensor, as in a Map',
-      () => saveSafetensors(at('x'), [['a']] as never),
-    ],
+    ['a is undefined, expected an object', () => saveSafetensors(at('x'), [['a']] as never)],
     ['path is 3, expected a string', () => saveSafetensors(3 as never, [['a', one]])],
     [
       'metadata is an array, expected a plain object or a Map of strings',
