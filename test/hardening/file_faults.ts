@@ -72,25 +72,41 @@ export function recordCalls(): Protocol[] {
   }));
 }
 
+/** Says what is wrong with the files after a power failure, if anything; `finished`: the operation had said that it was done. */
+type Judge = (files: ReadonlyMap<string, Buffer>, recorded: Recorded, finished: boolean) => string | undefined;
+
+/** Each file is the old one or the new, and the new one in the end. */
+const whole: Judge = (files, { before, after }, finished) => {
+  for (const name of new Set([...before.keys(), ...after.keys()])) {
+    const [found, old, fresh] = [files.get(name), before.get(name), after.get(name)];
+    const same = (other: Buffer | undefined) => (found && other ? found.equals(other) : found === other);
+    if (same(fresh) || (!finished && same(old))) continue;
+    return `${name} ${found === undefined ? 'is gone' : same(old) ? 'is the old one' : `has ${found.length} bytes of neither`}`;
+  }
+  return undefined;
+};
+
+/** A checkpoint never knows more than the metrics beside it. */
+const behind: Judge = (files, { after }) => {
+  const fresh = files.get('checkpoint.safetensors')?.equals(after.get('checkpoint.safetensors') ?? Buffer.alloc(0));
+  const lacks = !files.get('metrics.jsonl')?.toString().includes('"step":1,"validationLoss"');
+  return fresh && lacks ? 'the checkpoint is new and the metrics are not' : undefined;
+};
+
 /** Power fails after every call, `times` in different ways each. Returns the number of states looked at and what was wrong. */
 export function loseWhile(
-  { before, after, calls }: Recorded,
+  { operation, recorded }: Protocol,
   times: number,
   seed: number,
 ): { states: number; faults: string[] } {
+  const judge = operation === 'train for a step' ? behind : whole;
+  const { calls } = recorded;
   const faults = new Set<string>();
   let states = 0;
-  for (const { done, files } of crashStates({ before, after, calls }, times, seed)) {
+  for (const { done, files } of crashStates(recorded, times, seed)) {
     states++;
-    for (const name of new Set([...before.keys(), ...after.keys()])) {
-      const [found, old, fresh] = [files.get(name), before.get(name), after.get(name)];
-      const same = (other: Buffer | undefined) => (found && other ? found.equals(other) : found === other);
-      const finished = done === calls.length;
-      if (same(fresh) || (!finished && same(old))) continue;
-      const what =
-        found === undefined ? 'is gone' : same(old) ? 'is the old one' : `has ${found.length} bytes of neither`;
-      faults.add(`after call ${done} of ${calls.length}, ${name} ${what}`);
-    }
+    const fault = judge(files, recorded, done === calls.length);
+    if (fault) faults.add(`after call ${done} of ${calls.length}: ${fault}`);
   }
   return { states, faults: [...faults] };
 }
@@ -100,9 +116,11 @@ if (process.argv[1] === import.meta.filename) {
   for (const { operation, calls, told, overcome } of failCalls('faults')) {
     console.log(`${operation}: ${calls} calls, ${told} failures told, ${overcome} overcome`);
   }
-  for (const { operation, recorded } of recordCalls()) {
-    const { states, faults } = loseWhile(recorded, 500, seed);
-    console.log(`${operation}: seed ${seed}, ${recorded.calls.length} calls, ${states} states after a power failure`);
+  for (const protocol of recordCalls()) {
+    const { states, faults } = loseWhile(protocol, 500, seed);
+    console.log(
+      `${protocol.operation}: seed ${seed}, ${protocol.recorded.calls.length} calls, ${states} states after a power failure`,
+    );
     for (const fault of faults) console.log(`  ${fault}`);
     if (faults.length > 0) process.exitCode = 1;
   }

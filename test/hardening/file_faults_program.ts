@@ -7,8 +7,10 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { loadCheckpoint, saveCheckpoint } from '../../lib/gpt/checkpoint.js';
 import { DEFAULT_CONFIG, type TrainConfig } from '../../lib/gpt/config.js';
+import { splitText } from '../../lib/gpt/data.js';
 import { MetricsLog } from '../../lib/gpt/metrics.js';
 import { type Run, startRun } from '../../lib/gpt/run.js';
+import { runToEnd } from '../../lib/gpt/run_to_end.js';
 import { getDevice, loadSafetensors, saveSafetensors } from '../../lib/index.js';
 import type { FaultCounts } from './file_faults.js';
 
@@ -73,6 +75,21 @@ const OPERATIONS: Operation[] = [
     file: 'metrics.jsonl',
   },
 ];
+/** Only recorded: its metrics are neither the old nor the new ones while it appends to them. */
+const TRAINING: Operation = {
+  name: 'train for a step',
+  before: async () => {
+    await log.reset();
+    await saveCheckpoint(at('checkpoint.safetensors'), old, 'text');
+  },
+  run: async () => {
+    const text = splitText('text', new Uint8Array(200).fill(97), config.seq);
+    const run = startRun({ ...config, steps: 1 }, 'mha', getDevice('cpu'));
+    const events = { step: () => {}, validation: () => {}, shouldStop: () => false };
+    await runToEnd(run, text, { log, checkpoint: at('checkpoint.safetensors') }, events);
+  },
+  file: 'checkpoint.safetensors',
+};
 const MORE: Operation[] = [
   {
     name: 'append to the metrics',
@@ -181,6 +198,6 @@ async function trace(operation: Operation) {
 }
 
 const results: unknown[] = [];
-if (kind === 'trace') for (const operation of OPERATIONS) results.push(await trace(operation));
+if (kind === 'trace') for (const operation of [...OPERATIONS, TRAINING]) results.push(await trace(operation));
 else for (const operation of [...OPERATIONS, ...MORE]) results.push(await letFail(operation));
 process.stdout.write(JSON.stringify(results));

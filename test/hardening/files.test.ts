@@ -2,7 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { failCalls, loseWhile, type Protocol, recordCalls } from './file_faults.js';
-import type { FileCall, Recorded } from './power_loss.js';
+import type { FileCall } from './power_loss.js';
 
 test('every call of a save, a load, a resume and the metrics fails in turn', () => {
   const counts = failCalls('some');
@@ -22,24 +22,29 @@ describe('power failures', () => {
     protocols = recordCalls();
     console.info(`seed ${seed}`);
   });
-  const saving = (): Recorded => (protocols[0] as Protocol).recorded;
+  const of = (operation: string) => protocols.find((protocol) => protocol.operation === operation) as Protocol;
+  const changed = (operation: string, change: (calls: readonly FileCall[]) => FileCall[]): Protocol => {
+    const { recorded } = of(operation);
+    return { operation, recorded: { ...recorded, calls: change(recorded.calls) } };
+  };
 
   test('after every call, whatever of it the disk kept, files are the old ones or the new', () => {
-    for (const { operation, recorded } of protocols) {
-      const { states, faults } = loseWhile(recorded, 40, seed);
-      console.info(`${operation}: ${recorded.calls.length} calls, ${states} states`);
-      expect(faults, operation).toEqual([]);
+    for (const protocol of protocols) {
+      const { states, faults } = loseWhile(protocol, 40, seed);
+      console.info(`${protocol.operation}: ${protocol.recorded.calls.length} calls, ${states} states`);
+      expect(faults, protocol.operation).toEqual([]);
     }
     expect(protocols.map(({ operation }) => operation)).toEqual([
       'save',
       'save a new file',
       'save a checkpoint',
       'trim the metrics',
+      'train for a step',
     ]);
   });
 
   test('a save writes, flushes, renames, then flushes the folder', () => {
-    const kinds = saving().calls.map(({ kind }) => kind);
+    const kinds = of('save').recorded.calls.map(({ kind }) => kind);
     const steps = kinds.filter((kind) => !['other', 'close'].includes(kind));
     expect(steps).toEqual(['open', ...steps.filter((kind) => kind === 'write'), 'sync', 'rename', 'open', 'sync']);
     expect(kinds.filter((kind) => kind === 'open').length).toBe(kinds.filter((kind) => kind === 'close').length);
@@ -92,7 +97,16 @@ describe('power failures', () => {
     ],
   ];
   test.each(planted)('a save %s is found out', (_, change) => {
-    const { before, after, calls } = saving();
-    expect(loseWhile({ before, after, calls: change(calls) }, 40, seed).faults).not.toEqual([]);
+    expect(loseWhile(changed('save', change), 40, seed).faults).not.toEqual([]);
+  });
+
+  test('metrics that are not flushed before a checkpoint are found out', () => {
+    const protocol = changed('train for a step', (calls) =>
+      calls.toSpliced(
+        calls.findIndex(({ kind }) => kind === 'sync'),
+        1,
+      ),
+    );
+    expect(loseWhile(protocol, 40, seed).faults).not.toEqual([]);
   });
 });
