@@ -4,12 +4,22 @@ import { readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import * as attentions from '../../lib/attentions/index.js';
-import { ArgumentError, getDevice, Module, SasAttention, SasError, Saved, scope, Tensor } from '../../lib/index.js';
+import {
+  ArgumentError,
+  getDevice,
+  Module,
+  ops,
+  SasAttention,
+  SasError,
+  Saved,
+  scope,
+  Tensor,
+} from '../../lib/index.js';
 import { generators } from '../hardening/fuzz_library.js';
 import { Maker } from '../hardening/library_operands.js';
 import { Draw } from '../helpers/draw.js';
 import { beyondF32, oneTooMany, strangers } from '../helpers/surplus.js';
-import { f32, small, thrownBy } from './helpers.js';
+import { expectRefusal, f32, type Refusal, small, thrownBy } from './helpers.js';
 
 type Anything = (...args: unknown[]) => unknown;
 type Class = new (...args: unknown[]) => object;
@@ -145,6 +155,69 @@ describe('arguments beyond those declared', () => {
       expect(tensor.disposed).toBe(true);
     }
   });
+});
+
+describe('whole messages', () => {
+  const state = { parameter: x, gradient: x, firstMoment: x, secondMoment: x };
+  const q = f32(1, 1, 1, 2);
+  const head = new attentions.MultiHeadAttention(width4);
+  const token = f32(1, 1, 4);
+  afterAll(() => head.dispose());
+  test.each<Refusal>([
+    ['add: the call has 3 arguments, expected at most 2', ArgumentError, () => (ops.add as Anything)(x, x, x)],
+    [
+      "adamW: states[0] has the key 'weightDecay', expected only parameter, gradient, firstMoment, secondMoment",
+      ArgumentError,
+      () => ops.adamW([{ ...state, weightDecay: 0 } as never], { lr: 1, step: 1 }),
+    ],
+    [
+      'attention: scale is -1e+39, expected a finite number (in f32 it is -Infinity)',
+      ArgumentError,
+      () => ops.attention(q, q, q, { scale: -1e39 }),
+    ],
+    [
+      'rope: base is 1e-50, expected a finite number above 0 (in f32 it is 0)',
+      ArgumentError,
+      () => ops.rope(q, { base: 1e-50 }),
+    ],
+    [
+      'adamW: beta2 is 0.9999999999, expected a finite number at least 0 and below 1 (in f32 it is 1)',
+      ArgumentError,
+      () => ops.adamW([state], { lr: 1, step: 1, beta2: 0.9999999999 }),
+    ],
+    [
+      'Tensor.from: data[1] is 1e+39, expected a number (in f32 it is Infinity)',
+      ArgumentError,
+      () => Tensor.from([Number.POSITIVE_INFINITY, 1e39], [2]),
+    ],
+    [
+      'MultiHeadAttention.forward: options is a Tensor, expected a plain object (known: save)',
+      ArgumentError,
+      () => (head.forward as Anything).call(head, token, token),
+    ],
+    [
+      'gelu: options is a Map, expected a plain object (known: approximate)',
+      ArgumentError,
+      () => ops.gelu(x, new Map([['approximate', 'tanh']]) as never),
+    ],
+    [
+      'gelu: options is an array, expected a plain object (known: approximate)',
+      ArgumentError,
+      () => ops.gelu(x, [] as never),
+    ],
+    [
+      'MultiHeadAttention.loadStateDict: state is an object, expected pairs of a name and an entry, as a Map has them',
+      ArgumentError,
+      () => head.loadStateDict({ 'query.weight': 1 } as never),
+    ],
+    [
+      'MultiHeadAttention.loadStateDict: state is an array with a Tensor at 0, expected pairs of a name and an entry, as a Map has them',
+      ArgumentError,
+      () => head.loadStateDict([x] as never),
+    ],
+    ['MultiHeadAttention.forward: x is 3, expected a Tensor', ArgumentError, () => head.forward(3 as never)],
+    ['scope: body is undefined, expected a function', ArgumentError, () => scope(undefined as never)],
+  ])('%s', (...refusal) => expectRefusal(refusal));
 });
 
 /** Draws differ in the options that they give. */
