@@ -6,7 +6,7 @@ export interface Planted {
   /** Occurs once in the file; any white space stands for any. */
   readonly find: string;
   readonly replace: string;
-  /** Each must fail: `FILE > PART OF THE NAMES`, or a file. */
+  /** Each must fail: `FILE > PART OF THE NAMES`, or a file; `FILE|FILE` where tests are shared out among files. */
   readonly tests: readonly string[];
   /** Of the tests. */
   readonly environment?: Readonly<Record<string, string>>;
@@ -44,15 +44,15 @@ export function plant({ name, file, find, replace }: Planted, text: string): str
 }
 
 export interface NamedTests {
-  readonly file: string;
+  readonly files: readonly string[];
   /** Part of the full names of its tests; '': all of them. */
   readonly part: string;
 }
 
 export function testsOf({ tests }: Planted): NamedTests[] {
   return tests.map((test) => {
-    const [file = '', part = ''] = test.split(' > ');
-    return { file, part };
+    const [files = '', part = ''] = test.split(' > ');
+    return { files: files.split('|'), part };
   });
 }
 

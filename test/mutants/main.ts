@@ -32,9 +32,9 @@ function groupBy<T>(items: readonly T[], keyOf: (item: T) => string): Map<string
 
 const print = (text: string) => process.stdout.write(`${text}\n`);
 const isOf =
-  ({ file, part }: NamedTests) =>
+  ({ files, part }: NamedTests) =>
   (test: string) =>
-    test.startsWith(`${file} > `) && test.includes(part);
+    files.some((file) => test.startsWith(`${file} > `)) && test.includes(part);
 
 function choose(): Fault[] {
   const { values, positionals } = parseArgs({
@@ -63,8 +63,7 @@ async function checkSound(faults: readonly Fault[]): Promise<void> {
   for (const [key, group] of settings) {
     const [addon, environment] = JSON.parse(key) as [Addon, Record<string, string>];
     // A name of one file may be part of names in another: files apart.
-    const files = groupBy(group.flatMap(testsOf), ({ file }) => file);
-    for (const [file, tests] of files) {
+    for (const [file, tests] of groupBy(group.flatMap(testsOf), ({ files }) => files.join(' and '))) {
       const { passed, failed, crash } = await runTests(
         tests,
         { ...environmentOf(addon), ...environment },

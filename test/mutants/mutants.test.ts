@@ -15,7 +15,8 @@ it.each(FAULTS.map((fault) => [fault.name, fault] as const))('%s', (_, fault) =>
   const text = readFileSync(join(root, fault.file), 'utf8');
   expect(plant(fault, text)).not.toBe(text);
   expect(fault.tests.length).toBeGreaterThan(0);
-  for (const { file } of testsOf(fault)) expect(existsSync(join(root, file)), file).toBe(true);
+  for (const file of testsOf(fault).flatMap(({ files }) => files))
+    expect(existsSync(join(root, file)), file).toBe(true);
 });
 
 describe('a fault', () => {

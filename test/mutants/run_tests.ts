@@ -34,7 +34,7 @@ export async function runTests(
 ): Promise<Outcome> {
   const report = join(root, 'build/mutants/report.json');
   rmSync(report, { force: true });
-  const files = [...new Set(tests.map(({ file }) => file))];
+  const files = [...new Set(tests.flatMap(({ files }) => files))];
   const args = [
     ...[join(root, 'node_modules/vitest/vitest.mjs'), 'run', '--config', 'test/mutants/vitest.config.ts', ...files],
     ...['--reporter=json', `--outputFile=${report}`, ...(bail ? ['--bail', '1'] : [])],
