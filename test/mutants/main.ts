@@ -8,11 +8,11 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { textTable } from '../../lib/cli/text_table.js';
 import { root } from '../helpers/native_build.js';
-import { type Addon, type Fault, type NamedTests, testsOf } from './fault.js';
+import { type Fault, type NamedTests, testsOf } from './fault.js';
 import { FAULTS } from './faults/index.js';
 import { runTests } from './run_tests.js';
 import { typeChecker } from './type_check.js';
-import { buildSound, environmentOf, lock, synchronize, tree, withFault } from './workspace.js';
+import { buildSound, environmentOf, lock, needsBuild, synchronize, tree, withFault } from './workspace.js';
 
 /** A few minutes beside everything else that CI does. */
 const HANDFUL = 6;
@@ -59,16 +59,10 @@ function choose(): Fault[] {
 
 /** All named tests, without a fault: each name is that of a test, and all pass. */
 async function checkSound(faults: readonly Fault[]): Promise<void> {
-  const settings = groupBy(faults, ({ addon, environment }) => JSON.stringify([addon, environment ?? {}]));
-  for (const [key, group] of settings) {
-    const [addon, environment] = JSON.parse(key) as [Addon, Record<string, string>];
+  for (const [settings, group] of groupBy(faults, (fault) => JSON.stringify(settingsOf(fault)))) {
     // A name of one file may be part of names in another: files apart.
     for (const [file, tests] of groupBy(group.flatMap(testsOf), ({ files }) => files.join(' and '))) {
-      const { passed, failed, crash } = await runTests(
-        tests,
-        { ...environmentOf(addon), ...environment },
-        { bail: false },
-      );
+      const { passed, failed, crash } = await runTests(tests, JSON.parse(settings), { bail: false });
       if (failed.length || crash) throw new Error(`${file} fails without a fault: ${failed[0] ?? crash}`);
       const absent = tests.find((each) => !passed.some(isOf(each)));
       if (absent) throw new Error(`${file} has no test that runs and whose name has '${absent.part}'`);
@@ -84,8 +78,7 @@ async function trial(fault: Fault, compiler: (fault: Fault) => string): Promise<
   const refusal =
     (fault.native ? '' : compiler(fault)) ||
     (await withFault(fault, async () => {
-      const environment = { ...environmentOf(fault.addon), ...fault.environment };
-      const { failed, crash } = await runTests(tests, environment, { bail: tests.length === 1 });
+      const { failed, crash } = await runTests(tests, settingsOf(fault), { bail: tests.length === 1 });
       found = crash !== '' || tests.every((each) => failed.some(isOf(each)));
       how = crash || (failed[0] ?? 'every test passes').replace(/^.* > /, '');
       if (!found && failed.length > 0) how = `only ${how}`;
@@ -98,12 +91,15 @@ const faults = choose();
 lock();
 synchronize();
 const begun = performance.now();
-for (const addon of ['cpu', 'emulated'] as const) {
-  if (addon === 'cpu' || faults.some((fault) => fault.addon === addon)) {
-    print(`building the sound ${addon} addon`);
-    buildSound(addon);
-  }
+const built = (['cpu', 'emulated'] as const).filter((addon) => needsBuild(addon, faults));
+for (const addon of built) {
+  print(`building the sound ${addon} addon`);
+  buildSound(addon);
 }
+const settingsOf = ({ addon, environment }: Pick<Fault, 'addon' | 'environment'>) => ({
+  ...environmentOf(addon, built.includes(addon)),
+  ...environment,
+});
 print(`the tests that ${faults.length} faults name, without them`);
 await checkSound(faults);
 const compiler = typeChecker(tree);

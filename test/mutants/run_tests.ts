@@ -51,7 +51,11 @@ export async function runTests(
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (output += chunk));
   let crash = '';
   const end = () => {
-    if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+    } catch {
+      // Nobody is left.
+    }
   };
   const timer = setTimeout(() => {
     crash = `no end after ${LIMIT_SECONDS} s`;
@@ -61,6 +65,7 @@ export async function runTests(
   const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
   process.removeListener('exit', end);
   clearTimeout(timer);
+  end(); // what tests started and a fault kept alive
 
   const results = existsSync(report) ? (JSON.parse(readFileSync(report, 'utf8')) as Report).testResults : [];
   const named = (wanted: string) =>

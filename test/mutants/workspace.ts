@@ -42,12 +42,19 @@ const BUILDS: Record<Addon, { target: string; isa: string; environment: Record<s
 const folderOf = (addon: Addon) => join(root, 'build/mutants', addon);
 const pristineOf = (addon: Addon) => join(root, 'build/mutants', `${addon}-pristine`);
 
-/** What tests need to run on an addon of the copy. */
-export const environmentOf = (addon: Addon): Record<string, string> => ({
-  ...BUILDS[addon].environment,
-  SAS_POISON: '1',
-  SAS_BINDING: join(folderOf(addon), 'Release', `${BUILDS[addon].target}.node`),
-});
+const fileOf = (addon: Addon) => join(folderOf(addon), 'Release', `${BUILDS[addon].target}.node`);
+const checkoutAddon = join(root, 'build/Release/sas_attention.node');
+
+/** What tests need to run on an addon of the copy, or, where `faults` are none of native code, on that of the checkout. */
+export function environmentOf(addon: Addon, own = true): Record<string, string> {
+  if (!own) return { SAS_DEVICE: 'cpu', SAS_POISON: '1', SAS_BINDING: checkoutAddon };
+  return { ...BUILDS[addon].environment, SAS_POISON: '1', SAS_BINDING: fileOf(addon) };
+}
+
+/** Whether these need an addon of the copy, which takes a while to build. */
+export const needsBuild = (addon: Addon, faults: readonly Fault[]): boolean =>
+  faults.some((fault) => fault.addon === addon && (fault.native || addon === 'emulated')) ||
+  (addon === 'cpu' && faults.some((fault) => fault.addon === addon) && !existsSync(checkoutAddon));
 
 /** Ends with an error where another run is at work. */
 export function lock(): void {

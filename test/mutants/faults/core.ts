@@ -94,11 +94,11 @@ export const CORE: readonly Planted[] = [
     tests: [`${FAILURES} > SAS_MEMORY_LIMIT sets the room`],
   },
   {
-    name: 'block of half the size',
+    name: 'block that queued work still uses given to the host',
     file: 'native/core/buffer.cc',
-    find: 'return (bytes + step - 1) / step * step;',
-    replace: 'return bytes / step * step;',
-    tests: ['test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > add f32'],
+    find: 'return free.last_use <= idle_since;',
+    replace: 'return free.last_use <= idle_since || idle_since > 0;',
+    tests: [`${LIFETIME} > ops that are queued finish on the memory they were given`],
   },
   {
     name: 'scratch memory handed out twice',

@@ -52,7 +52,7 @@ export const CPU: readonly Planted[] = [
     tests: [cases('attention')],
   },
   {
-    name: 'queries of the last tile twice',
+    name: 'last query of a tile dropped',
     file: kernel('attention.cc'),
     find: 'const int64_t rows = Min(tile, s.queries - first_query);',
     replace: 'const int64_t rows = Min(tile, s.queries - first_query) - (first_query > 0);',
@@ -220,7 +220,7 @@ export const CPU: readonly Planted[] = [
     tests: [random('embedding')],
   },
   {
-    name: 'table rows that no token names are not written',
+    name: 'positions beyond the sequence summed',
     file: kernel('embedding.cc'),
     find: 'count, row < length ? p.batch : 0,',
     replace: 'count, p.batch,',

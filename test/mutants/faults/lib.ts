@@ -28,7 +28,7 @@ export const LIB: readonly Planted[] = [
     tests: ['test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > attention f32 causal with scale'],
   },
   {
-    name: 'gradients of k and v swapped',
+    name: 'gradient of k in the shape of v',
     file: 'lib/ops/attention.ts',
     find: 'gradK: [k.shape, gradDtype], gradV: [v.shape, gradDtype]',
     replace: 'gradV: [v.shape, gradDtype], gradK: [v.shape, gradDtype]',
