@@ -136,7 +136,7 @@ export const COMPARISON: readonly Planted[] = [
     name: 'timer does not wait',
     file: 'lib/measure/timing.ts',
     find: '} await device.synchronize();',
-    replace: '}',
+    replace: '} if (repeats < 0) await device.synchronize();',
     tests: [`${TIMING} > a sample`],
   },
   {

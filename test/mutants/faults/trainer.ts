@@ -200,7 +200,7 @@ export const TRAINER: readonly Planted[] = [
     name: 'moments swapped in the checkpoint',
     file: 'lib/gpt/checkpoint.ts',
     find: ', second],',
-    replace: ', first],',
+    replace: ', second.disposed ? second : first],',
     tests: ['test/cli/train_run.test.ts > a checkpoint between two steps'],
   },
   {
