@@ -11,6 +11,7 @@ export type SasErrorCode =
   | 'SAS_DEVICE'
   | 'SAS_DISPOSED'
   | 'SAS_OUT_OF_MEMORY'
+  | 'SAS_ANOMALY'
   | 'SAS_INTERNAL';
 
 /**
@@ -86,6 +87,15 @@ export class OutOfMemoryError extends SasError {
   override readonly code = 'SAS_OUT_OF_MEMORY';
 }
 
+/** With SAS_ANOMALY=1: an op has written a number that is NaN or infinite. */
+export class AnomalyError extends SasError {
+  static {
+    AnomalyError.prototype.name = 'AnomalyError';
+  }
+
+  override readonly code = 'SAS_ANOMALY';
+}
+
 const classes = {
   SAS_SHAPE: ShapeError,
   SAS_DTYPE: DTypeError,
@@ -93,6 +103,7 @@ const classes = {
   SAS_DEVICE: DeviceError,
   SAS_DISPOSED: DisposedError,
   SAS_OUT_OF_MEMORY: OutOfMemoryError,
+  SAS_ANOMALY: AnomalyError,
   SAS_INTERNAL: SasError,
 } satisfies Record<SasErrorCode, new (message: string) => Error>;
 

@@ -2,6 +2,7 @@
 export { type Device, type DeviceId, type DeviceInfo, getDevice, listDevices } from './device.js';
 export type { DType } from './dtype.js';
 export {
+  AnomalyError,
   ArgumentError,
   DeviceError,
   DisposedError,

@@ -1,6 +1,7 @@
 #include "binding/environment.h"
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "cpu/cpu_backend.h"
@@ -46,6 +47,8 @@ std::shared_ptr<Session> Environment::OpenDevice(const std::string& id) {
       const char* limit = std::getenv("SAS_MEMORY_LIMIT");
       const size_t bytes = limit == nullptr ? info.memory_bytes : std::strtoull(limit, nullptr, 10);
       auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), bytes);
+      const char* anomaly = std::getenv("SAS_ANOMALY");
+      session->find_anomalies = anomaly != nullptr && std::strcmp(anomaly, "1") == 0;
       sessions_.emplace(id, session);
       return session;
     }

@@ -28,6 +28,7 @@ struct Session {
   std::unique_ptr<Device> device;
   BufferPool pool;
   std::unique_ptr<Queue> queue;  // null once the environment shuts down
+  bool find_anomalies = false;
 };
 
 // What the opaque handles of binding.d.ts point to. The first member tells them apart.

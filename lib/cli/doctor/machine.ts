@@ -35,6 +35,7 @@ const VARIABLES: Readonly<Record<string, string>> = {
   SAS_ISA: 'instruction set of the CPU kernels',
   SAS_MEMORY_LIMIT: 'bytes that tensors may take',
   SAS_TF32: 'f32 products in TF32 on GPUs',
+  SAS_ANOMALY: 'the first op that writes NaN or an infinity is named',
   SAS_CUBLAS_PATH: 'where cuBLAS is',
   SAS_POISON: 'fresh memory is filled with NaN (for tests)',
   SAS_CUDA: 'whether a source build has the CUDA backend',

@@ -43,9 +43,9 @@ __global__ void __launch_bounds__(kNormThreads)
 }
 
 __global__ void __launch_bounds__(kElementThreads)
-    ScaleKernel(const __grid_constant__ Table table, const float* scale) {
+    ScaleKernel(const __grid_constant__ Table table, const __grid_constant__ CheckGuard guard, const float* scale) {
   const float factor = *scale;
-  if (factor == 1) return;
+  if (factor == 1 || Failed(guard)) return;
   const TensorChunk chunk = ChunkOf(table);
   float* data = table.tensors[chunk.tensor].data;
   const bool aligned = Aligned16(data);
@@ -74,7 +74,7 @@ Status ClipGradNorm(CudaContext& context, const ClipGradNormParams& p) {
   SAS_TRY(context.Launch(NormKernel, Grid{dim3(1), kNormThreads, kNormThreads / 32 * sizeof(double)}, chunks, squares,
                          p.max_norm, p.norm, scale));
   return ForTables(p.gradients, [&](const Table& table, const Grid& grid, int64_t) {
-    return context.Launch(ScaleKernel, grid, table, scale);
+    return context.Launch(ScaleKernel, grid, table, context.guard(), scale);
   });
 }
 
