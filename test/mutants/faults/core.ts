@@ -1,6 +1,7 @@
 import type { Planted } from '../fault.js';
 
-const FAILURES = 'test/api/failures.test.ts';
+const FAILURES = 'test/parity/failures.test.ts';
+const ROOM = 'test/api/failures.test.ts > out of memory SAS_MEMORY_LIMIT sets the room';
 const LIFETIME = 'test/api/lifetime.test.ts';
 const MEMORY = 'test/api/memory.test.ts';
 
@@ -23,8 +24,8 @@ export const CORE: readonly Planted[] = [
   {
     name: 'failure kept by what is written anew',
     file: 'native/core/queue.cc',
-    find: 'buffer->failure = status;',
-    replace: 'if (!status.ok()) buffer->failure = status;',
+    find: 'buffer->failure = status; buffer->pending_checks = pending;',
+    replace: 'if (!status.ok()) buffer->failure = status; buffer->pending_checks = pending;',
     tests: [`${FAILURES} > writing new content heals a tensor`],
   },
   {
@@ -35,11 +36,48 @@ export const CORE: readonly Planted[] = [
     tests: [`${FAILURES} > rejects the next wait on what depends on it`],
   },
   {
-    name: 'synchronize forgets the first failure',
+    name: 'synchronize tells the last failure instead of the first',
+    file: 'native/core/queue.h',
+    find: 'if (failure_.ok()) failure_ = failure;',
+    replace: 'failure_ = failure;',
+    tests: [`${FAILURES} > among many that nobody has waited for`],
+  },
+  {
+    name: 'failed check not handed to what depends on it',
     file: 'native/core/queue.cc',
-    find: 'if (failure_.ok()) failure_ = status; for (',
-    replace: 'failure_ = status; for (',
+    find: 'pending.checks |= buffer->pending_checks.checks;',
+    replace: '{}',
+    tests: [`${FAILURES} > rejects the next wait on what depends on it`],
+    addon: 'emulated',
+  },
+  {
+    name: 'in-place op not told of the checks it depends on',
+    file: 'native/core/queue.cc',
+    find: 'if (!task.updates.empty()) device_.Guard(pending.checks);',
+    replace: '',
+    tests: [`${FAILURES} > adamW, in place`, `${FAILURES} > clipGradNorm, in place`],
+    addon: 'emulated',
+  },
+  {
+    name: 'operands of an in-place op that did not run called failed',
+    file: 'native/core/queue.cc',
+    find: 'if (!untouched) {',
+    replace: 'if (!untouched || !status.ok()) {',
+    tests: [`${FAILURES} > adamW, in place`],
+  },
+  {
+    name: 'in-place op that did not run tells nobody',
+    file: 'native/core/queue.cc',
+    find: 'Note(status);  // nothing else tells that they were not updated',
+    replace: '',
     tests: [FAILURES],
+  },
+  {
+    name: 'results not looked at for anomalies',
+    file: 'native/core/queue.cc',
+    find: 'if (own.ok() && task.inspect) {',
+    replace: 'if (!own.ok() && task.inspect) {',
+    tests: ['test/parity/anomaly.test.ts'],
   },
   {
     name: 'failure on another queue not carried on',
@@ -91,7 +129,7 @@ export const CORE: readonly Planted[] = [
     file: 'native/core/buffer.cc',
     find: 'if (capacity <= limit_ && use_.reserved + capacity <= limit_) {',
     replace: 'if (capacity > 0) {',
-    tests: [`${FAILURES} > SAS_MEMORY_LIMIT sets the room`],
+    tests: [ROOM],
   },
   {
     name: 'block that queued work still uses given to the host',

@@ -176,6 +176,27 @@ export const CUDA: readonly Planted[] = [
     tests: [random('adamW')],
   },
   {
+    name: 'parameters written although a check has failed',
+    file: kernel('adamw.cu'),
+    find: 'if (Failed(guard) || (found != nullptr',
+    replace: 'if ((found != nullptr',
+    tests: ['test/parity/failures.test.ts > adamW, in place'],
+  },
+  {
+    name: 'infinite gradients not skipped',
+    file: kernel('adamw.cu'),
+    find: 'finite && x[k] - x[k] == 0',
+    replace: 'finite && x[k] == x[k]',
+    tests: ['test/parity/failures.test.ts > adamW with `skipped` a gradient that is'],
+  },
+  {
+    name: 'gradients clipped although a check has failed',
+    file: kernel('clip_grad_norm.cu'),
+    find: 'factor == 1 || Failed(guard)',
+    replace: 'factor == 1',
+    tests: ['test/parity/failures.test.ts > clipGradNorm, in place'],
+  },
+  {
     name: 'rotation of the next position',
     file: kernel('rope.cuh'),
     find: 'int64_t position = position_ + token;',
@@ -187,7 +208,7 @@ export const CUDA: readonly Planted[] = [
     file: 'native/cuda/context.cu',
     find: 'return failed ? ClearRecords(count) : Status();',
     replace: 'return failed && count == 0 ? ClearRecords(count) : Status();',
-    tests: ['test/api/failures.test.ts > work that fails on the device'],
+    tests: ['test/parity/failures.test.ts > work that fails on the device'],
   },
   {
     name: 'half of the staging memory overwritten',
