@@ -1,5 +1,7 @@
 /** Every fault of `npm run test:mutants` fits the sources as they are and names tests that are there. Planting them is that command's. */
-import { existsSync, readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, test } from 'vitest';
 import { root } from '../helpers/native_build.js';
@@ -17,6 +19,32 @@ it.each(FAULTS.map((fault) => [fault.name, fault] as const))('%s', (_, fault) =>
   expect(fault.tests.length).toBeGreaterThan(0);
   for (const file of testsOf(fault).flatMap(({ files }) => files))
     expect(existsSync(join(root, file)), file).toBe(true);
+});
+
+test('the tests that they name are there', () => {
+  const wanted = FAULTS.flatMap((fault) => testsOf(fault).map((tests) => ({ fault: fault.name, ...tests })));
+  const folder = mkdtempSync(join(tmpdir(), 'sas-mutants-'));
+  try {
+    const list = join(folder, 'list.json');
+    const files = [...new Set(wanted.flatMap(({ files }) => files))];
+    const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+    execFileSync(
+      process.execPath,
+      [vitest, 'list', '--config', 'test/mutants/vitest.config.ts', `--json=${list}`, ...files],
+      { cwd: root, env: { ...process.env, SAS_DEVICE: 'cpu' }, stdio: 'pipe' },
+    );
+    const there = JSON.parse(readFileSync(list, 'utf8')) as { name: string; file: string }[];
+    const absent = wanted.filter(
+      ({ files, part }) =>
+        !there.some(
+          ({ name, file }) =>
+            files.some((each) => join(root, each) === file) && name.replaceAll(' > ', ' ').includes(part),
+        ),
+    );
+    expect(absent).toEqual([]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 describe('a fault', () => {
