@@ -3,7 +3,7 @@ import type { Planted } from '../fault.js';
 /** Small sizes drawn at random, forward and backward. */
 const random = (op: string, dtype = 'f32') => `test/parity/random.test.ts > random sizes ${dtype} ${op}`;
 /** The cases of an op's description. */
-const cases = (op: string) => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op} f32`;
+const cases = (op: string, dtype = ' f32') => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op}${dtype}`;
 
 const kernel = (name: string) => `native/cpu/kernels/${name}`;
 
@@ -64,6 +64,27 @@ export const CPU: readonly Planted[] = [
     find: 'tokens, s.heads / p.groups, s.heads, s.value_width',
     replace: 'tokens, p.groups, s.heads, s.value_width',
     tests: [random('attentionMean')],
+  },
+  {
+    name: 'scores scaled before they are subtracted',
+    file: kernel('attention.cc'),
+    find: 'Exp2NonPositive((Load(scores + j) - references[i]) * t.log2_scale)',
+    replace: 'Exp2NonPositive(Load(scores + j) * t.log2_scale - references[i] * t.log2_scale)',
+    tests: [cases('attention')],
+  },
+  {
+    name: 'scale of zero taken for one',
+    file: kernel('attention.cc'),
+    find: 's.scale > 0 ? 1.0f : 0.0f; const float magnitude = sign * s.scale;',
+    replace: '1.0f; const float magnitude = s.scale == 0 ? 1.0f : sign * s.scale;',
+    tests: [cases('attention')],
+  },
+  {
+    name: 'largest weight of a negative scale',
+    file: kernel('attention_backward.cc'),
+    find: 'sign = s.scale < 0 ? -1.0f : 1.0f;',
+    replace: 'sign = s.scale < 0 ? 1.0f : 1.0f;',
+    tests: [cases('attention')],
   },
   {
     name: 'gradient of the scores without the mean of its row',
@@ -185,11 +206,25 @@ export const CPU: readonly Planted[] = [
     tests: [random('layerNorm')],
   },
   {
-    name: 'epsilon dropped from the root mean square',
-    file: kernel('rms_norm.cc'),
-    find: '+ p.eps',
-    replace: '+ 0 * p.eps',
+    name: 'epsilon dropped from the norms',
+    file: kernel('norm.h'),
+    find: 'variance + eps * factor * factor',
+    replace: 'variance + 0 * eps * factor * factor',
     tests: [random('rmsNorm')],
+  },
+  {
+    name: 'squares that overflow left as they are',
+    file: kernel('norm.h'),
+    find: 'if (squares == kInfinity ||',
+    replace: 'if (squares < 0 ||',
+    tests: [cases('rmsNorm')],
+  },
+  {
+    name: 'mean far from zero rounded to f32',
+    file: kernel('layer_norm.cc'),
+    find: 'const float rest = Sum(moments.first) / size;',
+    replace: 'const float rest = 0 * Sum(moments.first) / size;',
+    tests: [cases('layerNorm')],
   },
   {
     name: 'ignored targets counted',
@@ -253,6 +288,27 @@ export const CPU: readonly Planted[] = [
     find: 'if (!(Sum(zero) == 0))',
     replace: 'if (Sum(zero) > 0)',
     tests: ['test/parity/failures.test.ts > adamW with `skipped` a gradient that is'],
+  },
+  {
+    name: 'epsilon of the clipping',
+    file: kernel('clip_grad_norm.cc'),
+    find: 'p.max_norm / (norm + 1e-6)',
+    replace: 'p.max_norm / (norm + 1e-8)',
+    tests: [cases('clipGradNorm', '')],
+  },
+  {
+    name: 'squares of gradients in f32',
+    file: kernel('clip_grad_norm.cc'),
+    find: 'total += static_cast<double>(values[i]) * values[i];',
+    replace: 'total += values[i] * values[i];',
+    tests: [cases('clipGradNorm', '')],
+  },
+  {
+    name: 'last term of the exponential dropped',
+    file: kernel('simd.h'),
+    find: 'Vec poly = Broadcast(0x1.41fbc2p-13f);',
+    replace: 'Vec poly = Broadcast(0.0f);',
+    tests: [cases('crossEntropy')],
   },
   {
     name: 'mean over heads without the division',
