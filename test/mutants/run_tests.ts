@@ -75,6 +75,8 @@ export async function runTests(
       ),
     );
   const failed = named('failed');
+  // Ended at the first failure, a run of two files at once may forget to say which.
+  if (bail && code === 1 && failed.length === 0) return runTests(tests, environment, { bail: false });
   if (code !== 0 && failed.length === 0) {
     const broken = results.find(({ status, message }) => status === 'failed' && message !== '');
     crash ||= broken?.message.split('\n')[0] ?? (/^.*(?:Error|exited).*$/m.exec(output)?.[0] || `exit code ${code}`);
