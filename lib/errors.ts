@@ -3,6 +3,8 @@
  * `catch` blocks that know only JavaScript's own classes still sort them.
  */
 
+import { types } from 'node:util';
+
 /** The stable codes, one per class. */
 export type SasErrorCode =
   | 'SAS_SHAPE'
@@ -109,7 +111,10 @@ const classes = {
 
 function isSasError(value: unknown): boolean {
   return (
-    value instanceof Error && 'code' in value && typeof value.code === 'string' && Object.hasOwn(classes, value.code)
+    types.isNativeError(value) &&
+    'code' in value &&
+    typeof value.code === 'string' &&
+    Object.hasOwn(classes, value.code)
   );
 }
 

@@ -8,7 +8,7 @@ import { dirname } from 'node:path';
 import * as check from './checks.js';
 import { type DType, dtypes } from './dtype.js';
 import { ArgumentError, DTypeError } from './errors.js';
-import type { HostArray } from './host_array.js';
+import { type HostArray, natural } from './host_array.js';
 import { hostMemory, Tensor } from './tensor.js';
 
 /** One tensor of a file: bf16 and f16 as raw bits. */
@@ -57,7 +57,7 @@ export async function saveSafetensors(
   tensors: Iterable<readonly [string, SafetensorsInput]>,
   options?: { metadata?: Readonly<Record<string, string>> },
 ): Promise<void> {
-  const op = 'saveSafetensors';
+  const op = check.call('saveSafetensors', arguments.length, 3);
   const { metadata } = check.options(op, options, ['metadata']);
   const entries = await Promise.all([...tensors].map(([name, tensor]) => hostEntry(op, name, tensor)));
   // Wide elements first, so that every tensor is aligned to its elements.
@@ -77,7 +77,8 @@ export async function saveSafetensors(
 
 /** Reads a file of named tensors. ArgumentError if it is malformed, DTypeError if it holds a type that this package has not. */
 export async function loadSafetensors(path: string): Promise<Map<string, SafetensorsEntry>> {
-  return withHeader('loadSafetensors', path, async (file, { tensors, start }) => {
+  const op = check.call('loadSafetensors', arguments.length, 1);
+  return withHeader(op, path, async (file, { tensors, start }) => {
     const loaded = new Map<string, SafetensorsEntry>();
     for (const { name, shape, dtype, begin, end } of tensors) {
       const bytes = await readExactly(file, end - begin, start + begin);
@@ -89,7 +90,8 @@ export async function loadSafetensors(path: string): Promise<Map<string, Safeten
 
 /** The strings kept in a file beside its tensors; empty if there are none. */
 export async function loadSafetensorsMetadata(path: string): Promise<Map<string, string>> {
-  return withHeader('loadSafetensorsMetadata', path, async (_, { metadata }) => metadata);
+  const op = check.call('loadSafetensorsMetadata', arguments.length, 1);
+  return withHeader(op, path, async (_, { metadata }) => metadata);
 }
 
 async function hostEntry(
@@ -97,12 +99,13 @@ async function hostEntry(
   name: string,
   tensor: SafetensorsInput,
 ): Promise<SafetensorsEntry & { name: string }> {
-  check.object(op, name, tensor);
-  const { shape } = tensor;
-  if (tensor instanceof Tensor) return { name, shape: [...shape], dtype: tensor.dtype, data: await tensor.raw() };
-  const { data, dtype = data instanceof Int32Array ? 'i32' : 'f32' } = tensor;
+  if (tensor instanceof Tensor) {
+    return { name, shape: [...tensor.shape], dtype: tensor.dtype, data: await tensor.raw() };
+  }
+  const { shape } = check.record(op, name, tensor, ['shape', 'data', 'dtype']);
+  const { data, dtype = natural(data) } = tensor;
   check.dtypeName(op, `${name}.dtype`, dtype);
-  if (!(data instanceof dtypes[dtype].array)) {
+  if (!dtypes[dtype].isArray(data)) {
     throw new DTypeError(
       `${op}: ${name} has ${check.describe(data)}, expected a ${dtypes[dtype].array.name} (${dtype})`,
     );

@@ -1,3 +1,4 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
 import { concat, concatBackward } from '../ops/concat.js';
 import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
@@ -51,7 +52,7 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<LatentConfig>>;
 
   constructor(config: LatentConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('MultiHeadLatentAttention', arguments.length, 1), config);
     const { width, heads, headDim, ropeDim, kvRank, queryRank } = known;
     const queryInputs = queryRank ?? width;
     super(
@@ -134,8 +135,7 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: LatentConfig): Required<LatentConfig> {
-  const op = 'MultiHeadLatentAttention';
+function resolved(op: string, config: LatentConfig): Required<LatentConfig> {
   const common = resolvedCommon(op, config, ['kvRank', 'ropeDim', 'queryRank', 'headDim', 'rope']);
   const { kvRank, ropeDim, queryRank = null, rope = {} } = config;
   resolvedSizes(op, { kvRank, ropeDim, ...(queryRank === null ? {} : { queryRank }) });

@@ -1,3 +1,4 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
@@ -41,7 +42,7 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<MatrixFactorizationConfig>>;
 
   constructor(config: MatrixFactorizationConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('MatrixFactorizationAttention', arguments.length, 1), config);
     const { width, heads, headDim, queryRank } = known;
     super(
       'MatrixFactorizationAttention',
@@ -84,8 +85,7 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {
-  const op = 'MatrixFactorizationAttention';
+function resolved(op: string, config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {
   const common = resolvedCommon(op, config, ['headDim', 'queryRank', 'rope']);
   const { headDim, queryRank = headDim, rope = {} } = config;
   resolvedSizes(op, { headDim, queryRank });

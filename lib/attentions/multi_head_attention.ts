@@ -45,7 +45,7 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<MultiHeadConfig>>;
 
   constructor(config: MultiHeadConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('MultiHeadAttention', arguments.length, 1), config);
     const { width, heads, kvHeads, headDim, bias } = known;
     super(
       'MultiHeadAttention',
@@ -84,8 +84,7 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: MultiHeadConfig): Required<MultiHeadConfig> {
-  const op = 'MultiHeadAttention';
+function resolved(op: string, config: MultiHeadConfig): Required<MultiHeadConfig> {
   const common = resolvedCommon(op, config, ['kvHeads', 'headDim', 'rope', 'bias']);
   const { width, heads } = common;
   const { kvHeads = heads, rope = null, bias = true } = config;

@@ -59,7 +59,7 @@ export class SimulatedAttention extends SelfAttention<Kept> {
   readonly #constants: ReadonlyMap<string, Tensor>;
 
   constructor(config: SimulatedConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('SimulatedAttention', arguments.length, 1), config);
     const { rope: angles, ...plain } = known;
     const { width, heads, simHeadDim, ropeAt } = known;
     const sizes = { ...plain, headDim: width / heads };
@@ -152,8 +152,7 @@ function constants(
   });
 }
 
-function resolved(config: SimulatedConfig): Required<SimulatedConfig> {
-  const op = 'SimulatedAttention';
+function resolved(op: string, config: SimulatedConfig): Required<SimulatedConfig> {
   const own = [
     'simHeads',
     'simHeadDim',

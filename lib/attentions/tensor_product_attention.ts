@@ -1,3 +1,4 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
 import type { RopeOptions } from '../ops/rope.js';
 import { tensorProduct, tensorProductBackward } from '../ops/tensor_product.js';
@@ -51,7 +52,7 @@ export class TensorProductAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<TensorProductConfig>>;
 
   constructor(config: TensorProductConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('TensorProductAttention', arguments.length, 1), config);
     const { width, heads, headDim } = known;
     const factors = parts.flatMap((part) => [
       ...linearSpec(`${part}_heads`, known[`${part}Rank`] * heads, width),
@@ -100,8 +101,7 @@ export class TensorProductAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: TensorProductConfig): Required<TensorProductConfig> {
-  const op = 'TensorProductAttention';
+function resolved(op: string, config: TensorProductConfig): Required<TensorProductConfig> {
   const common = resolvedCommon(op, config, ['headDim', 'queryRank', 'keyRank', 'valueRank', 'rope']);
   const { queryRank = 6, keyRank = 2, valueRank = 2, rope = {} } = config;
   const headDim = resolvedHeadDim(op, config.headDim, common.width, common.heads);

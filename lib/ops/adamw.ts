@@ -30,6 +30,8 @@ export interface AdamWOptions {
   skipped?: Tensor;
 }
 
+const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
+
 /**
  * One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW).
  * Without `skipped`, one gradient that is not finite (an overflow in f16, say) makes parameters NaN for good. A gradient whose op
@@ -39,14 +41,12 @@ export interface AdamWOptions {
  * the sum of both gradients, in one state.
  */
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
-  const op = 'adamW';
+  const op = check.call('adamW', arguments.length, 2);
   const named: Record<string, Tensor> = {};
   const list = check.list(op, 'states', states);
   list.forEach((state, i) => {
-    const { parameter, gradient, firstMoment, secondMoment } = check.object(op, `states[${i}]`, state);
-    for (const [role, tensor] of Object.entries({ parameter, gradient, firstMoment, secondMoment })) {
-      named[`states[${i}].${role}`] = tensor;
-    }
+    const given = check.record(op, `states[${i}]`, state, roles);
+    for (const role of roles) named[`states[${i}].${role}`] = given[role];
   });
   const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'skipped'] as const;
   const {
@@ -59,10 +59,11 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
     skipped,
   } = check.options(op, options, known);
   const { buffers } = operands(op, named, { skipped });
-  const raw = list.map(({ parameter }, i) => {
+  const raw = list.map((_, i) => {
+    const { shape } = named[`states[${i}].parameter`] as Tensor;
     const of = (role: keyof AdamWState) => {
       const name = `states[${i}].${role}`;
-      check.shape(op, name, named[name] as Tensor, parameter.shape, 'the shape of the parameter');
+      check.shape(op, name, named[name] as Tensor, shape, 'the shape of the parameter');
       check.dtype(op, name, named[name] as Tensor, 'f32');
       return buffers[name] as NonNullable<(typeof buffers)[string]>;
     };

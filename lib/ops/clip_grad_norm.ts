@@ -8,7 +8,7 @@ import { operands, produce, type Tensor } from '../tensor.js';
  * No two gradients may share memory (ArgumentError): the sum of the gradients of tied weights is one tensor.
  */
 export function clipGradNorm(gradients: readonly Tensor[], maxNorm: number): Tensor {
-  const op = 'clipGradNorm';
+  const op = check.call('clipGradNorm', arguments.length, 2);
   const named = check.list(op, 'gradients', gradients).map((tensor, i) => [`gradients[${i}]`, tensor] as const);
   const { device, buffers } = operands(op, Object.fromEntries(named));
   for (const [name, tensor] of named) {

@@ -1,5 +1,6 @@
 // Random right calls of the library, of every op that is described: what the fuzzers spoil.
 import { type Device, Tensor } from '../../lib/index.js';
+import type { Resource } from '../../lib/scope.js';
 import { type Array64, array64, sizeOf } from '../reference/index.js';
 import type { Draw } from './draw.js';
 import { type Calls, type Case, type Input, inputOfGradient, type Named, type Op } from './op.js';
@@ -24,7 +25,7 @@ export interface LibraryCall {
 export interface CallMaker {
   name: string;
   /** Adds every tensor that it makes to `made`. */
-  make(draw: Draw, device: Device, made: Tensor[]): LibraryCall;
+  make(draw: Draw, device: Device, made: Resource[]): LibraryCall;
 }
 
 /** Activations in [-1, 1): ordinary, whatever the sizes. Parameters and integers as the description draws them. */
@@ -39,7 +40,7 @@ function operand(draw: Draw, { shape, role, values }: Input, dtype: FloatType, d
 
 /** The calls of one description: forward, backward, and those of its twin if that is an op. */
 export function callsOf(op: Op): CallMaker[] {
-  const operands = (draw: Draw, device: Device, made: Tensor[]) => {
+  const operands = (draw: Draw, device: Device, made: Resource[]) => {
     const item: Case = op.random(draw);
     const dtype = op.onlyF32 ? 'f32' : draw.pick(['f32', 'f32', 'bf16', 'f16'] as const);
     const pairs = Object.entries(item.inputs).map(
