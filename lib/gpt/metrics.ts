@@ -1,6 +1,8 @@
 // out/metrics.jsonl: one JSON object per line, appended as the training goes.
 
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { codeOf, replaceFile } from '../files.js';
 import type { Attention } from './config.js';
 import type { Run } from './run.js';
 
@@ -45,26 +47,43 @@ export class MetricsLog {
 
   constructor(private readonly path: string) {}
 
+  /** What a file holds. One that is missing is empty, and a line that was cut off costs that line. */
+  static read(path: string): MetricsLog {
+    const log = new MetricsLog(path);
+    log.metrics = readMetrics(path);
+    return log;
+  }
+
   /** Begins anew. */
-  reset(): void {
-    this.keep(() => false);
+  async reset(): Promise<void> {
+    await this.keep(() => false);
   }
 
   /**
    * Takes up the file of a run that is resumed at `step` of `steps`. Keeps other runs that are complete, and of this one
    * what came before: the steps after it will be done again. `redone`: attentions that will be trained from the start.
    */
-  resume(attention: Attention, step: number, steps: number, redone: readonly Attention[]): void {
-    this.metrics = this.read();
-    this.keep((metric) => {
+  async resume(attention: Attention, step: number, steps: number, redone: readonly Attention[]): Promise<void> {
+    this.metrics = readMetrics(this.path);
+    await this.keep((metric) => {
       if (metric.attention !== attention) return !redone.includes(metric.attention);
       return 'step' in metric ? metric.step <= step : step === steps && metric.summary.steps === steps;
     });
   }
 
   append(metric: Metric): void {
+    appendWhole(this.path, `${JSON.stringify(metric)}\n`);
     this.metrics.push(metric);
-    appendFileSync(this.path, `${JSON.stringify(metric)}\n`);
+  }
+
+  /** Makes what was appended last: a checkpoint that is saved after it then never knows more than the file. */
+  async flush(): Promise<void> {
+    const file = await open(this.path, 'a');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
   }
 
   train(attention: Attention): TrainMetric[] {
@@ -86,26 +105,45 @@ export class MetricsLog {
     return [...new Set(this.metrics.map(({ attention }) => attention))];
   }
 
-  private keep(wanted: (metric: Metric) => boolean): void {
+  private async keep(wanted: (metric: Metric) => boolean): Promise<void> {
     this.metrics = this.metrics.filter(wanted);
-    writeFileSync(this.path, this.metrics.map((metric) => `${JSON.stringify(metric)}\n`).join(''));
+    const text = this.metrics.map((metric) => `${JSON.stringify(metric)}\n`).join('');
+    await replaceFile(this.path, [Buffer.from(text)]);
   }
+}
 
-  /** A file that is missing or ends in half a line costs old curves, not the run. */
-  private read(): Metric[] {
-    let text = '';
+function readMetrics(path: string): Metric[] {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    throw error;
+  }
+  return text.split('\n').flatMap((line) => {
     try {
-      text = readFileSync(this.path, 'utf8');
+      const metric: unknown = JSON.parse(line);
+      return typeof metric === 'object' && metric !== null ? [metric as Metric] : [];
     } catch {
       return [];
     }
-    return text.split('\n').flatMap((line) => {
-      try {
-        return [JSON.parse(line) as Metric];
-      } catch {
-        return [];
-      }
-    });
+  });
+}
+
+/** Appends all of a line or nothing: half a line would spoil the one that follows it. */
+function appendWhole(path: string, line: string): void {
+  const file = openSync(path, 'a');
+  try {
+    const { size } = fstatSync(file);
+    const bytes = Buffer.from(line);
+    try {
+      for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+    } catch (error) {
+      ftruncateSync(file, size);
+      throw error;
+    }
+  } finally {
+    closeSync(file);
   }
 }
 
