@@ -1,7 +1,10 @@
 import type { Planted } from '../fault.js';
 
 const ARGUMENTS = 'test/api/arguments.test.ts';
-const FILES = 'test/api/safetensors.test.ts';
+const FILES = 'test/api/safetensors_files.test.ts';
+const HOSTILE = 'test/api/safetensors.test.ts > hostile files';
+const FUNCTIONS = 'test/api/every_function.test.ts';
+const LOADER = 'test/package/loader.test.ts';
 const SCOPE = 'test/api/lifetime.test.ts > scope';
 
 /** Checks, lifetimes, modules, files. */
@@ -92,38 +95,122 @@ export const LIB: readonly Planted[] = [
     tests: ['test/api/attentions.test.ts > saved of another module is refused'],
   },
   {
+    name: 'surplus arguments let through',
+    file: 'lib/checks.ts',
+    find: 'if (given > most) throw',
+    replace: 'if (given > most + 1) throw',
+    tests: [`${FUNCTIONS} > arguments beyond those declared`],
+  },
+  {
+    name: 'no more keys looked at than are known',
+    file: 'lib/checks.ts',
+    find: 'return Object.keys(value).find(',
+    replace: 'return Object.keys(value).slice(0, known.length).find(',
+    tests: [`${FUNCTIONS} > refuses one argument too many, and keys`],
+  },
+  {
+    name: 'numbers that are infinite in f32 let through',
+    file: 'lib/checks.ts',
+    find: 'if (!Number.isFinite(stored) || !within(number, bounds)',
+    replace: 'if (!Number.isFinite(value) || !within(number, bounds)',
+    tests: [`${FUNCTIONS} > refuses numbers that f32 has not`],
+  },
+  {
+    name: 'addon looked for in the current folder',
+    file: 'lib/binding.ts',
+    find: "return name === 'sas-attention' ? folder : undefined;",
+    replace: "return name === 'sas-attention' ? folder : process.cwd();",
+    tests: [LOADER],
+  },
+  {
     name: 'header not padded',
-    file: 'lib/safetensors.ts',
-    find: 'Math.ceil(json.length / 8) * 8',
-    replace: 'json.length',
-    tests: [`${FILES} > the layout is the published one`],
+    file: 'lib/safetensors/header.ts',
+    find: 'const length = Math.ceil(json.length / 8) * 8;',
+    replace: 'const length = Math.ceil(json.length / 2) * 2;',
+    tests: [`${FILES} > layout every tensor is aligned`],
   },
   {
     name: 'narrow elements first',
-    file: 'lib/safetensors.ts',
+    file: 'lib/safetensors/index.ts',
     find: 'b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT',
     replace: 'a.data.BYTES_PER_ELEMENT - b.data.BYTES_PER_ELEMENT',
-    tests: [FILES],
+    tests: [`${FILES} > layout every tensor is aligned`],
+  },
+  {
+    name: 'names in another order',
+    file: 'lib/safetensors/header.ts',
+    find: 'const names = namesOf(text, refuse);',
+    replace: 'const names = namesOf(text, refuse).sort();',
+    tests: [`${FILES} > layout names stay in their order`],
+  },
+  {
+    name: 'key twice inside an entry let through',
+    file: 'lib/safetensors/header.ts',
+    find: 'if (keys?.has(key)) {',
+    replace: 'if (keys?.has(key) && open.length === 1) {',
+    tests: [HOSTILE],
   },
   {
     name: 'gaps between tensors let through',
-    file: 'lib/safetensors.ts',
+    file: 'lib/safetensors/header.ts',
     find: 'if (begin !== offset) throw',
     replace: 'if (begin < offset) throw',
-    tests: [`${FILES} > hostile files`],
+    tests: [HOSTILE],
   },
   {
     name: 'rest of the file let through',
-    file: 'lib/safetensors.ts',
+    file: 'lib/safetensors/header.ts',
     find: 'if (offset !== dataBytes)',
     replace: 'if (offset > dataBytes)',
-    tests: [`${FILES} > hostile files`],
+    tests: [HOSTILE],
+  },
+  {
+    name: 'checksum of the first chunk only',
+    file: 'lib/safetensors/reader.ts',
+    find: '(chunk) => hash.update(chunk)',
+    replace: '(chunk) => hash.update(chunk.subarray(0, 64))',
+    tests: [`${FILES} > the checksum`],
+  },
+  {
+    name: 'checksum not compared',
+    file: 'lib/safetensors/reader.ts',
+    find: 'if (expected !== null && found !== expected) {',
+    replace: "if (expected !== null && found === '') {",
+    tests: [`${FILES} > the checksum finds every bit`, 'test/gpt/checkpoint.test.ts > every byte that changes'],
   },
   {
     name: 'written in place of the old file',
-    file: 'lib/safetensors.ts',
-    find: "await open(temporary, 'wx')",
-    replace: "await open(path, 'w')",
-    tests: [`${FILES} > saving replaces the file`],
+    file: 'lib/files.ts',
+    find: "open(temporary, 'wx', replaced ? 0o600 : 0o666)",
+    replace: "open(target, 'w', replaced ? 0o600 : 0o666)",
+    tests: ['test/api/safetensors.test.ts > saving replaces the file'],
+  },
+  {
+    name: 'device nodes and FIFOs replaced',
+    file: 'lib/files.ts',
+    find: 'if (replaced) refuseSpecial(replaced);',
+    replace: '',
+    tests: [`${FILES} > what is no regular file`],
+  },
+  {
+    name: 'links replaced instead of followed',
+    file: 'lib/files.ts',
+    find: 'if (link === null) return place;',
+    replace: "if (link === null || link !== '') return place;",
+    tests: [`${FILES} > links are followed`],
+  },
+  {
+    name: 'mode of the old file lost',
+    file: 'lib/files.ts',
+    find: 'if (replaced) await inherit(file, replaced);',
+    replace: '',
+    tests: [`${FILES} > mode and owner`],
+  },
+  {
+    name: 'temporary name as long as the name and more',
+    file: 'lib/files.ts',
+    find: 'const MAX_NAME_BYTES = 200;',
+    replace: 'const MAX_NAME_BYTES = 250;',
+    tests: [`${FILES} > names`],
   },
 ];

@@ -2,6 +2,7 @@ import type { Planted } from '../fault.js';
 
 const DATA = 'test/gpt/data.test.ts';
 const LOOP = 'test/gpt/loop.test.ts';
+const CHECKPOINT = 'test/gpt/checkpoint.test.ts';
 const RANDOM = 'test/gpt/random.test.ts';
 const SAMPLING = 'test/gpt/sampling.test.ts';
 
@@ -185,8 +186,8 @@ export const TRAINER: readonly Planted[] = [
   {
     name: 'last validation batch dropped',
     file: 'lib/gpt/loop.ts',
-    find: 'if (pending) sum += await read(pending); return sum / batches.length;',
-    replace: 'return sum / batches.length;',
+    find: 'if (pending) sum += await read(pending); return',
+    replace: 'return',
     tests: [`${LOOP} > validation is the mean loss`],
   },
   {
@@ -230,5 +231,47 @@ export const TRAINER: readonly Planted[] = [
     find: 'return ops.add(gradMiddle, this',
     replace: 'return ((_: Tensor, y: Tensor) => y)(gradMiddle, this',
     tests: ['test/gpt/model.test.ts > gradients of the mha model with positions: learned'],
+  },
+  {
+    name: 'parameters that are no numbers saved',
+    file: 'lib/gpt/checkpoint.ts',
+    find: 'data.find((value) => !Number.isFinite(value)) ?? 0',
+    replace: 'data.find((value) => Number.isNaN(value)) ?? 0',
+    tests: [`${CHECKPOINT} > diverged`],
+  },
+  {
+    name: 'gradient norm that is no number let through',
+    file: 'lib/gpt/loop.ts',
+    find: 'if (Number.isFinite(value)) return value;',
+    replace: 'if (!Number.isNaN(value)) return value;',
+    tests: [`${CHECKPOINT} > diverged`],
+  },
+  {
+    name: 'older checkpoint not kept',
+    file: 'lib/gpt/checkpoint.ts',
+    find: 'await alsoNamed(path, previousOf(path));',
+    replace: 'if (step < 0) await alsoNamed(path, previousOf(path));',
+    tests: [`${CHECKPOINT} > the checkpoint before stays`],
+  },
+  {
+    name: 'shapes of a checkpoint not compared',
+    file: 'lib/gpt/checkpoint.ts',
+    find: "tensor?.dtype !== 'f32' || tensor.shape.join() !== shape.join()",
+    replace: "tensor?.dtype !== 'f32' || tensor.shape.length !== shape.length",
+    tests: [`${CHECKPOINT} > forged`],
+  },
+  {
+    name: 'unfinished run replaced unasked',
+    file: 'lib/cli/train/session.ts',
+    find: 'const unfinished = goesOn || options.overwrite ? undefined',
+    replace: 'const unfinished = goesOn || !options.overwrite ? undefined',
+    tests: ['test/cli/train_safety.test.ts > an --out that holds a run that is not finished'],
+  },
+  {
+    name: 'folders that link to each other walked for ever',
+    file: 'lib/gpt/text.ts',
+    find: '`).size) return;',
+    replace: '`).size) left = 0;',
+    tests: ['test/cli/train_safety.test.ts > texts links in a folder are followed'],
   },
 ];
