@@ -87,6 +87,7 @@ async function trial(fault: Fault, compiler: (fault: Fault) => string): Promise<
   return { fault, found, how, seconds: (performance.now() - begun) / 1000 };
 }
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1)); // with what it runs
 const faults = choose();
 lock();
 synchronize();
