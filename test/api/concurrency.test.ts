@@ -10,7 +10,7 @@ interface Report {
 }
 
 /** A worker that runs worker_program.ts. (Node 20 does not pass `--import` on to workers, so the loader is set up inside.) */
-const start = (workerData: { seed: number; steps: number; forever?: boolean }) => {
+const start = (workerData: { seed: number; steps: number; forever?: boolean; long?: boolean }) => {
   const program = JSON.stringify(new URL('./worker_program.ts', import.meta.url).href);
   const script = `import('tsx/esm/api').then(({ register }) => { register(); return import(${program}); });`;
   return new Worker(script, { eval: true, workerData });
@@ -89,3 +89,76 @@ test('the event loop turns while the module works at the reference size', async 
   expect(quietest).toBeLessThan(20);
   module.dispose();
 }, 30_000);
+
+/** Milliseconds between two turns of the event loop at most while `body` runs, in the quietest of some runs: other processes show in the rest. */
+async function quietest(runs: number, body: () => Promise<unknown>): Promise<number> {
+  const longest: number[] = [];
+  for (let i = 0; i < runs; i++) {
+    let [last, most, running] = [performance.now(), 0, true];
+    const turn = () => {
+      const now = performance.now();
+      most = Math.max(most, now - last);
+      last = now;
+      if (running) setImmediate(turn);
+    };
+    setImmediate(turn);
+    await body();
+    running = false;
+    turn();
+    longest.push(most);
+  }
+  return Math.min(...longest);
+}
+
+test('the event loop turns while one op takes seconds', async () => {
+  const x = Tensor.randn([1, 1 << 14, 1, 64], { seed: 1 });
+  const { output } = ops.attention(x, x, x, { causal: false });
+  let done = false;
+  const result = output.data().then(() => {
+    done = true;
+  });
+  const delay = await quietest(11, () => new Promise((resolve) => setTimeout(resolve, 20)));
+  console.info(
+    `event loop delay beside one long op: ${delay.toFixed(2)} ms (limit 20), ${done ? 'over by then' : 'still running'}`,
+  );
+  expect(delay).toBeLessThan(20);
+  await result;
+  for (const tensor of [x, output]) tensor.dispose();
+}, 60_000);
+
+test('thousands of results that come at once do not hold the event loop up', async () => {
+  const x = Tensor.randn([1, 1024, 4, 16], { seed: 1 });
+  const small = Tensor.from([1, 2, 3], [3]);
+  const delay = await quietest(7, async () => {
+    const { output } = ops.attention(x, x, x);
+    // All of them wait behind the attention.
+    const results = Array.from({ length: 2000 }, () => ops.add(small, small).data());
+    output.dispose();
+    for (const result of await Promise.all(results)) expect(result[0]).toBe(2);
+  });
+  console.info(`event loop delay as 2000 results come: ${delay.toFixed(2)} ms (limit 100)`);
+  expect(delay).toBeLessThan(100);
+}, 60_000);
+
+test("a worker's long op does not stop this thread's small ones", async () => {
+  const worker = start({ seed: 1, steps: 0, long: true });
+  await message(worker, isWorking);
+  const x = Tensor.randn([64, 64], { seed: 1 });
+  const times: number[] = [];
+  for (let i = 0; i < 50; i++) {
+    const started = performance.now();
+    const sum = ops.add(x, x);
+    await sum.data();
+    sum.dispose();
+    times.push(performance.now() - started);
+  }
+  times.sort((a, b) => a - b);
+  const started = performance.now();
+  await worker.terminate();
+  const ending = performance.now() - started;
+  console.info(
+    `a small op beside a worker's long one: ${times[25]?.toFixed(2)} ms (limit 50); its end: ${ending.toFixed(0)} ms`,
+  );
+  expect(times[25]).toBeLessThan(50);
+  expect(ending).toBeLessThan(2000); // the op would run for most of a minute
+}, 60_000);

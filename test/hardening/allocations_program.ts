@@ -18,9 +18,9 @@ import { TrainingStep } from './training_step.js';
 /** The preloaded library's control block: see native/failing_allocations.cc. */
 class Control {
   readonly #file = openSync(process.env.SAS_TEST_ALLOCATIONS as string, 'r+');
-  /** The pool asks again for device memory, after giving back what is free and after waiting for more: then all fail. */
+  /** Device memory is asked for again, after giving back what is free and waiting for more: it fails from the first on. */
   arm(first: number, onlyDevice: boolean): void {
-    const last = onlyDevice ? first + 2 : first;
+    const last = onlyDevice ? Number.MAX_SAFE_INTEGER : first;
     writeSync(this.#file, BigInt64Array.of(0n, BigInt(last), 0n, onlyDevice ? 1n : 0n), 0, 32, 0);
     writeSync(this.#file, BigInt64Array.of(BigInt(first)), 0, 8, 0);
   }
