@@ -194,14 +194,14 @@ ssize_t read(int file, void* data, size_t bytes) {
   static const auto real = Next<ssize_t(int, void*, size_t)>("read");
   if (!Ours(file)) return real(file, data, bytes);
   return Transfer(
-      true, bytes, [&](size_t count) { return real(file, data, count); }, [](size_t) {});
+      false, bytes, [&](size_t count) { return real(file, data, count); }, [](size_t) {});
 }
 
 ssize_t pread64(int file, void* data, size_t bytes, off64_t at) {
   static const auto real = Next<ssize_t(int, void*, size_t, off64_t)>("pread64");
   if (!Ours(file)) return real(file, data, bytes, at);
   return Transfer(
-      true, bytes, [&](size_t count) { return real(file, data, count, at); }, [](size_t) {});
+      false, bytes, [&](size_t count) { return real(file, data, count, at); }, [](size_t) {});
 }
 
 int fsync(int file) {
