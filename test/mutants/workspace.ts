@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
+import { Failure } from '../../lib/failure.js';
 import { root } from '../helpers/native_build.js';
 import { type Addon, type Fault, plant } from './fault.js';
 
@@ -61,7 +62,7 @@ export function lock(): void {
   const path = join(root, 'build/mutants/pid');
   mkdirSync(dirname(path), { recursive: true });
   const holder = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
-  if (holder > 0 && existsSync(`/proc/${holder}`)) throw new Error(`process ${holder} is at work in build/mutants`);
+  if (holder > 0 && existsSync(`/proc/${holder}`)) throw new Failure(`process ${holder} is at work in build/mutants`);
   writeFileSync(path, String(process.pid));
   process.on('exit', () => rmSync(path, { force: true }));
 }
@@ -123,7 +124,7 @@ export function buildSound(addon: Addon): void {
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(folder, 'Release')}`,
   ]);
   const failure = status === 0 ? build(addon) : `${stdout}\n${stderr}`;
-  if (failure) throw new Error(`the sound ${addon} addon does not build: ${failure}`);
+  if (failure) throw new Failure(`the sound ${addon} addon does not build: ${failure}`);
   rmSync(pristine, { recursive: true, force: true });
   cpSync(folder, pristine, { recursive: true, preserveTimestamps: true });
 }
