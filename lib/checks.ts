@@ -225,7 +225,8 @@ export function list<T>(op: string, name: string, value: readonly T[]): readonly
 export function entries<T>(op: string, name: string, value: Iterable<readonly [string, T]>): (readonly [string, T])[] {
   const refuse = (given: string) =>
     new ArgumentError(`${op}: ${name} is ${given}, expected pairs of a name and an entry, as a Map has them`);
-  if (typeof value !== 'object' || value === null || !(Symbol.iterator in value)) throw refuse(describe(value));
+  const isIterable = typeof value === 'object' && value !== null && Symbol.iterator in value;
+  if (!isIterable || ArrayBuffer.isView(value)) throw refuse(describe(value));
   const pairs: unknown[] = [...value];
   const wrong = pairs.findIndex((pair) => !Array.isArray(pair) || typeof pair[0] !== 'string');
   if (wrong >= 0) throw refuse(`${describe(value)} with ${describe(pairs[wrong])} at ${wrong}`);

@@ -20,8 +20,17 @@ export class UnsuitableFileError extends Error {}
 export const codeOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
-/** What the system says of an error, without the call and the path: `ENOENT: no such file or directory`. */
-export const reasonOf = (error: Error): string => error.message.split(', ')[0] as string;
+/**
+ * An error of the system as one that names the file which was asked for, not a temporary one beside it; with the same `code`,
+ * `errno` and `syscall`. Any other error as it is.
+ */
+export function named(path: string, deed: 'read' | 'written', error: unknown, prefix = ''): unknown {
+  if (!(error instanceof Error && 'syscall' in error)) return error;
+  const { code, errno, syscall } = error as NodeJS.ErrnoException;
+  const [reason] = error.message.split(', '); // without the call and its path
+  const own = new Error(`${prefix}'${path}' cannot be ${deed}: ${reason}`, { cause: error });
+  return Object.assign(own, { code, errno, syscall, path });
+}
 
 function refuseSpecial(stats: Stats): void {
   if (stats.isFile()) return;

@@ -7,10 +7,10 @@
 // A file is input: all that it says is checked, against the command line's bounds and against the sizes of its own tensors,
 // before memory is taken for a model.
 
-import { mkdirSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { Failure, UsageError } from '../failure.js';
-import { alsoNamed, codeOf } from '../files.js';
+import { alsoNamed, codeOf, named } from '../files.js';
 import { type Device, saveSafetensors, type Tensor } from '../index.js';
 import type { Placed } from '../safetensors/header.js';
 import { SafetensorsReader } from '../safetensors/reader.js';
@@ -76,8 +76,12 @@ export async function saveCheckpoint(path: string, run: Run, textHash: string): 
       return [name, { shape: tensor.shape, data }] as const;
     }),
   );
-  mkdirSync(dirname(path), { recursive: true });
-  await alsoNamed(path, previousOf(path));
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    await alsoNamed(path, previousOf(path));
+  } catch (error) {
+    throw named(path, 'written', error);
+  }
   await saveSafetensors(
     path,
     [

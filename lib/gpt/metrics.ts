@@ -1,8 +1,9 @@
 // out/metrics.jsonl: one JSON object per line, appended as the training goes.
 
-import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { codeOf, replaceFile } from '../files.js';
+import { UsageError } from '../failure.js';
+import { codeOf, named, readRegular, replaceFile, UnsuitableFileError } from '../files.js';
 import type { Attention } from './config.js';
 import type { Run } from './run.js';
 
@@ -40,6 +41,9 @@ export interface SummaryMetric {
   summary: Summary;
 }
 
+/** What a string holds in any case. */
+const MAX_METRICS_BYTES = 2 ** 28;
+
 type Metric = TrainMetric | ValidationMetric | SummaryMetric;
 
 export class MetricsLog {
@@ -48,9 +52,9 @@ export class MetricsLog {
   constructor(private readonly path: string) {}
 
   /** What a file holds. One that is missing is empty, and a line that was cut off costs that line. */
-  static read(path: string): MetricsLog {
+  static async read(path: string): Promise<MetricsLog> {
     const log = new MetricsLog(path);
-    log.metrics = readMetrics(path);
+    log.metrics = await readMetrics(path);
     return log;
   }
 
@@ -64,7 +68,7 @@ export class MetricsLog {
    * what came before: the steps after it will be done again. `redone`: attentions that will be trained from the start.
    */
   async resume(attention: Attention, step: number, steps: number, redone: readonly Attention[]): Promise<void> {
-    this.metrics = readMetrics(this.path);
+    this.metrics = await readMetrics(this.path);
     await this.keep((metric) => {
       if (metric.attention !== attention) return !redone.includes(metric.attention);
       return 'step' in metric ? metric.step <= step : step === steps && metric.summary.steps === steps;
@@ -78,11 +82,11 @@ export class MetricsLog {
 
   /** Makes what was appended last: a checkpoint that is saved after it then never knows more than the file. */
   async flush(): Promise<void> {
-    const file = await open(this.path, 'a');
     try {
-      await file.sync();
-    } finally {
-      await file.close();
+      const file = await open(this.path, 'a');
+      await file.sync().finally(() => file.close());
+    } catch (error) {
+      throw named(this.path, 'written', error);
     }
   }
 
@@ -108,17 +112,22 @@ export class MetricsLog {
   private async keep(wanted: (metric: Metric) => boolean): Promise<void> {
     this.metrics = this.metrics.filter(wanted);
     const text = this.metrics.map((metric) => `${JSON.stringify(metric)}\n`).join('');
-    await replaceFile(this.path, [Buffer.from(text)]);
+    try {
+      await replaceFile(this.path, [Buffer.from(text)]);
+    } catch (error) {
+      throw named(this.path, 'written', error);
+    }
   }
 }
 
-function readMetrics(path: string): Metric[] {
+async function readMetrics(path: string): Promise<Metric[]> {
   let text: string;
   try {
-    text = readFileSync(path, 'utf8');
+    text = Buffer.from(await readRegular(path, MAX_METRICS_BYTES)).toString();
   } catch (error) {
     if (codeOf(error) === 'ENOENT') return [];
-    throw error;
+    if (error instanceof UnsuitableFileError) throw new UsageError(`'${path}' ${error.message}`);
+    throw named(path, 'read', error);
   }
   return text.split('\n').flatMap((line) => {
     try {
@@ -132,18 +141,25 @@ function readMetrics(path: string): Metric[] {
 
 /** Appends all of a line or nothing: half a line would spoil the one that follows it. */
 function appendWhole(path: string, line: string): void {
-  const file = openSync(path, 'a');
   try {
-    const { size } = fstatSync(file);
-    const bytes = Buffer.from(line);
+    const file = openSync(path, 'a');
     try {
-      for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
-    } catch (error) {
-      ftruncateSync(file, size);
-      throw error;
+      writeWhole(file, Buffer.from(line));
+    } finally {
+      closeSync(file);
     }
-  } finally {
-    closeSync(file);
+  } catch (error) {
+    throw named(path, 'written', error);
+  }
+}
+
+function writeWhole(file: number, bytes: Uint8Array): void {
+  const { size } = fstatSync(file);
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+  } catch (error) {
+    ftruncateSync(file, size);
+    throw error;
   }
 }
 

@@ -73,7 +73,7 @@ export class SafetensorsReader {
   async readAll(checksum?: boolean): Promise<Map<string, HostArray>> {
     const given = this.metadata.get(CHECKSUM);
     if (checksum === true && !isChecksum(given)) {
-      throw new ArgumentError(`${this.op}: ${this.path} has no checksum (${CHECKSUM} in its metadata), expected one`);
+      throw new ArgumentError(`${this.op}: ${this.path} has no checksum (sha256 in its metadata), expected one`);
     }
     const expected = checksum !== false && isChecksum(given) ? given : null;
     const hash = createHash('sha256');

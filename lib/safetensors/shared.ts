@@ -2,7 +2,7 @@
 import { resolve } from 'node:path';
 import * as check from '../checks.js';
 import { ArgumentError } from '../errors.js';
-import { reasonOf, UnsuitableFileError } from '../files.js';
+import { named, UnsuitableFileError } from '../files.js';
 
 /** The key of the metadata that holds the SHA-256 of all bytes behind the header, in hexadecimal. */
 export const CHECKSUM = 'sha256';
@@ -23,9 +23,6 @@ export async function withPath<R>(
     return await use(absolute);
   } catch (error) {
     if (error instanceof UnsuitableFileError) throw new ArgumentError(`${op}: '${path}' ${error.message}`);
-    if (!(error instanceof Error && 'syscall' in error)) throw error;
-    const { code, errno, syscall } = error as NodeJS.ErrnoException;
-    const named = new Error(`${op}: '${path}' cannot be ${deed}: ${reasonOf(error)}`, { cause: error });
-    throw Object.assign(named, { code, errno, syscall, path: absolute });
+    throw named(absolute, deed, error, `${op}: `);
   }
 }

@@ -18,9 +18,9 @@ import { TrainingStep } from './training_step.js';
 /** The preloaded library's control block: see native/failing_allocations.cc. */
 class Control {
   readonly #file = openSync(process.env.SAS_TEST_ALLOCATIONS as string, 'r+');
-  /** The pool asks a second time for device memory, after giving back what is free: then both fail. */
+  /** The pool asks again for device memory, after giving back what is free and after waiting for more: then all fail. */
   arm(first: number, onlyDevice: boolean): void {
-    const last = onlyDevice ? first + 1 : first;
+    const last = onlyDevice ? first + 2 : first;
     writeSync(this.#file, BigInt64Array.of(0n, BigInt(last), 0n, onlyDevice ? 1n : 0n), 0, 32, 0);
     writeSync(this.#file, BigInt64Array.of(BigInt(first)), 0, 8, 0);
   }

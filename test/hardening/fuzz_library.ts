@@ -9,6 +9,7 @@ import { type LibraryCall, libraryCalls } from '../helpers/library_calls.js';
 import type { Named } from '../helpers/op.js';
 import { oneTooMany, strangers } from '../helpers/surplus.js';
 import { type Array64, norm64 } from '../reference/index.js';
+import { aliased } from './aliases.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import type { FuzzCounts } from './fuzz_binding.js';
 import { Maker, type Call as OwnCall } from './library_operands.js';
@@ -35,7 +36,7 @@ export async function fuzzLibrary(
 }
 
 /** What becomes of a right call before it is made. */
-type Treatment = 'right' | 'another realm' | 'surplus' | 'spoiled' | 'disposing';
+type Treatment = 'right' | 'another realm' | 'surplus' | 'aliased' | 'spoiled' | 'disposing';
 const treatments: readonly Treatment[] = [
   ...new Array<Treatment>(30).fill('right'),
   ...new Array<Treatment>(10).fill('another realm'),
@@ -50,8 +51,7 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
     const built = draw.pick(generators)(new Maker(draw, draw.pick(devices), made));
     return { built, made };
   }).built;
-  const treatment = draw.pick(treatments);
-  const args = treated(draw, treatment, call, made, devices);
+  const { treatment, args } = treated(draw, call, made, devices);
   const right = treatment === 'right' || treatment === 'another realm';
   const results: unknown[] = [];
   counts.calls++;
@@ -59,7 +59,7 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
     const run = call.run as (...args: unknown[]) => unknown;
     const returned = scope(() => run(...args));
     results.push(returned);
-    if (treatment === 'surplus') throw new Error(`${call.name}: took what no function takes`);
+    if (treatment in refusals) throw new Error(`${call.name}: took what no function takes (${treatment})`);
     if (right && 'results' in call && call.truth) {
       await compare(call, call.truth(), returned);
       counts.compared++;
@@ -71,7 +71,8 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
     if (right) throw new Error(`${call.name} (${treatment}): ${(error as Error).message}`, { cause: error });
     if (!(error instanceof PlantedError)) {
       expectSasError(error, call.name);
-      if (treatment === 'surplus' && !(error instanceof ArgumentError)) throw error;
+      const refusal = refusals[treatment];
+      if (refusal && !(error instanceof ArgumentError && refusal.test(error.message))) throw error;
       // What a call says whose getter disposes of its operands is the binding's to say.
       if ((error as SasError).code === 'SAS_INTERNAL' && treatment !== 'disposing') {
         throw new Error(`${call.name}: only the binding refused it: ${(error as Error).message}`, { cause: error });
@@ -82,25 +83,36 @@ async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts)
   for (const resource of [...resourcesIn(results), ...made]) resource.dispose();
 }
 
-/** The arguments of the call after their treatment. */
+/** How every function words that it refuses what no function takes. */
+const refusals: Partial<Record<Treatment, RegExp>> = {
+  surplus: /the call has|stranger|expected /,
+  aliased: / share memory, and .* is written$/,
+};
+
+/** The arguments of the call after a treatment. */
 function treated(
   draw: Draw,
-  treatment: Treatment,
-  { run, args }: Call,
+  call: Call,
   made: Resource[],
   devices: readonly Device[],
-): unknown[] {
+): { treatment: Treatment; args: unknown[] } {
+  const { run, args } = call;
+  if ('inPlace' in call && call.inPlace && draw.chance(0.3)) {
+    const alike = aliased(draw, args, made);
+    if (alike) return { treatment: 'aliased', args: alike };
+  }
+  const treatment = draw.pick(treatments);
   const copy = [...args];
   switch (treatment) {
     case 'right':
-      return copy;
+      return { treatment, args: copy };
     case 'another realm':
-      return copy.map(inAnotherRealm);
+      return { treatment, args: copy.map(inAnotherRealm) };
     case 'surplus':
-      return draw.pick([oneTooMany(args, run.length), ...strangers(args, run.length)])[1];
+      return { treatment, args: draw.pick([oneTooMany(args, run.length), ...strangers(args, run.length)])[1] };
     default:
       spoil(draw, copy, made, devices, treatment === 'disposing');
-      return copy;
+      return { treatment, args: copy };
   }
 }
 

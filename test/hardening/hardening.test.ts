@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { getDevice } from '../../lib/index.js';
 import { failAllocations } from './allocations.js';
 import { killWhileSaving } from './checkpoints.js';
-import { endProcesses, ways } from './exits.js';
+import { endLong, endProcesses, longWays, ways } from './exits.js';
 import { huntRaces } from './races.js';
 import { endure, forget } from './soak.js';
 import { keepDenormals, propagate } from './special_values.js';
@@ -46,6 +46,17 @@ describe('out of memory', () => {
 test('processes end with work in flight, in every way', async () => {
   expect(await endProcesses(Object.keys(ways).length)).toEqual([]);
 });
+
+// The op would run for most of a minute; what is left to wait for is one tile of it, and Node's own end.
+test.each(Object.entries(longWays) as [keyof typeof longWays, number][])(
+  'the end does not wait for the op that runs: %s',
+  async (way, expected) => {
+    const { code, milliseconds } = await endLong(way);
+    console.info(`${way}: ${milliseconds} ms`);
+    expect(code).toBe(expected);
+    expect(milliseconds).toBeLessThan(2000);
+  },
+);
 
 test('SIGKILL while saving: the file is whole', async () => {
   const seed = randomInt(2 ** 32);

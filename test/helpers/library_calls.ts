@@ -13,6 +13,8 @@ export interface LibraryCall {
   run: (...args: never[]) => unknown;
   args: unknown[];
   dtype: FloatType;
+  /** Whether the call changes its inputs. */
+  inPlace: boolean;
   /** The tensors among the arguments, and what they were made from. */
   tensors: Named<Tensor>;
   options: unknown;
@@ -58,6 +60,7 @@ export function callsOf(op: Op): CallMaker[] {
       const { options, dtype, tensors, exact } = operands(draw, device, made);
       return {
         ...{ name, run: call, args: [...args(tensors, options, {})], dtype, tensors, options },
+        inPlace: op.inPlace ?? false,
         results: (returned) => ({ ...namedTensors(returned, 'output'), ...(op.inPlace && tensors) }),
         truth: () => op.reference.forward(exact, options),
       };
@@ -78,7 +81,7 @@ export function callsOf(op: Op): CallMaker[] {
           const args = [...after.args(tensors, options, outputs)];
           const first = Object.keys(item.inputs)[0];
           return {
-            ...{ name: `${name}Backward`, run: after.call, args, dtype, tensors, options },
+            ...{ name: `${name}Backward`, run: after.call, args, dtype, tensors, options, inPlace: false },
             results: (returned) =>
               Object.fromEntries(
                 Object.entries(namedTensors(returned, first)).map(([key, value]) => [inputOfGradient(key), value]),

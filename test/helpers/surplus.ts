@@ -8,7 +8,11 @@ const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && isPlain(value);
 
 /** `value` with one thing changed, at each place at which `change` changes something. */
-function* changed(value: unknown, change: (part: unknown) => unknown[], path = ''): Generator<[string, unknown]> {
+export function* changed(
+  value: unknown,
+  change: (part: unknown) => unknown[],
+  path = '',
+): Generator<[string, unknown]> {
   for (const part of change(value)) yield [path, part];
   const items: [string | number, unknown][] = Array.isArray(value)
     ? [...value.entries()]

@@ -46,7 +46,7 @@ export async function unfinishedIn(out: string): Promise<{ path: string; state: 
     }
   }
   if (checkpoints.length === 0) return undefined;
-  const done = MetricsLog.read(join(out, 'metrics.jsonl')).summaries();
+  const done = (await MetricsLog.read(join(out, 'metrics.jsonl'))).summaries();
   const lacks = ({ meta: { config } }: Checkpoint) =>
     config.attentions.filter((name) => !done.some(({ attention }) => attention === name));
   const open =

@@ -225,6 +225,7 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
       const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
       for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
         for (int64_t i = first_block * kQueryBlock; i < Min(last_block * kQueryBlock, s.queries); i += kQueryBlock) {
+          if (context.pool.cancelled()) return;  // an item may take seconds
           const Block<kBf16x2> block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
           const int64_t row = (b * s.queries + i) * s.heads + h;
           const T* source_q = static_cast<const T*>(p.q) + row * s.width;

@@ -290,35 +290,27 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
     for (int i = 0; i < 4; ++i) finite = finite && fragment::IsFinite(c[j].c[i]);
   }
   if (__all_sync(0xffffffffu, finite)) return;
-  Accumulator total[kTiles] = {};
-#pragma unroll 1
-  for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with the depth
-    Accumulator sum[kTiles] = {};
-    const int64_t end = min(first + 64, depth);
-#pragma unroll 1
-    for (int64_t k = first; k < end; ++k) {
-      const float left[2] = {a(k, 0), a(k, 1)};
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-          const float right = b(k, j, odd);
-          sum[j].c[odd] = fmaf(left[0], right, sum[j].c[odd]);
-          sum[j].c[odd + 2] = fmaf(left[1], right, sum[j].c[odd + 2]);
-        }
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) total[j].c[i] += sum[j].c[i];
-    }
-  }
 #pragma unroll
   for (int j = 0; j < kTiles; ++j) {
+    Accumulator total = {};
+#pragma unroll 1
+    for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with depth
+      Accumulator sum = {};
+      const int64_t end = min(first + 64, depth);
+#pragma unroll 1
+      for (int64_t k = first; k < end; ++k) {
+        const float left0 = a(k, 0), left1 = a(k, 1), right0 = b(k, j, 0), right1 = b(k, j, 1);
+        sum.c[0] = fmaf(left0, right0, sum.c[0]);
+        sum.c[1] = fmaf(left0, right1, sum.c[1]);
+        sum.c[2] = fmaf(left1, right0, sum.c[2]);
+        sum.c[3] = fmaf(left1, right1, sum.c[3]);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) total.c[i] += sum.c[i];
+    }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (!fragment::IsFinite(c[j].c[i])) c[j].c[i] = total[j].c[i];
+      if (!fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
     }
   }
 }

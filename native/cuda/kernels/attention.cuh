@@ -171,12 +171,15 @@ __device__ __forceinline__ Accumulator Remainder(const Accumulator& c) {
 // weights [16, 8 * kTiles] at row g + 8 * half and column `key`, the same for all lanes.
 template <int kTiles>
 __device__ __forceinline__ float WeightOf(const Accumulator (&weights)[kTiles], int key, int half) {
-  float own = 0;
+  float own = 0;  // unless the lane has it
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
-    if (tile == key / 8) own = key % 2 == 0 ? weights[tile].c[2 * half] : weights[tile].c[2 * half + 1];
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      own += key == 8 * tile + AccumulatorColumn() + odd ? weights[tile].c[2 * half + odd] : 0.0f;
+    }
   }
-  return __shfl_sync(kAllLanes, own, LaneId() / 4 * 4 + key % 8 / 2);
+  return RowSum(own);
 }
 
 // c [16, width] += weights [16, 8 * kKeyTiles] b, where tile b is [8 * kKeyTiles, width]. With `kSplit`, 16-bit weights

@@ -232,9 +232,9 @@ __device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int 
       }
     }
     if constexpr (std::is_same_v<T, float>) {
-      const T* row = a.rounded + (first_row + lane / 4) * stride;
+      const T* row = lane_a - b.depth - DepthOfA<T>() + (lane / 4 - RowOfA<T>()) * stride;
       // Element [k, column] of packed weights: that of lane column % 8 * 4 + k % 4 (LoadPackedB).
-      const uint2* column = weights + b.target + first * 32 + lane % 4 * 2 * 4;
+      const uint2* column = lane_b - b.steps * b.column_tiles * 32 - lane + lane % 4 * 2 * 4;
       RetakeOverflows<kColumnTiles>(
           sum, b.depth,
           [&](int64_t k, int half) {
