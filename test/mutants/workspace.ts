@@ -52,10 +52,9 @@ export function environmentOf(addon: Addon, own = true): Record<string, string> 
   return { ...BUILDS[addon].environment, SAS_POISON: '1', SAS_BINDING: fileOf(addon) };
 }
 
-/** Whether these need an addon of the copy, which takes a while to build. */
+/** Whether these faults need an addon of the copy, which takes a while to build. */
 export const needsBuild = (addon: Addon, faults: readonly Fault[]): boolean =>
-  faults.some((fault) => fault.addon === addon && (fault.native || addon === 'emulated')) ||
-  (addon === 'cpu' && faults.some((fault) => fault.addon === addon) && !existsSync(checkoutAddon));
+  addon === 'emulated' || faults.some(({ native }) => native) || !existsSync(checkoutAddon);
 
 /** Ends with an error where another run is at work. */
 export function lock(): void {
