@@ -6,7 +6,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { runProgram } from '../../lib/cli/run_program.js';
 import { textTable } from '../../lib/cli/text_table.js';
+import { Failure, UsageError } from '../../lib/failure.js';
 import { root } from '../helpers/native_build.js';
 import { type Fault, type NamedTests, testsOf } from './fault.js';
 import { FAULTS } from './faults/index.js';
@@ -36,41 +38,42 @@ const isOf =
   (test: string) =>
     files.some((file) => test.startsWith(`${file} > `)) && test.includes(part);
 
-function choose(): Fault[] {
+/** null: they have been listed. */
+function choose(): Fault[] | null {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: { pick: { type: 'string' }, list: { type: 'boolean', default: false } },
   });
   const unknown = positionals.find((name) => !FAULTS.some((fault) => fault.name.startsWith(name)));
-  if (unknown !== undefined) throw new Error(`test:mutants: no fault is called ${unknown}; --list names them`);
+  if (unknown !== undefined) throw new UsageError(`no fault is called '${unknown}'; --list names them`);
   let chosen = FAULTS.filter(({ name }) => positionals.length === 0 || positionals.some((n) => name.startsWith(n)));
   if (values.pick !== undefined) {
     const cheap = chosen.filter(({ addon }) => addon === 'cpu');
     const first = (Number(values.pick) * HANDFUL) % cheap.length;
-    if (!Number.isInteger(first)) throw new Error(`test:mutants: --pick ${values.pick}: expected a number from 0`);
+    if (!/^\d+$/.test(values.pick)) throw new UsageError(`--pick ${values.pick}: expected an integer of at least 0`);
     chosen = [...cheap, ...cheap].slice(first, first + Math.min(HANDFUL, cheap.length));
   }
-  if (values.list) {
-    for (const { name, file } of chosen) print(`${name.padEnd(48)} ${file}`);
-    process.exit();
-  }
-  return chosen;
+  if (!values.list) return chosen;
+  for (const { name, file } of chosen) print(`${name.padEnd(64)} ${file}`);
+  return null;
 }
 
+type SettingsOf = (fault: Fault) => Readonly<Record<string, string>>;
+
 /** All named tests, without a fault: each name is that of a test, and all pass. */
-async function checkSound(faults: readonly Fault[]): Promise<void> {
+async function checkSound(faults: readonly Fault[], settingsOf: SettingsOf): Promise<void> {
   for (const [settings, group] of groupBy(faults, (fault) => JSON.stringify(settingsOf(fault)))) {
     // A name of one file may be part of names in another: files apart.
     for (const [file, tests] of groupBy(group.flatMap(testsOf), ({ files }) => files.join(' and '))) {
       const { passed, failed, crash } = await runTests(tests, JSON.parse(settings), { bail: false });
-      if (failed.length || crash) throw new Error(`${file} fails without a fault: ${failed[0] ?? crash}`);
+      if (failed.length || crash) throw new Failure(`${file} fails without a fault: ${failed[0] ?? crash}`);
       const absent = tests.find((each) => !passed.some(isOf(each)));
-      if (absent) throw new Error(`${file} has no test that runs and whose name has '${absent.part}'`);
+      if (absent) throw new Failure(`${file} has no test that runs and whose name has '${absent.part}'`);
     }
   }
 }
 
-async function trial(fault: Fault, compiler: (fault: Fault) => string): Promise<Verdict> {
+async function trial(fault: Fault, compiler: (fault: Fault) => string, settingsOf: SettingsOf): Promise<Verdict> {
   const begun = performance.now();
   const tests = testsOf(fault);
   let how = '';
@@ -87,42 +90,53 @@ async function trial(fault: Fault, compiler: (fault: Fault) => string): Promise<
   return { fault, found, how, seconds: (performance.now() - begun) / 1000 };
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1)); // with what it runs
-const faults = choose();
-lock();
-synchronize();
-const begun = performance.now();
-const built = (['cpu', 'emulated'] as const).filter((addon) => needsBuild(addon, faults));
-for (const addon of built) {
-  print(`building the sound ${addon} addon`);
-  buildSound(addon);
-}
-const settingsOf = ({ addon, environment }: Pick<Fault, 'addon' | 'environment'>) => ({
-  ...environmentOf(addon, built.includes(addon)),
-  ...environment,
-});
-print(`the tests that ${faults.length} faults name, without them`);
-await checkSound(faults);
-const compiler = typeChecker(tree);
-const verdicts: Verdict[] = [];
-for (const fault of faults) {
-  const verdict = await trial(fault, compiler);
-  verdicts.push(verdict);
-  print(
-    `${verdict.found ? 'found' : 'MISSED'} ${verdict.seconds.toFixed(1).padStart(6)} s  ${fault.name}: ${verdict.how}`,
-  );
+function table(verdicts: readonly Verdict[]): string {
+  const rows = verdicts.map(({ fault, found, how, seconds }) => [
+    fault.name,
+    fault.file,
+    found ? 'found' : 'MISSED',
+    seconds.toFixed(1),
+    how.length > 70 ? `${how.slice(0, 67)}...` : how,
+  ]);
+  return textTable(['fault', 'in', '', 's', 'by'], rows, [0, 1, 2, 4]);
 }
 
-const rows = verdicts.map(({ fault, found, how, seconds }) => [
-  fault.name,
-  fault.file,
-  found ? 'found' : 'MISSED',
-  seconds.toFixed(1),
-  how.length > 70 ? `${how.slice(0, 67)}...` : how,
-]);
-print(`\n${textTable(['fault', 'in', '', 's', 'by'], rows, [0, 1, 2, 4])}`);
-const count = verdicts.filter(({ found }) => found).length;
-print(`\n${count} of ${verdicts.length} planted faults found in ${((performance.now() - begun) / 1000).toFixed(0)} s`);
-const counts = { numPassedTests: count, numFailedTests: verdicts.length - count };
-writeFileSync(join(root, 'build/matrix-mutants.json'), JSON.stringify(counts));
-process.exitCode = count === verdicts.length ? 0 : 1;
+async function main(): Promise<void> {
+  const faults = choose();
+  if (!faults) return;
+  lock();
+  synchronize();
+  const begun = performance.now();
+  const compiler = typeChecker(tree);
+  const verdicts: Verdict[] = [];
+  for (const addon of ['cpu', 'emulated'] as const) {
+    const own = faults.filter((fault) => fault.addon === addon);
+    if (own.length === 0) continue;
+    const built = needsBuild(addon, own);
+    if (built) {
+      print(`building the sound ${addon} addon`);
+      buildSound(addon);
+    }
+    const settingsOf: SettingsOf = ({ environment }) => ({ ...environmentOf(addon, built), ...environment });
+    print(`the tests that ${own.length} faults name, without them`);
+    await checkSound(own, settingsOf);
+    for (const fault of own) {
+      const verdict = await trial(fault, compiler, settingsOf);
+      verdicts.push(verdict);
+      const { found, seconds, how } = verdict;
+      print(`${found ? 'found' : 'MISSED'} ${seconds.toFixed(1).padStart(6)} s  ${fault.name}: ${how}`);
+    }
+  }
+
+  const missed = verdicts.filter(({ found }) => !found).length;
+  const seconds = (performance.now() - begun) / 1000;
+  print(`\n${table(verdicts)}\n`);
+  print(`${verdicts.length - missed} of ${verdicts.length} planted faults found in ${seconds.toFixed(0)} s`);
+  // As vitest's reports, for the sum of CI.
+  const counts = { numPassedTests: verdicts.length - missed, numFailedTests: missed };
+  writeFileSync(join(root, 'build/matrix-mutants.json'), JSON.stringify(counts));
+  if (missed > 0) throw new Failure(`${missed} were not found`);
+}
+
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1)); // with what it runs
+await runProgram('test:mutants', main);

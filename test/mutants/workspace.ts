@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
+import { Failure } from '../../lib/failure.js';
 import { root } from '../helpers/native_build.js';
 import { type Addon, type Fault, plant } from './fault.js';
 
@@ -51,17 +52,16 @@ export function environmentOf(addon: Addon, own = true): Record<string, string> 
   return { ...BUILDS[addon].environment, SAS_POISON: '1', SAS_BINDING: fileOf(addon) };
 }
 
-/** Whether these need an addon of the copy, which takes a while to build. */
+/** Whether these faults need an addon of the copy, which takes a while to build. */
 export const needsBuild = (addon: Addon, faults: readonly Fault[]): boolean =>
-  faults.some((fault) => fault.addon === addon && (fault.native || addon === 'emulated')) ||
-  (addon === 'cpu' && faults.some((fault) => fault.addon === addon) && !existsSync(checkoutAddon));
+  addon === 'emulated' || faults.some(({ native }) => native) || !existsSync(checkoutAddon);
 
 /** Ends with an error where another run is at work. */
 export function lock(): void {
   const path = join(root, 'build/mutants/pid');
   mkdirSync(dirname(path), { recursive: true });
   const holder = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
-  if (holder > 0 && existsSync(`/proc/${holder}`)) throw new Error(`process ${holder} is at work in build/mutants`);
+  if (holder > 0 && existsSync(`/proc/${holder}`)) throw new Failure(`process ${holder} is at work in build/mutants`);
   writeFileSync(path, String(process.pid));
   process.on('exit', () => rmSync(path, { force: true }));
 }
@@ -123,7 +123,7 @@ export function buildSound(addon: Addon): void {
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(folder, 'Release')}`,
   ]);
   const failure = status === 0 ? build(addon) : `${stdout}\n${stderr}`;
-  if (failure) throw new Error(`the sound ${addon} addon does not build: ${failure}`);
+  if (failure) throw new Failure(`the sound ${addon} addon does not build: ${failure}`);
   rmSync(pristine, { recursive: true, force: true });
   cpSync(folder, pristine, { recursive: true, preserveTimestamps: true });
 }

@@ -31,7 +31,7 @@ export const BINDING: readonly Planted[] = [
   {
     name: 'operand released during the call',
     file: 'native/binding/args.cc',
-    find: 'if (operand.buffer->owners == 0) Fail("an operand was released during the call");',
+    find: 'if (operand.handle->buffer == nullptr) Fail("an operand was released during the call");',
     replace: '',
     tests: [`${ODD}an operand released by a getter`],
   },
@@ -139,6 +139,20 @@ export const BINDING: readonly Planted[] = [
     find: 'handle.Adopt(std::move(buffer), std::move(array));',
     replace: 'handle.Adopt(std::move(buffer), std::make_shared<Napi::ObjectReference>());',
     tests: [`${TENSOR}wrap keeps the memory alive`],
+  },
+  {
+    name: 'wrapped memory let go while queued work reads it',
+    file: 'native/binding/memory.cc',
+    find: '[wrapped, buffer, session = handle.session]',
+    replace: '[buffer, session = handle.session]',
+    tests: ['test/api/memory.test.ts > wrapped memory lives as long as queued work'],
+  },
+  {
+    name: 'V8 not told of memory that goes back',
+    file: 'native/binding/memory.cc',
+    find: 'AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));',
+    replace: 'AdjustExternalMemory(env, 0 * static_cast<int64_t>(buffer->bytes));',
+    tests: ['test/api/memory.test.ts > V8 hears of memory'],
   },
   {
     name: 'read does not wait',

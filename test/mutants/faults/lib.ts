@@ -4,6 +4,7 @@ const ARGUMENTS = 'test/api/arguments.test.ts';
 const FILES = 'test/api/safetensors_files.test.ts';
 const HOSTILE = 'test/api/safetensors.test.ts > hostile files';
 const FUNCTIONS = 'test/api/every_function.test.ts';
+const DISK = 'test/hardening/files.test.ts > power failures';
 const LOADER = 'test/package/loader.test.ts';
 const SCOPE = 'test/api/lifetime.test.ts > scope';
 
@@ -123,6 +124,13 @@ export const LIB: readonly Planted[] = [
     tests: [LOADER],
   },
   {
+    name: 'kilobytes of a thousand',
+    file: 'lib/environment.ts',
+    find: 'K: 2 ** 10,',
+    replace: 'K: 1000,',
+    tests: ['test/api/environment.test.ts'],
+  },
+  {
     name: 'header not padded',
     file: 'lib/safetensors/header.ts',
     find: 'const length = Math.ceil(json.length / 8) * 8;',
@@ -184,6 +192,20 @@ export const LIB: readonly Planted[] = [
     find: "open(temporary, 'wx', replaced ? 0o600 : 0o666)",
     replace: "open(target, 'w', replaced ? 0o600 : 0o666)",
     tests: ['test/api/safetensors.test.ts > saving replaces the file'],
+  },
+  {
+    name: 'file not flushed before it is renamed',
+    file: 'lib/files.ts',
+    find: 'await file.sync();',
+    replace: '',
+    tests: [`${DISK} after every call`, `${DISK} a save writes, flushes, renames`],
+  },
+  {
+    name: 'folder not flushed after the file is renamed',
+    file: 'lib/files.ts',
+    find: 'await flushFolder(dirname(target));',
+    replace: "if (target === '') await flushFolder(dirname(target));",
+    tests: [`${DISK} a save writes, flushes, renames`],
   },
   {
     name: 'device nodes and FIFOs replaced',

@@ -247,6 +247,13 @@ export const TRAINER: readonly Planted[] = [
     tests: [`${CHECKPOINT} > diverged`],
   },
   {
+    name: 'metrics not flushed before a checkpoint',
+    file: 'lib/gpt/metrics.ts',
+    find: 'await file.sync().finally(() => file.close());',
+    replace: 'await file.close();',
+    tests: ['test/hardening/files.test.ts > power failures after every call'],
+  },
+  {
     name: 'older checkpoint not kept',
     file: 'lib/gpt/checkpoint.ts',
     find: 'await alsoNamed(path, previousOf(path));',
