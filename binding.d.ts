@@ -36,6 +36,20 @@ export interface RawDeviceInfo {
   blas?: string;
 }
 
+/** What the environment variables ask for; what is absent has its default. */
+export interface RawSettings {
+  /** One of `instructionSets()`. */
+  isa?: string;
+  /** Up to 1024. */
+  threads?: number;
+  /** Bytes. */
+  memoryLimit?: number;
+  tf32?: boolean;
+  /** `allocate` fills memory with NaN. */
+  poison?: boolean;
+  anomaly?: boolean;
+}
+
 export interface RawAdamWState {
   parameter: BufferHandle;
   gradient: BufferHandle;
@@ -47,21 +61,32 @@ export interface Binding {
   /** Called once per environment: makes the error that native code throws or rejects with. */
   setErrorFactory(factory: (code: string, message: string) => Error): void;
 
-  listDevices(): RawDeviceInfo[];
-  /** Throws SAS_DEVICE when the device cannot be used. The same handle for the same id. */
-  openDevice(id: string): DeviceHandle;
+  /** The CPU's instruction sets that this build has kernels for, the best first. */
+  instructionSets(): string[];
+  listDevices(settings?: RawSettings): RawDeviceInfo[];
+  /** Throws SAS_DEVICE when the device cannot be used. The same device for the same id, with the settings it was first opened with. */
+  openDevice(id: string, settings?: RawSettings): DeviceHandle;
+  /** `live`: held by buffers, or released and used by work that is not done. */
   memory(device: DeviceHandle): { live: number; peak: number; reserved: number };
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
   synchronize(device: DeviceHandle): Promise<void>;
+  /** Gives released buffers that no work uses back to the system, and scratch memory when the work enqueued so far is done. */
+  trim(device: DeviceHandle): Promise<void>;
 
-  /** Measures the device's multiply-add peak for about `seconds`, in FLOP/s (a multiply-add is 2), into target[0]. */
+  /** Measures the device's multiply-add peak for about `seconds` (up to 60), in FLOP/s (a multiply-add is 2), into target[0]. */
   peakFlops(device: DeviceHandle, seconds: number, target: Float32Array): Promise<void>;
 
-  /** Fresh memory, content undefined; at most 8 sizes, 0 among them or not. Throws SAS_OUT_OF_MEMORY. */
+  /**
+   * Fresh memory, content undefined; at most 8 sizes, 0 among them or not. Where there is none, waits on this thread for memory
+   * that work still uses, up to 10 seconds. Throws SAS_OUT_OF_MEMORY. As all that make buffers.
+   */
   allocate(device: DeviceHandle, dtype: DTypeCode, shape: readonly number[]): BufferHandle;
   /** Fresh memory holding a copy of `source`, taken before the call returns: the array that holds that dtype, as long as the shape says. */
   upload(device: DeviceHandle, dtype: DTypeCode, shape: readonly number[], source: HostArray): BufferHandle;
-  /** The caller's own memory (CPU only), as in `upload`; its ArrayBuffer is marked untransferable and kept alive while used. */
+  /**
+   * The caller's own memory (CPU only), as in `upload`, in an ArrayBuffer of fixed length, which is kept alive while used and
+   * is to be marked untransferable.
+   */
   wrap(device: DeviceHandle, dtype: DTypeCode, shape: readonly number[], source: HostArray): BufferHandle;
   /**
    * Fresh memory on another device holding what the work enqueued so far leaves in `source`, or its failure. Enqueued on
@@ -76,8 +101,8 @@ export interface Binding {
   write(buffer: BufferHandle, source: HostArray): void;
   /**
    * Copies all elements into `target`, which has as many, when the last work that writes the buffer is done. A Float32Array
-   * target widens bf16/f16; a Uint16Array target takes their bits. The target stays where it is (no transfer, no resize)
-   * until then. Rejects when work the buffer depends on failed.
+   * target widens bf16/f16; a Uint16Array target takes their bits. The target has an ArrayBuffer of fixed length that is not
+   * transferred until then. Rejects when work the buffer depends on failed.
    */
   read(buffer: BufferHandle, target: HostArray): Promise<void>;
   /** As `read`, but waits on this thread, and throws where that rejects. */

@@ -1,7 +1,10 @@
 /** The devices of this machine and how one is chosen. */
 import { binding, type DeviceHandle } from './binding.js';
 import * as check from './checks.js';
-import { ArgumentError, DeviceError } from './errors.js';
+import { checkEnvironment, namedDevice, settings } from './environment.js';
+import { ArgumentError, DeviceError, SasError } from './errors.js';
+
+checkEnvironment(); // now, rather than where the first device happens to be opened
 
 /** The name of a device: the CPU, or a CUDA device by its ordinal. */
 export type DeviceId = 'cpu' | `cuda:${number}`;
@@ -65,7 +68,20 @@ export class Device {
     return rate[0] ?? 0;
   }
 
-  /** Bytes held by tensors and queued work now, the most so far, and what is reserved from the system. */
+  /**
+   * Gives idle memory back to the system: what tensors have given up, once the work enqueued so far no longer uses it, and what
+   * ops keep for their intermediates. The ops that follow take it anew, which costs time: for a program that pauses.
+   */
+  async trim(): Promise<void> {
+    check.call('Device.trim', arguments.length, 0);
+    await binding.trim(this.#handle);
+    await binding.trim(this.#handle); // what work still used at the first call
+  }
+
+  /**
+   * Bytes held by tensors and by work that is not done (`live`: a tensor that has been disposed counts until the work that uses
+   * it is done), the most so far, and what is reserved from the system.
+   */
   memory(): { live: number; peak: number; reserved: number } {
     check.call('Device.memory', arguments.length, 0);
     return binding.memory(this.#handle);
@@ -78,7 +94,13 @@ export const deviceHandle = (device: Device): DeviceHandle => handleOf(device);
 /** Every device found, also those that cannot be used, with the reason, so that it throws for none. */
 export function listDevices(): DeviceInfo[] {
   check.call('listDevices', arguments.length, 0);
-  return binding.listDevices() as DeviceInfo[];
+  try {
+    return binding.listDevices(settings()) as DeviceInfo[];
+  } catch (error) {
+    if (!(error instanceof SasError)) throw error;
+    const { message: reason } = error;
+    return binding.listDevices().map((device) => ({ ...(device as DeviceInfo), usable: false, reason }));
+  }
 }
 
 const opened = new Map<string, Device>();
@@ -99,8 +121,9 @@ export function getDevice(id?: DeviceId): Device {
   if (id !== undefined && typeof id !== 'string') {
     throw new ArgumentError(`${op}: id is a ${typeof id}, expected a string such as 'cpu' or 'cuda:0'`);
   }
-  const wanted = id ?? (process.env.SAS_DEVICE || preferredId());
-  const device = opened.get(wanted) ?? open(wanted, id === undefined ? ' (from SAS_DEVICE)' : '');
+  const named = id === undefined ? namedDevice() : undefined;
+  const wanted = id ?? named ?? preferredId();
+  const device = opened.get(wanted) ?? open(wanted, named ? ' (from SAS_DEVICE)' : '');
   opened.set(wanted, device);
   return device;
 }
@@ -115,5 +138,5 @@ function open(id: string, origin: string): Device {
   if (!info.usable) {
     throw new DeviceError(`getDevice: device '${id}'${origin} cannot be used: ${info.reason}`);
   }
-  return new Device(Object.freeze(info), binding.openDevice(id));
+  return new Device(Object.freeze(info), binding.openDevice(id, settings()));
 }

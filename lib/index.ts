@@ -20,8 +20,10 @@ export {
   loadSafetensorsMetadata,
   type SafetensorsEntry,
   type SafetensorsInput,
+  type SafetensorsLoadOptions,
+  type SafetensorsSaveOptions,
   saveSafetensors,
-} from './safetensors.js';
+} from './safetensors/index.js';
 export { SasAttention, type SasConfig, type SasGradients, type SasSaved } from './sas_attention.js';
 export { scope } from './scope.js';
 export { Tensor, type TensorOptions } from './tensor.js';

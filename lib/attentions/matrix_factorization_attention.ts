@@ -1,5 +1,6 @@
 import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
@@ -43,18 +44,7 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
 
   constructor(config: MatrixFactorizationConfig) {
     const known = resolved(check.call('MatrixFactorizationAttention', arguments.length, 1), config);
-    const { width, heads, headDim, queryRank } = known;
-    super(
-      'MatrixFactorizationAttention',
-      [
-        ...linearSpec('query_down', queryRank, width),
-        ...linearSpec('query_up', heads * headDim, queryRank),
-        ...linearSpec('key', headDim, width),
-        ...linearSpec('value', headDim, width),
-        ...linearSpec('output', width, heads * headDim),
-      ],
-      known,
-    );
+    super('MatrixFactorizationAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -83,6 +73,20 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
       this.layers.linearBackward('value', flat(gradV), x, gradients),
     );
   }
+}
+
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const matrixFactorizationParameters = (config: MatrixFactorizationConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('MatrixFactorizationAttention', config));
+
+function parametersOf({ width, heads, headDim, queryRank }: Required<MatrixFactorizationConfig>): ParameterSpec[] {
+  return [
+    ...linearSpec('query_down', queryRank, width),
+    ...linearSpec('query_up', heads * headDim, queryRank),
+    ...linearSpec('key', headDim, width),
+    ...linearSpec('value', headDim, width),
+    ...linearSpec('output', width, heads * headDim),
+  ];
 }
 
 function resolved(op: string, config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {

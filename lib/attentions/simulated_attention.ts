@@ -63,16 +63,11 @@ export class SimulatedAttention extends SelfAttention<Kept> {
     const { rope: angles, ...plain } = known;
     const { width, heads, simHeadDim, ropeAt } = known;
     const sizes = { ...plain, headDim: width / heads };
-    const table = block.parameterTable(sizes, known);
-    super(
-      'SimulatedAttention',
-      [...['query', 'key', 'value'].flatMap((name) => linearSpec(name, width, width, { bias: true })), ...table],
-      known,
-    );
+    super('SimulatedAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
     const rope: Pick<block.Settings, 'rope'> = angles && ropeAt === 'expanded' ? { rope: angles } : {};
     this.#settings = { ...sizes, scale: 1 / Math.sqrt(simHeadDim), ...rope };
-    this.#constants = constants(table, block.parameterTable(sizes), known);
+    this.#constants = constants(block.parameterTable(sizes, known), block.parameterTable(sizes), known);
   }
 
   get cachedElements(): number {
@@ -126,6 +121,18 @@ export class SimulatedAttention extends SelfAttention<Kept> {
     const { rope, ropeAt } = this.config;
     return rope && ropeAt === 'projected' ? { ...rope, interleaved: true } : null;
   }
+}
+
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const simulatedParameters = (config: SimulatedConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('SimulatedAttention', config));
+
+function parametersOf(known: Required<SimulatedConfig>): ParameterSpec[] {
+  const { width, heads } = known;
+  return [
+    ...['query', 'key', 'value'].flatMap((name) => linearSpec(name, width, width, { bias: true })),
+    ...block.parameterTable({ ...known, headDim: width / heads }, known),
+  ];
 }
 
 /**

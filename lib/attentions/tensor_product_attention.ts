@@ -1,5 +1,6 @@
 import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import type { RopeOptions } from '../ops/rope.js';
 import { tensorProduct, tensorProductBackward } from '../ops/tensor_product.js';
 import type { Tensor } from '../tensor.js';
@@ -53,12 +54,7 @@ export class TensorProductAttention extends SelfAttention<Kept> {
 
   constructor(config: TensorProductConfig) {
     const known = resolved(check.call('TensorProductAttention', arguments.length, 1), config);
-    const { width, heads, headDim } = known;
-    const factors = parts.flatMap((part) => [
-      ...linearSpec(`${part}_heads`, known[`${part}Rank`] * heads, width),
-      ...linearSpec(`${part}_features`, known[`${part}Rank`] * headDim, width),
-    ]);
-    super('TensorProductAttention', [...factors, ...linearSpec('output', width, heads * headDim)], known);
+    super('TensorProductAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -99,6 +95,19 @@ export class TensorProductAttention extends SelfAttention<Kept> {
     };
     return sum(back('query', gradQ), back('key', gradK), back('value', gradV));
   }
+}
+
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const tensorProductParameters = (config: TensorProductConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('TensorProductAttention', config));
+
+function parametersOf(known: Required<TensorProductConfig>): ParameterSpec[] {
+  const { width, heads, headDim } = known;
+  const factors = parts.flatMap((part) => [
+    ...linearSpec(`${part}_heads`, known[`${part}Rank`] * heads, width),
+    ...linearSpec(`${part}_features`, known[`${part}Rank`] * headDim, width),
+  ]);
+  return [...factors, ...linearSpec('output', width, heads * headDim)];
 }
 
 function resolved(op: string, config: TensorProductConfig): Required<TensorProductConfig> {

@@ -9,6 +9,7 @@ namespace sas::binding {
 
 static Napi::Object Initialize(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(std::make_unique<Environment>(env).release());  // deleted with the environment
+  ExportDevices(exports);
   ExportMemory(exports);
   ExportTensorOps(exports);
   ExportAttentionOps(exports);

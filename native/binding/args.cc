@@ -14,10 +14,11 @@ namespace {
 constexpr double kLargestInteger = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
 
 template <class Handle>
-Handle* GetHandle(Napi::Value value, HandleKind kind) {
+Handle* GetHandle(Napi::Value value) {
   if (!value.IsExternal()) return nullptr;
-  Handle* handle = value.As<Napi::External<Handle>>().Data();
-  return handle->kind == kind ? handle : nullptr;
+  bool ours = false;  // an External of another addon points to anything
+  if (napi_check_object_type_tag(value.Env(), value, &Handle::kTag, &ours) != napi_ok || !ours) return nullptr;
+  return value.As<Napi::External<Handle>>().Data();
 }
 
 }  // namespace
@@ -30,8 +31,14 @@ bool Detached(const BufferHandle& handle) {
   return data != handle.buffer->data;
 }
 
-DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value, HandleKind::kDevice); }
-BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value, HandleKind::kBuffer); }
+DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value); }
+BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value); }
+
+std::shared_ptr<Session> SessionOf(const Args& args, Napi::Value value) {
+  const DeviceHandle* handle = GetDeviceHandle(value);
+  if (handle == nullptr || handle->session->queue == nullptr) args.Fail("not an open device");
+  return handle->session;
+}
 
 void ThrowCurrentException(Napi::Env env) noexcept {
   try {
@@ -138,7 +145,8 @@ std::string Args::NameOf(const Operand& operand) {
 void Args::CheckAlive() const {
   if (session_->queue == nullptr) Fail("the device is closed");
   for (const Operand& operand : operands_) {
-    if (operand.buffer->owners == 0) Fail("an operand was released during the call");
+    if (operand.handle->buffer == nullptr) Fail("an operand was released during the call");
+    if (Detached(*operand.handle)) Fail("an operand's ArrayBuffer was detached during the call");
   }
 }
 
@@ -173,7 +181,7 @@ void Args::SubmitTask(std::function<Status()> run) {
      : operand.access == Access::kWrite ? task.writes
                                         : task.updates)
         .push_back(operand.buffer);
-    if (session_->find_anomalies && operand.access != Access::kRead) {
+    if (session_->debugging.anomaly && operand.access != Access::kRead) {
       results.push_back({operand.buffer.get(), operand.handle->dtype, operand.handle->shape, operand.log_sum_exp});
     }
   }

@@ -110,7 +110,8 @@ class Args {
   }
   bool SkipNull();
   static std::string NameOf(const Operand& operand);
-  // Getters of array arguments are the caller's code: an operand read before one may have been released in it.
+  // Getters of array arguments are the caller's code: an operand read before one may have been released or detached in
+  // it.
   void CheckAlive() const;
   // Refuses an op that writes memory which another of its operands has, too. Sorts operands_.
   void CheckOverlaps();
@@ -156,6 +157,8 @@ void Export(Napi::Object exports, const char* name) {
 // The struct behind a handle, or null if the value is no such handle.
 DeviceHandle* GetDeviceHandle(Napi::Value value);
 BufferHandle* GetBufferHandle(Napi::Value value);
+// The session of a device's handle; fails if it is no such handle or closed.
+std::shared_ptr<Session> SessionOf(const Args& args, Napi::Value value);
 // Whether the caller's ArrayBuffer behind wrapped memory has gone (`ArrayBuffer.prototype.transfer`, a grown
 // WebAssembly memory) and the memory with it, perhaps.
 bool Detached(const BufferHandle& handle);

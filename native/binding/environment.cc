@@ -1,8 +1,7 @@
 #include "binding/environment.h"
 
-#include <cstdlib>
-#include <cstring>
 #include <new>
+#include <thread>
 
 #include "cpu/cpu_backend.h"
 #include "cuda/cuda_backend.h"
@@ -21,6 +20,12 @@ Environment::Environment(Napi::Env env) : env_(env), backends_{cuda::GetBackend(
       env, nullptr, nullptr, Napi::String::New(env, "sas-attention"), 0, 1, nullptr, nullptr, this, settle, &wake_);
   if (status != napi_ok) throw Napi::Error::New(env, "sas-attention: cannot create a thread-safe function");
   napi_unref_threadsafe_function(env, wake_);
+  const auto object = env.Global().Get("Object").As<Napi::Object>();
+  const Napi::Value resizable = object.Get("getOwnPropertyDescriptor")
+                                    .As<Napi::Function>()
+                                    .Call({env.Global().Get("ArrayBuffer").As<Napi::Object>().Get("prototype"),
+                                           Napi::String::New(env, "resizable")});
+  is_resizable_ = Napi::Persistent(resizable.As<Napi::Object>().Get("get").As<Napi::Function>());
   // Added after the thread-safe function, so that it runs before that function goes away.
   napi_add_env_cleanup_hook(
       env, [](void* self) { static_cast<Environment*>(self)->Shutdown(); }, this);
@@ -28,32 +33,76 @@ Environment::Environment(Napi::Env env) : env_(env), backends_{cuda::GetBackend(
 
 Environment::~Environment() = default;
 
-std::vector<DeviceInfo> Environment::ListDevices() const {
+std::vector<DeviceInfo> Environment::ListDevices(const Settings& settings) const {
   std::vector<DeviceInfo> all;
   for (const Backend& backend : backends_) {
-    for (DeviceInfo& info : backend.list()) all.push_back(std::move(info));
+    for (DeviceInfo& info : backend.list(settings)) all.push_back(std::move(info));
   }
   return all;
 }
 
-std::shared_ptr<Session> Environment::OpenDevice(const std::string& id) {
+std::shared_ptr<Session> Environment::OpenDevice(const std::string& id, const Settings& settings,
+                                                 const Debugging& debugging) {
   if (auto found = sessions_.find(id); found != sessions_.end()) return found->second;
   for (const Backend& backend : backends_) {
-    for (const DeviceInfo& info : backend.list()) {
+    for (const DeviceInfo& info : backend.list(settings)) {
       if (info.id != id) continue;
       if (!info.usable()) throw MakeError(Status(StatusCode::kDevice, id + " cannot be used: " + info.reason));
-      auto opened = backend.open(id);
+      auto opened = backend.open(id, settings);
       if (auto* status = std::get_if<Status>(&opened)) throw MakeError(*status);
-      const char* limit = std::getenv("SAS_MEMORY_LIMIT");
-      const size_t bytes = limit == nullptr ? info.memory_bytes : std::strtoull(limit, nullptr, 10);
-      auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), bytes);
-      const char* anomaly = std::getenv("SAS_ANOMALY");
-      session->find_anomalies = anomaly != nullptr && std::strcmp(anomaly, "1") == 0;
+      const size_t limit = settings.memory_limit > 0 ? settings.memory_limit : info.memory_bytes;
+      auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), limit, debugging);
       sessions_.emplace(id, session);
       return session;
     }
   }
   throw MakeError(Status(StatusCode::kDevice, "no device '" + id + "'"));
+}
+
+Status Environment::Allocate(Session& session, size_t bytes, bool idle, Buffer* out) {
+  const Ticket completed = session.queue->completed();
+  Status status = session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, out);
+  if (status.code() != StatusCode::kOutOfMemory || !session.pool.MayFit(bytes)) return status;
+  return AllocateWaiting(session, bytes, idle, out);
+}
+
+Status Environment::AllocateWaiting(Session& session, size_t bytes, bool idle, Buffer* out) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + kLongestWait;
+  auto next_look = Clock::now();
+  while (true) {
+    // Read before the try, which then finds all that was given up until here.
+    const bool last_try = session.idle();
+    if (last_try) session.device->Trim();
+    const Ticket completed = session.queue->completed();
+    Status status = session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, out);
+    if (status.code() != StatusCode::kOutOfMemory || last_try) return status;
+    while (session.queue->completed() == completed && !session.idle()) {
+      const auto now = Clock::now();
+      if (now > end) {
+        return Status(status.code(), status.message() + ", after waiting " + std::to_string(kLongestWait.count()) +
+                                         " seconds for queued work to give up memory");
+      }
+      if (now > next_look) {
+        CancelIfEnding();
+        next_look = now + std::chrono::milliseconds(50);
+      }
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+  }
+}
+
+bool Environment::IsResizable(Napi::Value array_buffer) const {
+  return is_resizable_.Call(array_buffer, {}).ToBoolean();
+}
+
+void Environment::CancelIfEnding() {
+  const Napi::HandleScope scope(env_);
+  napi_value script = nullptr, result = nullptr;
+  if (napi_create_string_utf8(env_, "0", 1, &script) == napi_ok && napi_run_script(env_, script, &result) == napi_ok) {
+    return;
+  }
+  for (auto& [id, session] : sessions_) session->device->Cancel();
 }
 
 Napi::Error Environment::MakeError(const Status& status) const {
@@ -126,11 +175,13 @@ void Environment::Settle() {
 
 void Environment::Shutdown() {
   for (auto& [id, session] : sessions_) session->queue->Stop();
+  for (auto& [id, session] : sessions_) session->device->Cancel();
   for (auto& [id, session] : sessions_) session->queue.reset();
   first_ready_ = last_ready_ = nullptr;
   pending_.clear();
   sessions_.clear();
   error_factory_.Reset();
+  is_resizable_.Reset();
   napi_release_threadsafe_function(wake_, napi_tsfn_abort);
 }
 

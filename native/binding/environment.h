@@ -4,6 +4,7 @@
 
 #include <napi.h>
 
+#include <chrono>
 #include <functional>
 #include <list>
 #include <map>
@@ -20,25 +21,34 @@
 
 namespace sas::binding {
 
+struct Debugging {
+  bool poison = false;   // fresh memory is filled with NaN
+  bool anomaly = false;  // what ops write is looked at (FindAnomaly)
+};
+
 // An opened device with its memory and its queue.
 struct Session {
-  Session(std::unique_ptr<Device> opened, size_t memory_limit)
-      : device(std::move(opened)), pool(*device, memory_limit), queue(std::make_unique<Queue>(*device)) {}
+  Session(std::unique_ptr<Device> opened, size_t memory_limit, const Debugging& debugs)
+      : device(std::move(opened)),
+        pool(*device, memory_limit),
+        queue(std::make_unique<Queue>(*device)),
+        debugging(debugs) {}
+
+  bool idle() const { return queue->completed() == queue->submitted() && device->Idle(); }
 
   std::unique_ptr<Device> device;
   BufferPool pool;
   std::unique_ptr<Queue> queue;  // null once the environment shuts down
-  bool find_anomalies = false;
+  const Debugging debugging;
 };
 
-// What the opaque handles of binding.d.ts point to. The first member tells them apart.
-enum class HandleKind : uint32_t { kDevice = 0x53415344, kBuffer = 0x53415342 };
+// What the opaque handles of binding.d.ts point to. A tag on each External tells them apart, and from those of others.
 struct DeviceHandle {
-  HandleKind kind = HandleKind::kDevice;
+  static constexpr napi_type_tag kTag = {0x5c0fd7b41c3f4e1d, 0x9a5be1f27d064c58};
   std::shared_ptr<Session> session;
 };
 struct BufferHandle {
-  HandleKind kind = HandleKind::kBuffer;
+  static constexpr napi_type_tag kTag = {0x2f6de8a03b914c67, 0xb84d0c5ae7f9132e};
   std::shared_ptr<Session> session;
   DType dtype = DType::kF32;
   Shape shape;
@@ -53,9 +63,19 @@ class Environment {
   static Environment& Of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
   // Every backend's devices, usable or not.
-  std::vector<DeviceInfo> ListDevices() const;
+  std::vector<DeviceInfo> ListDevices(const Settings& settings) const;
   // Opens a device or finds it opened. Throws a JavaScript error.
-  std::shared_ptr<Session> OpenDevice(const std::string& id);
+  std::shared_ptr<Session> OpenDevice(const std::string& id, const Settings& settings, const Debugging& debugging);
+
+  // Memory for a tensor, as BufferPool::Allocate; `idle`: no queued task uses it any more. Where there is none, this
+  // thread waits for what queued tasks hold, and fails after kLongestWait.
+  Status Allocate(Session& session, size_t bytes, bool idle, Buffer* out);
+  static constexpr std::chrono::seconds kLongestWait{10};
+  // To be called now and then while this thread waits: once the environment is to end, all work ends early.
+  void CancelIfEnding();
+
+  // Whether an ArrayBuffer, of any realm, may change its length.
+  bool IsResizable(Napi::Value array_buffer) const;
 
   void SetErrorFactory(Napi::Function factory) { error_factory_ = Napi::Persistent(factory); }
   // The error class that belongs to the status.
@@ -87,10 +107,13 @@ class Environment {
   void Settle();    // JavaScript thread
   void Shutdown();  // stops all queues; the environment is about to end
 
+  Status AllocateWaiting(Session& session, size_t bytes, bool idle, Buffer* out);
+
   const Napi::Env env_;
   std::vector<Backend> backends_;
   std::map<std::string, std::shared_ptr<Session>> sessions_;
   Napi::FunctionReference error_factory_;
+  Napi::FunctionReference is_resizable_;  // the getter of ArrayBuffer.prototype.resizable
 
   napi_threadsafe_function wake_ = nullptr;
   PendingList pending_;  // JavaScript thread

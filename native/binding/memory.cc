@@ -1,7 +1,7 @@
 #include "binding/memory.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <memory>
@@ -9,19 +9,13 @@
 #include <thread>
 #include <vector>
 
-#include "binding/args.h"
+#include "binding/host_array.h"
 #include "core/convert.h"
 
 namespace sas::binding {
 namespace {
 
 using Info = const Napi::CallbackInfo&;
-
-Session& SessionOf(const Args& args, Napi::Value value) {
-  DeviceHandle* handle = GetDeviceHandle(value);
-  if (handle == nullptr || handle->session->queue == nullptr) args.Fail("not an open device");
-  return *handle->session;
-}
 
 BufferHandle& BufferOf(const Args& args, Napi::Value value) {
   BufferHandle* handle = GetBufferHandle(value);
@@ -30,31 +24,6 @@ BufferHandle& BufferOf(const Args& args, Napi::Value value) {
   }
   if (Detached(*handle)) args.Fail("the buffer shares an ArrayBuffer that has been detached");
   return *handle;
-}
-
-// What an array of the caller holds: a Float32Array f32, an Int32Array i32, a Uint16Array the bits of bf16 or f16.
-struct HostArray {
-  bool Holds(DType dtype) const {
-    return type == (dtype == DType::kF32   ? napi_float32_array
-                    : dtype == DType::kI32 ? napi_int32_array
-                                           : napi_uint16_array);
-  }
-
-  Napi::TypedArray array;
-  napi_typedarray_type type;
-  size_t size;
-  void* data;
-  size_t bytes;
-};
-HostArray HostArrayOf(const Args& args, Napi::Value value) {
-  if (!value.IsTypedArray()) args.Fail("not a typed array");
-  HostArray host{value.As<Napi::TypedArray>(), {}, 0, nullptr, 0};
-  napi_get_typedarray_info(value.Env(), value, &host.type, &host.size, &host.data, nullptr, nullptr);
-  if (host.type != napi_float32_array && host.type != napi_int32_array && host.type != napi_uint16_array) {
-    args.Fail("not a Float32Array, Int32Array or Uint16Array");
-  }
-  host.bytes = host.size * (host.type == napi_uint16_array ? 2 : 4);
-  return host;
 }
 
 // What a new buffer is to hold.
@@ -104,17 +73,22 @@ void Release(Napi::Env env, BufferHandle& handle) {
   handle.buffer = nullptr;
   if (--buffer->owners > 0) return;
   Session& session = *handle.session;
-  session.pool.Free(*buffer);
   if (wrapped == nullptr) {
+    session.pool.Free(*buffer);
     Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));
-  } else if (session.queue != nullptr && session.queue->completed() < buffer->last_use) {
-    // Queued work still uses the caller's memory: keep it alive until that is done.
+    return;
+  }
+  if (session.queue != nullptr && session.queue->completed() < buffer->last_use) {
+    // Queued work still uses the caller's memory: it stays alive until that is done.
     try {
-      Environment::Of(env).After(session, buffer->last_use, [wrapped] {});
+      Environment::Of(env).After(session, buffer->last_use,
+                                 [wrapped, buffer, session = handle.session] { session->pool.Disown(buffer->bytes); });
+      return;
     } catch (const std::bad_alloc&) {
       while (session.queue->completed() < buffer->last_use) std::this_thread::yield();
     }
   }
+  session.pool.Disown(buffer->bytes);
 }
 
 // A handle that a function makes: it owns its buffer from the start and gives it up if the function throws.
@@ -130,6 +104,7 @@ class NewHandle {
       Release(finalizer_env, *owned);
     });
     handle_ = handle.release();  // the finalizer owns it now
+    napi_type_tag_object(env, value_, &BufferHandle::kTag);
   }
   ~NewHandle() {
     if (handle_ != nullptr) Release(env_, *handle_);
@@ -140,10 +115,8 @@ class NewHandle {
   // Fresh memory; `idle`: that no queued task uses any more.
   const BufferRef& Allocate(size_t bytes, bool idle) {
     auto buffer = std::make_shared<Buffer>();
-    Session& session = *handle_->session;
-    const Ticket completed = session.queue->completed();
-    Environment::Of(env_).ThrowIfFailed(
-        session.pool.Allocate(bytes, idle ? completed : ~Ticket{0}, completed, buffer.get()));
+    Environment& environment = Environment::Of(env_);
+    environment.ThrowIfFailed(environment.Allocate(*handle_->session, bytes, idle, buffer.get()));
     Napi::MemoryManagement::AdjustExternalMemory(env_, static_cast<int64_t>(bytes));
     return Adopt(std::move(buffer), nullptr);
   }
@@ -165,106 +138,13 @@ class NewHandle {
   Napi::Value value_;
 };
 
-std::shared_ptr<Session> SharedSession(const Args& args, Napi::Value value) {
-  SessionOf(args, value);
-  return GetDeviceHandle(value)->session;
-}
-
-Napi::Value SetErrorFactory(Info info) {
-  Args args(info, "setErrorFactory");
-  if (!info[0].IsFunction()) args.Fail("not a function");
-  Environment::Of(info.Env()).SetErrorFactory(info[0].As<Napi::Function>());
-  return info.Env().Undefined();
-}
-
-Napi::Value ListDevices(Info info) {
-  const Napi::Env env = info.Env();
-  const auto devices = Environment::Of(env).ListDevices();
-  Napi::Array list = Napi::Array::New(env, devices.size());
-  for (size_t i = 0; i < devices.size(); ++i) {
-    const DeviceInfo& device = devices[i];
-    Napi::Object object = Napi::Object::New(env);
-    object["id"] = device.id;
-    object["kind"] = device.kind;
-    object["name"] = device.name;
-    object["usable"] = device.usable();
-    if (!device.usable()) object["reason"] = device.reason;
-    object["memoryBytes"] = static_cast<double>(device.memory_bytes);
-    if (!device.isa.empty()) object["isa"] = device.isa;
-    if (device.threads > 0) object["threads"] = device.threads;
-    if (device.compute_major > 0) {
-      Napi::Array capability = Napi::Array::New(env, 2);
-      capability[0u] = device.compute_major;
-      capability[1u] = device.compute_minor;
-      object["computeCapability"] = capability;
-    }
-    if (!device.driver.empty()) object["driver"] = device.driver;
-    if (!device.blas.empty()) object["blas"] = device.blas;
-    list[static_cast<uint32_t>(i)] = object;
-  }
-  return list;
-}
-
-Napi::Value OpenDevice(Info info) {
-  Args args(info, "openDevice");
-  if (!info[0].IsString()) args.Fail("not a device id");
-  auto handle = std::make_unique<DeviceHandle>();
-  handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>());
-  const auto result = Napi::External<DeviceHandle>::New(
-      info.Env(), handle.get(), [](Napi::Env, DeviceHandle* raw) { const std::unique_ptr<DeviceHandle> owned(raw); });
-  handle.release();  // the finalizer owns it now
-  return result;
-}
-
-Napi::Value Memory(Info info) {
-  const Session& session = SessionOf(Args(info, "memory"), info[0]);
-  const MemoryUse& use = session.pool.use();
-  Napi::Object object = Napi::Object::New(info.Env());
-  object["live"] = static_cast<double>(use.live);
-  object["peak"] = static_cast<double>(use.peak);
-  object["reserved"] = static_cast<double>(use.reserved + session.device->ScratchBytes());
-  return object;
-}
-
-Napi::Value Synchronize(Info info) {
-  Session& session = SessionOf(Args(info, "synchronize"), info[0]);
-  return Environment::Of(info.Env())
-      .Await(
-          session, session.queue->submitted(),
-          [&queue = *session.queue, device = session.device.get()] {
-            const Status device_status = device->Synchronize();
-            queue.CollectCheckResults();
-            const Status failure = queue.TakeFailure();
-            return failure.ok() ? device_status : failure;
-          },
-          nullptr);
-}
-
-Napi::Value PeakFlops(Info info) {
-  Args args(info, "peakFlops");
-  Session& session = SessionOf(args, info[0]);
-  const HostArray target = HostArrayOf(args, info[2]);
-  if (!info[1].IsNumber() || !target.Holds(DType::kF32) || target.size == 0)
-    args.Fail("not a duration and a Float32Array");
-  auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(target.array.As<Napi::Object>()));
-  return Environment::Of(info.Env())
-      .Await(
-          session, session.queue->submitted(),
-          [&session, seconds = info[1].As<Napi::Number>().DoubleValue(), data = static_cast<float*>(target.data)] {
-            *data = static_cast<float>(session.device->MeasurePeakFlops(seconds));
-            return Status();
-          },
-          [array] {});
-}
-
 Napi::Value Allocate(Info info) {
   Args args(info, "allocate");
   const Content content = ContentOf(args, info[1], info[2]);
-  const auto session = SharedSession(args, info[0]);
+  const auto session = SessionOf(args, info[0]);
   NewHandle handle(info.Env(), session, content.dtype, content.shape);
   const BufferRef& buffer = handle.Allocate(content.bytes(), false);
-  static const bool poison = std::getenv("SAS_POISON") != nullptr;
-  if (poison) {
+  if (session->debugging.poison) {
     session->queue->Submit(
         {"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes = buffer->bytes] {
            return device->Poison(data, bytes);
@@ -285,7 +165,7 @@ void SubmitWrite(Session& session, const char* name, const BufferRef& buffer, co
 Napi::Value Upload(Info info) {
   Args args(info, "upload");
   const Content content = ContentOf(args, info[1], info[2]);
-  const auto session = SharedSession(args, info[0]);
+  const auto session = SessionOf(args, info[0]);
   const HostArray source = HostArrayOf(args, info[3]);
   ExpectContent(args, source, content.dtype, content.shape);
   const bool direct = session->device->HostAccessible();
@@ -302,16 +182,17 @@ Napi::Value Upload(Info info) {
 Napi::Value Wrap(Info info) {
   Args args(info, "wrap");
   const Content content = ContentOf(args, info[1], info[2]);
-  const auto session = SharedSession(args, info[0]);
+  const auto session = SessionOf(args, info[0]);
   if (!session->device->HostAccessible()) args.Fail("only host memory can be wrapped");
   const HostArray source = HostArrayOf(args, info[3]);
   ExpectContent(args, source, content.dtype, content.shape);
+  ExpectFixed(args, source);
   auto buffer = std::make_shared<Buffer>();
   buffer->data = source.data;
   buffer->bytes = source.bytes;
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(source.array.As<Napi::Object>()));
   NewHandle handle(info.Env(), session, content.dtype, content.shape);
-  session->pool.Count(static_cast<ptrdiff_t>(source.bytes));
+  session->pool.Own(source.bytes, session->queue->completed());
   handle.Adopt(std::move(buffer), std::move(array));
   return handle.Keep();
 }
@@ -319,7 +200,7 @@ Napi::Value Wrap(Info info) {
 Napi::Value Transfer(Info info) {
   Args args(info, "transfer");
   const BufferHandle& handle = BufferOf(args, info[0]);
-  const auto session = SharedSession(args, info[1]);
+  const auto session = SessionOf(args, info[1]);
   const BufferRef source = handle.buffer;
   const size_t bytes = source->bytes;
   NewHandle copy(info.Env(), session, handle.dtype, handle.shape);
@@ -436,6 +317,7 @@ Napi::Value Read(Info info) {
     }
     return deferred.Promise();
   }
+  ExpectFixed(Args(info, "read"), reading.target);
   // The promise owns a share of the buffer and keeps the target alive.
   auto array = std::make_shared<Napi::ObjectReference>(Napi::Persistent(reading.target.array.As<Napi::Object>()));
   auto owner = std::make_shared<BufferHandle>(reading.handle);
@@ -465,7 +347,11 @@ Napi::Value ReadSync(Info info) {
         copied->set_exception(std::current_exception());
       }
     });
-    status = copied->get_future().get();
+    std::future<Status> result = copied->get_future();
+    while (result.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {
+      Environment::Of(info.Env()).CancelIfEnding();
+    }
+    status = result.get();
   }
   Environment::Of(info.Env()).ThrowIfFailed(status);
   return info.Env().Undefined();
@@ -474,12 +360,6 @@ Napi::Value ReadSync(Info info) {
 }  // namespace
 
 void ExportMemory(Napi::Object exports) {
-  Export<SetErrorFactory>(exports, "setErrorFactory");
-  Export<ListDevices>(exports, "listDevices");
-  Export<OpenDevice>(exports, "openDevice");
-  Export<Memory>(exports, "memory");
-  Export<Synchronize>(exports, "synchronize");
-  Export<PeakFlops>(exports, "peakFlops");
   Export<Allocate>(exports, "allocate");
   Export<Upload>(exports, "upload");
   Export<Wrap>(exports, "wrap");

@@ -1,10 +1,11 @@
-// Devices and memory: everything of binding.d.ts that is not an operation.
+// Everything of binding.d.ts that is not an operation.
 #pragma once
 
 #include <napi.h>
 
 namespace sas::binding {
 
+void ExportDevices(Napi::Object exports);
 void ExportMemory(Napi::Object exports);
 
 }  // namespace sas::binding

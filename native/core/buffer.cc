@@ -29,14 +29,15 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
     auto block = std::find_if(blocks.rbegin(), blocks.rend(),
                               [&](const FreeBlock& free) { return free.last_use <= idle_since; });
     if (block != blocks.rend()) {
+      Forget(*block);
       data = block->data;
       last_use = block->last_use;
       blocks.erase(std::next(block).base());
     }
   }
   if (data == nullptr) {
-    if (capacity <= limit_ && use_.reserved + capacity > limit_) Trim(completed);
-    if (capacity <= limit_ && use_.reserved + capacity <= limit_) {
+    if (capacity <= limit_ && reserved_ + capacity > limit_) Trim(completed);
+    if (capacity <= limit_ && reserved_ + capacity <= limit_) {
       Status status = NewBlock(capacity, &data);
       if (status.code() == StatusCode::kOutOfMemory) {
         Trim(completed);
@@ -46,17 +47,24 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
     }
     if (data == nullptr) {
       return Status(StatusCode::kOutOfMemory, "out of memory on " + device_.info().id + ": " + std::to_string(bytes) +
-                                                  " bytes requested, " + std::to_string(use_.live) + " in use, limit " +
-                                                  std::to_string(limit_));
+                                                  " bytes requested, " + std::to_string(Use(completed).live) +
+                                                  " in use, limit " + std::to_string(limit_));
     }
-    use_.reserved += capacity;
+    reserved_ += capacity;
   }
   out->data = data;
   out->bytes = bytes;
   out->capacity = capacity;
   out->last_use = out->last_write = last_use;
-  Count(static_cast<ptrdiff_t>(bytes));
+  Own(bytes, completed);
   return {};
+}
+
+bool BufferPool::MayFit(size_t bytes) const {
+  const size_t capacity = BlockCapacity(bytes);
+  size_t left = reserved_;
+  for (const auto& [size, size_class] : classes_) left -= size * size_class.free.size();
+  return capacity <= limit_ && left <= limit_ - capacity;
 }
 
 Status BufferPool::NewBlock(size_t capacity, void** data) {
@@ -68,21 +76,42 @@ Status BufferPool::NewBlock(size_t capacity, void** data) {
 }
 
 void BufferPool::Free(const Buffer& buffer) noexcept {
-  Count(-static_cast<ptrdiff_t>(buffer.bytes));
-  if (buffer.capacity != 0) classes_.find(buffer.capacity)->second.free.push_back({buffer.data, buffer.last_use});
+  Disown(buffer.bytes);
+  if (buffer.capacity == 0) return;
+  classes_.find(buffer.capacity)->second.free.push_back({buffer.data, buffer.bytes, buffer.last_use, true});
+  held_ += buffer.bytes;
 }
 
-void BufferPool::Count(ptrdiff_t bytes) {
-  use_.live += static_cast<size_t>(bytes);
-  use_.peak = std::max(use_.peak, use_.live);
+void BufferPool::Own(size_t bytes, Ticket completed) {
+  owned_ += bytes;
+  if (owned_ + held_ <= peak_) return;
+  CountHeld(completed);
+  peak_ = std::max(peak_, owned_ + held_);
+}
+
+MemoryUse BufferPool::Use(Ticket completed) {
+  CountHeld(completed);
+  peak_ = std::max(peak_, owned_ + held_);
+  return {owned_ + held_, peak_, reserved_};
+}
+
+void BufferPool::CountHeld(Ticket completed) {
+  held_ = 0;
+  for (auto& [capacity, size_class] : classes_) {
+    for (FreeBlock& block : size_class.free) {
+      block.held = block.last_use > completed;
+      if (block.held) held_ += block.bytes;
+    }
+  }
 }
 
 void BufferPool::Trim(Ticket completed) {
   for (auto& [capacity, size_class] : classes_) {
     size_class.blocks -= std::erase_if(size_class.free, [&, size = capacity](const FreeBlock& block) {
       if (block.last_use > completed) return false;
+      Forget(block);
       device_.FreeRaw(block.data, size);
-      use_.reserved -= size;
+      reserved_ -= size;
       return true;
     });
   }

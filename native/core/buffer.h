@@ -36,7 +36,7 @@ struct Buffer {
 };
 
 struct MemoryUse {
-  size_t live = 0;      // bytes owned by tensors
+  size_t live = 0;      // bytes owned by tensors, or given up by them and used by tasks that are not completed
   size_t peak = 0;      // the most `live` has been
   size_t reserved = 0;  // bytes taken from the system
 };
@@ -54,22 +54,35 @@ class BufferPool {
   // touches it outside the queue: such a caller passes the last completed ticket as `idle_since`. Blocks that tasks no
   // longer use (up to `completed`) are given back to the system before giving up.
   Status Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out);
+  // Whether that much would fit into the limit if all blocks that are free were idle too.
+  bool MayFit(size_t bytes) const;
   void Free(const Buffer& buffer) noexcept;
-  // Counts memory that the pool does not own (wrapped) as live.
-  void Count(ptrdiff_t bytes);
-  const MemoryUse& use() const { return use_; }
+  // Gives free blocks that tasks no longer use back to the system.
+  void Trim(Ticket completed);
+  // Memory that the pool does not own (wrapped) is live too.
+  void Own(size_t bytes, Ticket completed);
+  void Disown(size_t bytes) { owned_ -= bytes; }
+  MemoryUse Use(Ticket completed);
 
  private:
   struct FreeBlock {
     void* data;
+    size_t bytes;  // of the buffer that gave it up
     Ticket last_use;
+    bool held;  // whether `held_` counts it
   };
   Status NewBlock(size_t capacity, void** data);
-  void Trim(Ticket completed);
+  void CountHeld(Ticket completed);
+  void Forget(const FreeBlock& block) {
+    if (block.held) held_ -= block.bytes;
+  }
 
   Device& device_;
   const size_t limit_;
-  MemoryUse use_;
+  size_t owned_ = 0;     // bytes of buffers
+  size_t held_ = 0;      // bytes of free blocks that tasks used when they were last counted, and of those freed since
+  size_t peak_ = 0;      // of `owned_` and what tasks use
+  size_t reserved_ = 0;  // bytes of all blocks
   // The blocks of one capacity. `free` has room for all of them, so that giving one back never needs memory.
   struct SizeClass {
     std::vector<FreeBlock> free;

@@ -81,6 +81,14 @@ struct DeviceInfo {
   bool usable() const { return reason.empty(); }
 };
 
+// What the user asks of all devices of a kind.
+struct Settings {
+  std::string isa;          // cpu: the instruction set; empty: the best that the processor has
+  int threads = 0;          // cpu; 0: one per processor
+  size_t memory_limit = 0;  // bytes that tensors may reserve; 0: the device's memory
+  bool tf32 = false;        // cuda: products of f32 operands in TF32
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -106,6 +114,12 @@ class Device {
   virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;
   // Waits until the device has done what the operations so far have asked of it. Executor thread.
   virtual Status Synchronize() = 0;
+  // Whether it has, without waiting. Any thread.
+  virtual bool Idle() const { return true; }
+  // Gives memory that it keeps for later operations back to the system. Executor thread, or while no task is queued.
+  virtual void Trim() = 0;
+  // From now on operations and waits end as soon as they can, the one that runs too, and fail. Any thread.
+  virtual void Cancel() = 0;
   // An operation whose data only the device can check (its tokens, say) starts one check and returns; its result comes
   // with a later wait. Between two waits there are at most kMaxChecks. Executor thread.
   static constexpr size_t kMaxChecks = 256;
@@ -122,9 +136,9 @@ class Device {
 
 // A kind of device. The addon holds one of each; core knows none of them.
 struct Backend {
-  std::vector<DeviceInfo> (*list)();
+  std::vector<DeviceInfo> (*list)(const Settings& settings);
   // `id` is one that `list` gave as usable.
-  std::variant<std::unique_ptr<Device>, Status> (*open)(const std::string& id);
+  std::variant<std::unique_ptr<Device>, Status> (*open)(const std::string& id, const Settings& settings);
 };
 
 }  // namespace sas

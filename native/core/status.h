@@ -23,6 +23,8 @@ class [[nodiscard]] Status {
   std::string message_;
 };
 
+// Of work that was cancelled, which nobody is left to wait for.
+Status DroppedAtShutdown();
 // Values that index a table or classes and do not.
 Status TokenOutside(int32_t token, int64_t position, int64_t vocabulary);
 Status TargetOutside(int32_t target, int64_t position, int64_t classes);

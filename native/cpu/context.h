@@ -34,6 +34,11 @@ class Scratch {
   }
   // Forgets everything taken; `poison` fills the memory with NaN so that a test sees what is read before it is written.
   void Reset(bool poison);
+  // Gives all memory back to the system. Between operations.
+  void Trim() {
+    FreeAll();
+    current_ = used_ = 0;
+  }
   size_t bytes() const { return bytes_; }
 
  private:

@@ -3,7 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <cmath>
 #include <fstream>
 #include <numeric>
 #include <thread>
@@ -15,14 +15,8 @@
 namespace sas::cpu {
 namespace {
 
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 // The instruction set to use, or an error that says what SAS_ISA may be.
-std::variant<const Isa*, std::string> ChooseIsa() {
-  const std::string wanted = Environment("SAS_ISA");
+std::variant<const Isa*, std::string> ChooseIsa(const std::string& wanted) {
   std::string known;
   for (const Isa& isa : Isas()) {
     known += (known.empty() ? "" : ", ") + std::string(isa.name);
@@ -33,12 +27,6 @@ std::variant<const Isa*, std::string> ChooseIsa() {
   return "SAS_ISA=" + wanted + " is not one of " + known;
 }
 
-int ThreadCount() {
-  const int wanted = std::atoi(Environment("SAS_THREADS").c_str());
-  if (wanted > 0) return std::min(wanted, 1024);
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
-
 std::string ProcessorName() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -47,13 +35,14 @@ std::string ProcessorName() {
   return "CPU";
 }
 
-DeviceInfo Describe() {
+DeviceInfo Describe(const Settings& settings) {
   DeviceInfo info;
   info.id = info.kind = "cpu";
   info.name = ProcessorName();
   info.memory_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  info.threads = ThreadCount();
-  const auto isa = ChooseIsa();
+  info.threads =
+      settings.threads > 0 ? settings.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const auto isa = ChooseIsa(settings.isa);
   if (std::holds_alternative<std::string>(isa)) {
     info.reason = std::get<std::string>(isa);
   } else {
@@ -81,7 +70,12 @@ class CpuDevice : public Device {
   double MeasurePeakFlops(double seconds) override {
     const int threads = context_.pool.threads();
     std::vector<double> rates(static_cast<size_t>(threads));
-    context_.pool.Run(threads, [&](int64_t item, int) { rates[static_cast<size_t>(item)] = isa_.peak_flops(seconds); });
+    try {
+      context_.pool.Run(threads,
+                        [&](int64_t item, int) { rates[static_cast<size_t>(item)] = PeakFlopsOfThread(seconds); });
+    } catch (const Cancelled&) {
+      return 0;
+    }
     return std::accumulate(rates.begin(), rates.end(), 0.0);
   }
   Status CopyToDevice(void* target, const void* source, size_t bytes) override {
@@ -93,6 +87,11 @@ class CpuDevice : public Device {
     return {};
   }
   Status Synchronize() override { return {}; }
+  void Trim() override {
+    context_.scratch.Trim();
+    TrimPages();
+  }
+  void Cancel() override { context_.pool.Cancel(); }
   Status Poison(void* target, size_t bytes) override {
     context_.scratch.Reset(true);
     memset(target, 0xff, bytes);
@@ -100,21 +99,30 @@ class CpuDevice : public Device {
   }
 
  private:
+  // In slices, to be cancelled between two.
+  double PeakFlopsOfThread(double seconds) {
+    const auto slices = static_cast<int>(std::ceil(seconds / kLongestSlice));
+    double sum = 0;
+    for (int slice = 0; slice < slices && !context_.pool.cancelled(); ++slice) sum += isa_.peak_flops(seconds / slices);
+    return sum / slices;
+  }
+  static constexpr double kLongestSlice = 0.1;  // seconds
+
   const DeviceInfo info_;
   const Isa& isa_;
   CpuContext context_;
 };
 
-std::variant<std::unique_ptr<Device>, Status> Open(const std::string&) {
-  const auto isa = ChooseIsa();
+std::variant<std::unique_ptr<Device>, Status> Open(const std::string&, const Settings& settings) {
+  const auto isa = ChooseIsa(settings.isa);
   if (std::holds_alternative<std::string>(isa)) return Status(StatusCode::kDevice, std::get<std::string>(isa));
-  return std::make_unique<CpuDevice>(Describe(), *std::get<const Isa*>(isa));
+  return std::make_unique<CpuDevice>(Describe(settings), *std::get<const Isa*>(isa));
 }
 
 }  // namespace
 
 Backend GetBackend() {
-  return {[] { return std::vector<DeviceInfo>{Describe()}; }, Open};
+  return {[](const Settings& settings) { return std::vector<DeviceInfo>{Describe(settings)}; }, Open};
 }
 
 }  // namespace sas::cpu

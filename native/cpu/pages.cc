@@ -4,6 +4,10 @@
 
 #include <new>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace sas::cpu {
 namespace {
 
@@ -23,5 +27,11 @@ void* AllocatePages(size_t bytes) {
 }
 
 void FreePages(void* data, size_t bytes) { ::operator delete(data, Alignment(bytes)); }
+
+void TrimPages() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
 
 }  // namespace sas::cpu

@@ -9,5 +9,7 @@ namespace sas::cpu {
 // and with small pages nearly every one would need a translation of its own.
 void* AllocatePages(size_t bytes);
 void FreePages(void* data, size_t bytes);  // as allocated
+// Freed memory that the C library keeps goes back to the system.
+void TrimPages();
 
 }  // namespace sas::cpu

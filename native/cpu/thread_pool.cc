@@ -37,18 +37,19 @@ void ThreadPool::Stop() {
 
 void ThreadPool::Run(int64_t items, LoopBody body) {
   if (workers_.empty() || items == 1) {
-    for (int64_t item = 0; item < items; ++item) body(item, 0);
-    return;
+    for (int64_t item = 0; item < items && !cancelled(); ++item) body(item, 0);
+  } else {
+    body_ = &body;
+    items_ = items;
+    next_ = 0;
+    open_ = true;
+    ++generation_;
+    generation_.notify_all();
+    Drain(0);
+    open_ = false;
+    while (inside_ != 0) Pause();
   }
-  body_ = &body;
-  items_ = items;
-  next_ = 0;
-  open_ = true;
-  ++generation_;
-  generation_.notify_all();
-  Drain(0);
-  open_ = false;
-  while (inside_ != 0) Pause();
+  if (cancelled()) throw Cancelled{};
 }
 
 void ThreadPool::Work(int thread) {
@@ -65,7 +66,7 @@ void ThreadPool::Work(int thread) {
 }
 
 void ThreadPool::Drain(int thread) {
-  for (int64_t item = next_++; item < items_; item = next_++) (*body_)(item, thread);
+  for (int64_t item = next_++; item < items_ && !cancelled(); item = next_++) (*body_)(item, thread);
 }
 
 }  // namespace sas::cpu

@@ -23,6 +23,9 @@ class LoopBody {
   void (*call_)(const void*, int64_t, int);
 };
 
+// Thrown by loops of a pool that has been cancelled: what they should have computed is not there.
+struct Cancelled {};
+
 class ThreadPool {
  public:
   // `threads` counts the caller of Run. Throws std::system_error when the system gives no more threads.
@@ -35,8 +38,13 @@ class ThreadPool {
 
   // Calls body(item, thread) for every item in [0, items), each once, on whichever thread is free; 0 <= thread <
   // threads(). Items start in increasing order, so put the longest first. The body must not throw, and what it computes
-  // for an item must not depend on `thread`, which only picks scratch memory.
+  // for an item must not depend on `thread`, which only picks scratch memory. Throws Cancelled.
   void Run(int64_t items, LoopBody body);
+
+  // The loop that runs starts no more items, nor does any later one. Any thread. Bodies whose items take long end early
+  // themselves where they see it.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
   void Work(int thread);
@@ -47,7 +55,7 @@ class ThreadPool {
   // A worker may join a loop that is open. To close it, Run clears `open_` and waits until nobody is inside; entering
   // is "inside_ += 1, then look at open_", so one of the two always sees the other (sequentially consistent).
   std::atomic<uint32_t> generation_{0};
-  std::atomic<bool> open_{false}, stopping_{false};
+  std::atomic<bool> open_{false}, stopping_{false}, cancelled_{false};
   std::atomic<int> inside_{0};
   std::atomic<int64_t> next_{0};
   int64_t items_ = 0;

@@ -1,11 +1,41 @@
 #include <algorithm>
-#include <cstdlib>
+#include <chrono>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "cuda/context.h"
 
 namespace sas::cuda {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How long the end of a process or worker waits for kernels that run.
+constexpr auto kLongestShutdown = std::chrono::milliseconds(500);
+
+// What a query says that is no failure, though the runtime remembers it as one.
+bool NotReady(cudaError_t error) {
+  if (error != cudaErrorNotReady) return false;
+  static_cast<void>(cudaGetLastError());
+  return true;
+}
+
+// Polls until `done`, at first at once, then as seldom as it delays the answer by about a hundredth.
+template <class Done>
+void Poll(const Done& done) {
+  const auto start = Clock::now();
+  while (!done()) {
+    const auto pause = (Clock::now() - start) / 100;
+    if (pause < std::chrono::microseconds(50)) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::min<Clock::duration>(pause, std::chrono::milliseconds(10)));
+    }
+  }
+}
+
+}  // namespace
 
 Status ToStatus(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return {};
@@ -16,16 +46,16 @@ Status ToStatus(cudaError_t error, const char* what) {
   return Status(StatusCode::kDevice, message);
 }
 
-Status CudaContext::Open(int ordinal) {
+Status CudaContext::Open(int ordinal, bool tf32) {
   ordinal_ = ordinal;
+  tf32_ = tf32;
   SAS_TRY(Begin());
   int shared = 0;
   SAS_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
   SAS_CUDA_TRY(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal));
   shared_limit_ = static_cast<size_t>(shared);
-  const char* tf32 = std::getenv("SAS_TF32");
-  tf32_ = tf32 != nullptr && std::strcmp(tf32, "1") == 0;
   SAS_CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  SAS_CUDA_TRY(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming));
   // Freed memory stays in the pool: the next operation takes it again without a call to the driver.
   cudaMemPool_t pool = nullptr;
   uint64_t keep = ~uint64_t{0};
@@ -46,7 +76,11 @@ CudaContext::~CudaContext() {
   static_cast<void>(cudaSetDevice(ordinal_));
   End();
   if (records_ != nullptr) static_cast<void>(cudaFreeAsync(records_, stream_));
-  static_cast<void>(cudaStreamSynchronize(stream_));
+  const auto end = Clock::now() + kLongestShutdown;
+  Poll([&] { return Idle() || Clock::now() > end; });
+  // What kernels that run on may still use is left to the end of the process.
+  if (!Idle()) return;
+  if (reached_ != nullptr) static_cast<void>(cudaEventDestroy(reached_));
   if (host_records_ != nullptr) static_cast<void>(cudaFreeHost(host_records_));
   for (const Staging& staging : staging_) {
     if (staging.done != nullptr) static_cast<void>(cudaEventDestroy(staging.done));
@@ -138,7 +172,7 @@ Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes)
   for (size_t at = 0; at < bytes; at += kStagingBytes, ++chunk) {
     const Staging& staging = staging_[chunk % 2];
     const size_t count = std::min(kStagingBytes, bytes - at);
-    SAS_CUDA_TRY(cudaEventSynchronize(staging.done));  // the copy before last has left this half
+    SAS_TRY(Await(staging.done));  // the copy before last has left this half
     std::memcpy(staging.memory, static_cast<const unsigned char*>(source) + at, count);
     SAS_CUDA_TRY(cudaMemcpyAsync(static_cast<unsigned char*>(target) + at, staging.memory, count,
                                  cudaMemcpyHostToDevice, stream_));
@@ -157,7 +191,7 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
     if (chunk < chunks) {  // one half fills while the other is emptied
       const Staging& staging = staging_[chunk % 2];
       const size_t at = chunk * kStagingBytes;
-      SAS_CUDA_TRY(cudaEventSynchronize(staging.done));
+      SAS_TRY(Await(staging.done));
       SAS_CUDA_TRY(cudaMemcpyAsync(staging.memory, static_cast<const unsigned char*>(source) + at,
                                    std::min(kStagingBytes, bytes - at), cudaMemcpyDeviceToHost, stream_));
       SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
@@ -165,7 +199,7 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
     if (chunk > 0) {
       const Staging& staging = staging_[(chunk - 1) % 2];
       const size_t at = (chunk - 1) * kStagingBytes;
-      SAS_CUDA_TRY(cudaEventSynchronize(staging.done));
+      SAS_TRY(Await(staging.done));
       std::memcpy(static_cast<unsigned char*>(target) + at, staging.memory, std::min(kStagingBytes, bytes - at));
     }
   }
@@ -175,8 +209,24 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
 Status CudaContext::Synchronize() {
   SAS_TRY(Begin());
   SAS_TRY(FetchRecords());
-  SAS_CUDA_TRY(cudaStreamSynchronize(stream_));
+  SAS_CUDA_TRY(cudaEventRecord(reached_, stream_));
+  SAS_TRY(Await(reached_));
   return CollectCheckResults();
+}
+
+bool CudaContext::Idle() const { return !NotReady(cudaStreamQuery(stream_)); }
+
+Status CudaContext::Await(cudaEvent_t event) {
+  cudaError_t error = cudaSuccess;
+  Poll([&] { return cancelled() || !NotReady(error = cudaEventQuery(event)); });
+  if (cancelled()) return DroppedAtShutdown();
+  return ToStatus(error, "cudaEventQuery");
+}
+
+void CudaContext::Trim() {
+  cudaMemPool_t pool = nullptr;
+  if (cudaDeviceGetDefaultMemPool(&pool, ordinal_) != cudaSuccess) return;
+  static_cast<void>(cudaMemPoolTrimTo(pool, 0));
 }
 
 }  // namespace sas::cuda

@@ -54,7 +54,7 @@ class CudaContext : public Context {
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
 
-  Status Open(int ordinal);
+  Status Open(int ordinal, bool tf32);
 
   // Every operation runs between Begin, which makes the device current on this thread, and End, which returns the
   // scratch memory.
@@ -72,6 +72,7 @@ class CudaContext : public Context {
   template <class... Parameters>
   Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {};
+    if (cancelled()) return DroppedAtShutdown();
     if (grid.shared_bytes > kSharedByDefault) {
       SAS_TRY(ToStatus(
           cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -109,6 +110,15 @@ class CudaContext : public Context {
   Status CopyToDevice(void* target, const void* source, size_t bytes);
   Status CopyToHost(void* target, const void* source, size_t bytes);
   Status Synchronize();
+  // Waits until the stream has come to the event, or until Cancel.
+  Status Await(cudaEvent_t event);
+  // Whether the stream has nothing to do. Any thread.
+  bool Idle() const;
+  // Gives memory that has been freed back to the system.
+  void Trim();
+  // No kernel starts and no wait lasts from now on. Any thread.
+  void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+  bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   cudaStream_t stream() const { return stream_; }
   Blas& blas() { return blas_; }
@@ -133,7 +143,9 @@ class CudaContext : public Context {
   int multiprocessors_ = 0;
   size_t shared_limit_ = 0;
   bool tf32_ = false;
+  std::atomic<bool> cancelled_{false};
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t reached_ = nullptr;  // recorded at the end of the stream by Synchronize
   Blas blas_;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;

@@ -88,7 +88,7 @@ DeviceInfo Describe(int ordinal) {
 class CudaDevice : public Device {
  public:
   explicit CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
-  Status Open() { return context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1))); }
+  Status Open(bool tf32) { return context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1)), tf32); }
 
   const DeviceInfo& info() const override { return info_; }
   const Operations& operations() const override { return kOperations; }
@@ -118,6 +118,9 @@ class CudaDevice : public Device {
     return context_.CopyToHost(target, source, bytes);
   }
   Status Synchronize() override { return context_.Synchronize(); }
+  bool Idle() const override { return context_.Idle(); }
+  void Trim() override { context_.Trim(); }
+  void Cancel() override { context_.Cancel(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }
   std::vector<Status> TakeCheckResults() override { return context_.TakeCheckResults(); }
   void Guard(const std::bitset<kMaxChecks>& checks) override { context_.SetGuard(checks); }
@@ -132,7 +135,7 @@ class CudaDevice : public Device {
   CudaContext context_;
 };
 
-std::vector<DeviceInfo> List() {
+std::vector<DeviceInfo> List(const Settings&) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0)
@@ -142,12 +145,12 @@ std::vector<DeviceInfo> List() {
   return devices;
 }
 
-std::variant<std::unique_ptr<Device>, Status> OpenDevice(const std::string& id) {
-  for (DeviceInfo& info : List()) {
+std::variant<std::unique_ptr<Device>, Status> OpenDevice(const std::string& id, const Settings& settings) {
+  for (DeviceInfo& info : List(settings)) {
     if (info.id != id) continue;
     if (!info.usable()) return Status(StatusCode::kDevice, info.reason);
     auto device = std::make_unique<CudaDevice>(std::move(info));
-    if (Status status = device->Open(); !status.ok()) return status;
+    if (Status status = device->Open(settings.tf32); !status.ok()) return status;
     return device;
   }
   return Status(StatusCode::kDevice, "there is no device " + id);

@@ -12,8 +12,8 @@ Backend GetBackend() {
     info.reason = "this build of sas-attention has no CUDA backend";
     return info;
   };
-  return {[] { return std::vector<DeviceInfo>{describe()}; },
-          [](const std::string&) -> std::variant<std::unique_ptr<Device>, Status> {
+  return {[](const Settings&) { return std::vector<DeviceInfo>{describe()}; },
+          [](const std::string&, const Settings&) -> std::variant<std::unique_ptr<Device>, Status> {
             return Status(StatusCode::kDevice, describe().reason);
           }};
 }

@@ -4,14 +4,15 @@
  */
 import { types } from 'node:util';
 import type { DTypeCode } from '../../binding.js';
-import { type BufferHandle, binding, type DeviceHandle } from '../../lib/binding.js';
+import { type BufferHandle, binding, type DeviceHandle, type HostArray } from '../../lib/binding.js';
 import { errorFromCode } from '../../lib/errors.js';
 import { type Device, scope } from '../../lib/index.js';
-import { Draw, wrongNumber, wrongValue } from './draw.js';
+import { Draw, detached, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import { generators } from './fuzz_library.js';
 import { Maker } from './library_operands.js';
 import { memoryCalls } from './memory_calls.js';
 import { callRaw, type Made, type RawCall, type RawName, Recording, rawNames } from './raw_calls.js';
+import { foreignExternals } from './strangers.js';
 
 export interface FuzzCounts {
   calls: number;
@@ -34,6 +35,20 @@ export async function fuzzBinding(
   return fuzz.counts;
 }
 
+/** Of a call that would spend them. */
+const wrongSeconds = [0, -1, 61, 1e300, Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, '1', null];
+
+const isHostArray = (value: unknown): value is HostArray =>
+  types.isFloat32Array(value) || types.isInt32Array(value) || types.isUint16Array(value);
+const isTransferable = (value: unknown): value is HostArray =>
+  isHostArray(value) && types.isArrayBuffer(value.buffer) && value.byteLength > 0;
+
+/** An array of the same kind that is too short or too long, mostly by one element. */
+function otherLength(draw: Draw, array: HostArray): HostArray {
+  const length = draw.pick([array.length - 1, array.length + 1, 2 * array.length + 1, 0]);
+  return new (array.constructor as new (length: number) => HostArray)(Math.max(length, 0));
+}
+
 type Source = (recording: Recording, device: number) => void;
 
 class BindingFuzz {
@@ -42,20 +57,21 @@ class BindingFuzz {
   readonly #handles: readonly DeviceHandle[];
   readonly #live: readonly number[];
   readonly #sources: readonly Source[];
-  /** Put where they do not belong: a released buffer, one of each device, a device, another addon's External. */
+  /** Put where they do not belong: a released buffer, a device, one buffer of each device, other addons' Externals. */
   readonly #strays: unknown[];
+  readonly #small: readonly BufferHandle[];
   readonly #called = new Map(rawNames.map((name) => [name, { right: 0, wrong: 0 }] as const));
 
   constructor(draw: Draw, devices: readonly Device[]) {
     this.#draw = draw;
     this.#handles = devices.map((device) => binding.openDevice(device.info.id));
     this.#live = this.#handles.map((device) => binding.memory(device).live);
-    const small = this.#handles.map((device) => binding.allocate(device, 0, [4]));
+    this.#small = this.#handles.map((device) => binding.allocate(device, 0, [4]));
     const [first] = this.#handles as [DeviceHandle];
     const released = binding.allocate(first, 0, [4]);
     binding.release(released);
-    const foreign = (process.stdout as { _handle?: { _externalStream?: unknown } })._handle?._externalStream;
-    this.#strays = [released, first, foreign, ...small];
+    const streams = (process.stdout as { _handle?: { _externalStream?: unknown } })._handle?._externalStream;
+    this.#strays = [released, first, ...this.#small, streams, ...foreignExternals()];
     this.#sources = [
       ...memoryCalls.map(
         (generate): Source =>
@@ -93,7 +109,7 @@ class BindingFuzz {
   }
 
   async end(): Promise<void> {
-    for (const stray of this.#strays.slice(3)) binding.release(stray as BufferHandle);
+    for (const buffer of this.#small) binding.release(buffer);
     for (const [i, device] of this.#handles.entries()) {
       await binding.synchronize(device).catch(() => {});
       const left = binding.memory(device).live - (this.#live[i] as number);
@@ -148,21 +164,23 @@ class BindingFuzz {
   }
 
   /** Replaces one to three arguments, or takes some away. */
-  #spoil({ args, trusted = [] }: RawCall, recording: Recording): void {
+  #spoil({ args, seconds }: RawCall, recording: Recording): void {
     const draw = this.#draw;
     const right = [...args];
     if (draw.chance(0.1)) args.length = draw.below(args.length + 1);
     for (let n = 1 + draw.below(3); n > 0 && args.length > 0; n--) {
       const at = draw.below(args.length);
-      if (!trusted.includes(at)) args[at] = this.#spoiled(right[at], recording);
+      args[at] = at === seconds ? draw.pick(wrongSeconds) : this.#spoiled(right[at], right, recording);
     }
   }
 
-  #spoiled(old: unknown, recording: Recording): unknown {
+  /** `args` are those of the call. */
+  #spoiled(old: unknown, args: readonly unknown[], recording: Recording): unknown {
     const draw = this.#draw;
     const made = recording.made.get(old as BufferHandle);
-    if (Array.isArray(old) && old.length > 0 && draw.chance(0.7)) return this.#spoiledList(old, recording);
+    if (Array.isArray(old) && old.length > 0 && draw.chance(0.7)) return this.#spoiledList(old, args, recording);
     if (made && draw.chance(0.6)) return this.#otherBuffer(old as BufferHandle, made, recording);
+    if (isHostArray(old) && draw.chance(0.8)) return draw.chance(0.5) ? otherLength(draw, old) : wrongArray(draw);
     if (draw.chance(0.3)) return draw.pick(this.#strays);
     if (typeof old === 'number' && draw.chance(0.8)) return wrongNumber(draw, old);
     return wrongValue(draw);
@@ -177,6 +195,8 @@ class BindingFuzz {
       () => like(shape.slice(1)),
       () => like([...shape].reverse()),
       () => like(shape.map((size) => size + 1)),
+      () => like(shape.map((size) => Math.max(size - 1, 1))),
+      () => like(shape.length > 0 ? shape.with(draw.below(shape.length), draw.size()) : [2]),
       () => like(shape.map(() => 0)),
       () => like(shape, draw.pick<DTypeCode>([0, 1, 2, 3])),
       () => like(shape, dtype, draw.pick(this.#handles)),
@@ -190,8 +210,8 @@ class BindingFuzz {
     ])();
   }
 
-  /** A list with a wrong entry, or with a getter that releases operands while the call reads its arguments. */
-  #spoiledList(list: readonly unknown[], recording: Recording): unknown[] {
+  /** A list with a wrong entry, or with a getter that releases operands or detaches arrays while the call reads its arguments. */
+  #spoiledList(list: readonly unknown[], args: readonly unknown[], recording: Recording): unknown[] {
     const draw = this.#draw;
     const copy = [...list];
     const at = draw.below(copy.length);
@@ -199,15 +219,16 @@ class BindingFuzz {
     if (draw.chance(0.5)) {
       Object.defineProperty(copy, at, {
         get: () => {
-          recording.release();
+          if (draw.chance(0.5)) recording.release();
+          else args.filter(isTransferable).forEach(detached);
           return value;
         },
       });
     } else if (typeof value === 'object' && value !== null && !types.isExternal(value) && draw.chance(0.7)) {
       const key = draw.pick(Object.keys(value));
-      copy[at] = { ...value, [key]: this.#spoiled((value as Record<string, unknown>)[key], recording) };
+      copy[at] = { ...value, [key]: this.#spoiled((value as Record<string, unknown>)[key], args, recording) };
     } else {
-      copy[at] = this.#spoiled(value, recording);
+      copy[at] = this.#spoiled(value, args, recording);
     }
     return copy;
   }

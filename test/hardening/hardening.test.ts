@@ -4,10 +4,11 @@ import { describe, expect, test } from 'vitest';
 import { getDevice } from '../../lib/index.js';
 import { failAllocations } from './allocations.js';
 import { killWhileSaving } from './checkpoints.js';
-import { endProcesses, ways } from './exits.js';
+import { endLong, endProcesses, longWays, ways } from './exits.js';
 import { huntRaces } from './races.js';
 import { endure, forget } from './soak.js';
 import { keepDenormals, propagate } from './special_values.js';
+import { waitInVain } from './wait_program.js';
 
 const device = getDevice('cpu');
 
@@ -37,6 +38,18 @@ describe('out of memory', () => {
     expect(result.toldByCall + result.toldByWait + (result.notNoticed ?? 0)).toBe(result.allocations);
   });
 
+  test('memory that queued work holds is waited for, but not for ever', async () => {
+    const result = await waitInVain();
+    console.info(JSON.stringify(result));
+    expect(result.message).toMatch(
+      /^Tensor\.zeros: out of memory on cpu: .* in use, limit \d+, after waiting 10 seconds for queued work to give up memory$/,
+    );
+    expect(result.seconds).toBeGreaterThan(9.5);
+    expect(result.seconds).toBeLessThan(13);
+    expect(result.atOnce).toBeLessThan(1); // where waiting cannot help
+    expect(result.code).toBe(0);
+  });
+
   test('device memory and scratch, each time in a new environment', () => {
     const result = failAllocations('device', 6);
     expect(result.toldByCall + result.toldByWait).toBe(6);
@@ -46,6 +59,17 @@ describe('out of memory', () => {
 test('processes end with work in flight, in every way', async () => {
   expect(await endProcesses(Object.keys(ways).length)).toEqual([]);
 });
+
+// The op would run for most of a minute; what is left to wait for is one tile of it, and Node's own end.
+test.each(Object.entries(longWays) as [keyof typeof longWays, number][])(
+  'the end does not wait for the op that runs: %s',
+  async (way, expected) => {
+    const { code, milliseconds } = await endLong(way);
+    console.info(`${way}: ${milliseconds} ms`);
+    expect(code).toBe(expected);
+    expect(milliseconds).toBeLessThan(2000);
+  },
+);
 
 test('SIGKILL while saving: the file is whole', async () => {
   const seed = randomInt(2 ** 32);

@@ -9,8 +9,8 @@ export type RawName = keyof Binding;
 export interface RawCall {
   name: RawName;
   args: unknown[];
-  /** Places of numbers that the binding must trust: a time to spend. */
-  trusted?: readonly number[];
+  /** The place of a number of seconds that the call spends. */
+  seconds?: number;
 }
 
 /** What a buffer was made as. */

@@ -9,7 +9,13 @@ export const root = resolve(import.meta.dirname, '../..');
 export function buildTarget(folder: string, target: string, definitions: Record<string, string> = {}): string {
   const build = join(root, 'build', folder);
   const run = (command: string, args: readonly string[]) =>
-    execFileSync(command, args, { cwd: root, encoding: 'utf8', stdio: 'pipe', maxBuffer: 1 << 28 });
+    execFileSync(command, args, {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: 'pipe',
+      maxBuffer: 1 << 28,
+      env: { ...process.env, LD_PRELOAD: '' }, // a sanitizer's runtime is for this process
+    });
   if (!existsSync(join(build, 'CMakeCache.txt'))) {
     const cmakeJs = join(root, 'node_modules/cmake-js/bin/cmake-js');
     const options = Object.entries(definitions).map(([name, value]) => `--CD${name}=${value}`);

@@ -29,7 +29,8 @@ export async function diagnose(onTest: (device: string) => void): Promise<Diagno
   const found = { date: new Date().toISOString(), machine };
   const addon = await loadAddon(machine.package.folder);
   if ('error' in addon) {
-    const problems = ['the native addon cannot be loaded'];
+    const [first = ''] = addon.error.split('\n');
+    const problems = [first.startsWith('SAS_') ? first : 'the native addon cannot be loaded'];
     return { ...found, addon, devices: [], defaultDevice: null, selfTests: [], problems };
   }
 

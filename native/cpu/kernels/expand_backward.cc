@@ -155,6 +155,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
 
       const int64_t end = Min((partition + 1) * partition_tokens, s.tokens);
       for (int64_t token = partition * partition_tokens; token < end; token += block) {
+        if (context.pool.cancelled()) return;  // an item may take seconds
         const int64_t tokens = Min(block, end - token), rows = tokens * s.sim_heads;
         forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
         const int64_t grad_offset = token * s.sim_heads * s.sim_head_dim;

@@ -61,6 +61,7 @@ void ConvolutionGradWeight(CpuContext& context, const ExpandShape& s, int64_t in
   context.pool.Run(s.sim_heads, [&](int64_t o, int) {
     for (int64_t c = 0; c < inputs; ++c) {
       for (int64_t t = 0; t < taps; ++t) {
+        if (context.pool.cancelled()) return;  // an item may take seconds
         const int64_t shift = t - margin, begin = Max<int64_t>(0, -shift), end = Min(dim, dim - shift);
         Vec sum{};
         for (int64_t token = 0; token < s.tokens; ++token) {

@@ -8,12 +8,16 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// Every operation starts with empty scratch memory.
+// Every operation starts with empty scratch memory, and ends early when the pool is cancelled.
 template <auto Body, class Params>
 Status Enter(Context& context, const Params& params) {
   auto& cpu = static_cast<CpuContext&>(context);
   cpu.scratch.Reset(false);
-  return Body(cpu, params);
+  try {
+    return Body(cpu, params);
+  } catch (const Cancelled&) {
+    return DroppedAtShutdown();
+  }
 }
 
 }  // namespace

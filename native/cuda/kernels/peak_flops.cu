@@ -40,7 +40,7 @@ double PeakFlops(CudaContext& context, double seconds) {
       if (cudaEventRecord(start, context.stream()) != cudaSuccess) break;
       if (!context.Launch(PeakKernel, {dim3(blocks), kThreads}, rounds, sink).ok()) break;
       if (cudaEventRecord(stop, context.stream()) != cudaSuccess) break;
-      if (cudaEventSynchronize(stop) != cudaSuccess) break;
+      if (!context.Await(stop).ok()) break;
       if (cudaEventElapsedTime(&milliseconds, start, stop) != cudaSuccess) break;
       const double elapsed = milliseconds > 1e-3f ? milliseconds / 1e3 : 1e-6;
       rate = kFlopsPerProduct * kChains * rounds * blocks * (kThreads / 32) / elapsed;

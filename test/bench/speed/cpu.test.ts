@@ -144,7 +144,7 @@ describe('npm run bench', () => {
 
   it.each([
     [['--lengths', '8,x'], 'bench: --lengths 8,x: expected positive integers separated by commas'],
-    [['--isa', 'sse9'], 'SAS_ISA=sse9 is not one of '],
+    [['--isa', 'sse9'], "SAS_ISA is 'sse9', expected one of "],
     [['--draw', '--name', 'absent'], 'bench: --draw: ENOENT: no such file'],
     [['--quick', '--lengths', '1', '--filter', 'nothing'], 'bench: no case matches --filter nothing'],
   ])('refuses %j', (args, message) => {

@@ -41,6 +41,8 @@ class TestDevice : public Device {
   size_t ChecksStarted() const override { return checks_.size(); }
   std::vector<Status> TakeCheckResults() override { return std::exchange(checks_, {}); }
   Status Poison(void*, size_t) override { return {}; }
+  void Trim() override { context_.scratch.Trim(); }
+  void Cancel() override { context_.pool.Cancel(); }
   void StartCheck(bool fails) { checks_.push_back(fails ? Status(StatusCode::kDevice, "planned") : Status()); }
 
  private:
@@ -59,76 +61,144 @@ struct Block {
   bool fails = false;
 };
 
-// The life of one device: random tasks on random buffers, freed while queued, waited for now and then.
-void Hammer(TestDevice& device, Queue& queue, BufferPool& pool, Queue& other, std::mt19937_64& random, Counts& counts,
-            int64_t* unguarded) {
-  const auto below = [&](uint64_t limit) { return random() % limit; };
-  std::vector<Block> blocks;
-  const auto release = [&](size_t at) {
-    pool.Free(*blocks[at].buffer);
-    blocks.erase(blocks.begin() + static_cast<ptrdiff_t>(at));
-  };
-  const auto allocate = [&](size_t elements) {
+// A copy that the executor thread makes while this one goes on.
+struct Read {
+  BufferRef buffer;
+  int64_t value;  // what every element must be; 0: no task has written the buffer yet, and it holds anything
+  bool fails;
+  std::vector<int64_t> copy;
+  std::promise<Status> done;
+};
+
+// The life of one device: random tasks on random buffers, freed while queued, read now and then.
+class Life {
+ public:
+  Life(TestDevice& device, Queue& queue, BufferPool& pool, Queue& other, std::mt19937_64& random, Counts& counts,
+       int64_t* unguarded)
+      : device_(device),
+        queue_(queue),
+        pool_(pool),
+        other_(other),
+        random_(random),
+        counts_(counts),
+        race_(unguarded) {}
+
+  void Run() {
+    for (int step = 0; step < 400; ++step) {
+      if (blocks_.empty() || Below(4) == 0) {
+        while (!Allocate(1 + Below(3000))) Release(Below(blocks_.size()));
+      }
+      Write(blocks_[Below(blocks_.size())]);
+      if (Below(10) == 0) {
+        Block& block = blocks_[Below(blocks_.size())];
+        StartRead(block);
+        if (Below(2) == 0) Write(block);  // which must not be done before the copy
+      }
+      if (reads_.size() > Below(8)) FinishReads();
+      if (Below(6) == 0) Release(Below(blocks_.size()));
+      if (Below(50) == 0) pool_.Trim(queue_.completed());
+    }
+    FinishReads();
+  }
+
+  // What is queued may still use the blocks.
+  void ReleaseAll() {
+    while (!blocks_.empty()) Release(0);
+  }
+
+ private:
+  uint64_t Below(uint64_t limit) { return random_() % limit; }
+
+  bool Allocate(size_t elements) {
     Block block;
-    if (!pool.Allocate(elements * sizeof(int64_t), ~Ticket{0}, queue.completed(), block.buffer.get()).ok())
+    if (!pool_.Allocate(elements * sizeof(int64_t), ~Ticket{0}, queue_.completed(), block.buffer.get()).ok())
       return false;
     block.buffer->owners = 1;
-    blocks.push_back(block);
+    blocks_.push_back(block);
     return true;
-  };
-  for (int step = 0; step < 400; ++step) {
-    if (blocks.empty() || below(4) == 0) {
-      while (!allocate(1 + below(3000))) release(below(blocks.size()));
-    }
-    Block& block = blocks[below(blocks.size())];
-    block.value = static_cast<int64_t>(random() >> 1);
-    block.fails = below(200) == 0;
+  }
+
+  void Release(size_t at) {
+    FinishReads();  // they have no share of the buffer
+    pool_.Free(*blocks_[at].buffer);
+    blocks_.erase(blocks_.begin() + static_cast<ptrdiff_t>(at));
+  }
+
+  void Write(Block& block) {
+    block.value = static_cast<int64_t>(random_() >> 1);
+    block.fails = Below(200) == 0;
     auto* data = static_cast<int64_t*>(block.buffer->data);
     const auto size = static_cast<int64_t>(block.buffer->bytes / sizeof(int64_t));
-    Task task{"fill", {}, {block.buffer}, [&device, data, size, value = block.value, fails = block.fails, unguarded] {
-                if (unguarded != nullptr) ++*unguarded;
+    Task task{"fill",
+              {},
+              {block.buffer},
+              [&device = device_, data, size, value = block.value, fails = block.fails, race = race_] {
+                if (race != nullptr) ++*race;
                 device.cpu().scratch.Reset(false);
                 float* scratch = device.cpu().scratch.Take(size);
-                device.cpu().pool.Run((size + 63) / 64, [&](int64_t item, int) {
-                  for (int64_t i = item * 64; i < std::min(size, item * 64 + 64); ++i) {
-                    scratch[i] = 1;
-                    data[i] = value;
-                  }
-                });
+                try {
+                  device.cpu().pool.Run((size + 63) / 64, [&](int64_t item, int) {
+                    for (int64_t i = item * 64; i < std::min(size, item * 64 + 64); ++i) {
+                      scratch[i] = 1;
+                      data[i] = value;
+                    }
+                  });
+                } catch (const cpu::Cancelled&) {
+                  return DroppedAtShutdown();
+                }
                 device.StartCheck(fails);
                 return Status();
               }};
-    if (below(20) == 0) {
+    if (Below(20) == 0) {
       Task first{"first", {}, {}, [] { return Status(); }};
       task.after = first.outcome.emplace().get_future();
-      other.Submit(std::move(first));
+      other_.Submit(std::move(first));
     }
-    queue.Submit(std::move(task), below(3) == 0);
-    ++counts.tasks;
-    counts.loops += size >= 64;
-    if (unguarded != nullptr) ++*unguarded;
-    if (below(10) == 0) {
-      std::promise<Status> done;
-      const Block& asked = blocks[below(blocks.size())];
-      std::vector<int64_t> copy(asked.buffer->bytes / sizeof(int64_t));
-      queue.Wait(asked.buffer->last_write, [&, raw = asked.buffer.get()] {
-        const Status status = device.CopyToHost(copy.data(), raw->data, raw->bytes);
-        queue.CollectCheckResults();
-        done.set_value(status.ok() ? queue.FailureOf(*raw) : status);
-      });
-      const Status status = done.get_future().get();
-      ++counts.waits;
-      counts.failures += !status.ok();
-      // A buffer that no task has written yet holds anything.
-      if (asked.value != 0 && status.ok() == asked.fails) ++counts.wrong;
-      if (asked.value != 0 && status.ok()) {
-        for (const int64_t value : copy) counts.wrong += value != asked.value;
-      }
-    }
-    if (below(6) == 0) release(below(blocks.size()));
+    queue_.Submit(std::move(task), Below(3) == 0);
+    ++counts_.tasks;
+    counts_.loops += size >= 64;
+    if (race_ != nullptr) ++*race_;
   }
-  while (!blocks.empty()) release(0);
-}
+
+  void StartRead(const Block& block) {
+    if (Below(2) == 0) {
+      while (queue_.completed() < queue_.submitted()) std::this_thread::yield();  // the next task may run inline
+    }
+    auto& read = reads_.emplace_back(std::make_unique<Read>());
+    read->buffer = block.buffer;
+    read->value = block.value;
+    read->fails = block.fails;
+    read->copy.resize(block.buffer->bytes / sizeof(int64_t));
+    queue_.Wait(block.buffer->last_write, [&device = device_, &queue = queue_, read = read.get()] {
+      const Status status = device.CopyToHost(read->copy.data(), read->buffer->data, read->buffer->bytes);
+      queue.CollectCheckResults();
+      read->done.set_value(status.ok() ? queue.FailureOf(*read->buffer) : status);
+    });
+  }
+
+  void FinishReads() {
+    for (const auto& read : reads_) {
+      const Status status = read->done.get_future().get();
+      ++counts_.waits;
+      counts_.failures += !status.ok();
+      if (read->value == 0) continue;
+      if (status.ok() == read->fails) ++counts_.wrong;
+      if (!status.ok()) continue;
+      for (const int64_t value : read->copy) counts_.wrong += value != read->value;
+    }
+    reads_.clear();
+  }
+
+  TestDevice& device_;
+  Queue& queue_;
+  BufferPool& pool_;
+  Queue& other_;
+  std::mt19937_64& random_;
+  Counts& counts_;
+  int64_t* const race_;  // counted by both threads where a race is planted
+  std::vector<Block> blocks_;
+  std::vector<std::unique_ptr<Read>> reads_;
+};
 
 int Main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
@@ -144,9 +214,12 @@ int Main(int argc, char** argv) {
     TestDevice device(2 + static_cast<int>(random() % 3)), second(1);
     BufferPool pool(device, size_t{1} << 20);
     Queue queue(device), other(second);
-    Hammer(device, queue, pool, other, random, counts, unguarded);
+    Life life(device, queue, pool, other, random, counts, unguarded);
+    life.Run();
+    life.ReleaseAll();
     queue.Stop();
     other.Stop();
+    device.Cancel();
     ++lives;
   }
   std::printf(
