@@ -47,6 +47,7 @@ export interface RawSettings {
   tf32?: boolean;
   /** `allocate` fills memory with NaN. */
   poison?: boolean;
+  anomaly?: boolean;
 }
 
 export interface RawAdamWState {
@@ -287,9 +288,10 @@ export interface Binding {
   ): void;
   /** Scales the gradients, f32 of any shapes, in place; norm [] f32 is their common norm before. */
   clipGradNorm(gradients: readonly BufferHandle[], norm: BufferHandle, maxNorm: number): void;
-  /** Each state's tensors are f32 of one shape. */
+  /** Each state's tensors are f32 of one shape; skipped i32 []: if a gradient is not finite, add 1 there and nothing else. */
   adamW(
     states: readonly RawAdamWState[],
+    skipped: BufferHandle | null,
     lr: number,
     beta1: number,
     beta2: number,

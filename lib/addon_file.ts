@@ -2,16 +2,24 @@
 import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** The C library of this process's Linux; undefined on other systems. */
-function cLibrary(): { name: 'glibc' | 'musl'; version?: string } | undefined {
-  if (process.platform !== 'linux') return undefined;
-  const { header } = process.report.getReport() as unknown as { header: { glibcVersionRuntime?: string } };
-  return header.glibcVersionRuntime ? { name: 'glibc', version: header.glibcVersionRuntime } : { name: 'musl' };
+/** The version of glibc that runs; undefined: another C library. */
+export function glibcVersion(): string | undefined {
+  const report: { excludeNetwork?: boolean; getReport(): object } = process.report;
+  const { excludeNetwork } = report;
+  // Else the names of all peers of open connections are looked up, one after the other, on this thread.
+  report.excludeNetwork = true;
+  try {
+    const { header } = report.getReport() as { header: { glibcVersionRuntime?: string } };
+    return header.glibcVersionRuntime;
+  } finally {
+    report.excludeNetwork = excludeNetwork;
+  }
 }
 
-/** Where a file is expected: one built on this machine, or the prebuilt one. */
-export function addonFiles(packageRoot: string): string[] {
-  const tag = cLibrary()?.name;
+/** Where a file is expected: one built on this machine, or the prebuilt one for its C library. Nowhere without a package. */
+export function addonFiles(packageRoot: string | undefined): string[] {
+  if (packageRoot === undefined) return [];
+  const tag = process.platform === 'linux' && (glibcVersion() ? 'glibc' : 'musl');
   return [
     join(packageRoot, 'build/Release/sas_attention.node'),
     join(packageRoot, 'prebuilds', `${process.platform}-${process.arch}`, `sas-attention${tag ? `.${tag}` : ''}.node`),
@@ -19,7 +27,8 @@ export function addonFiles(packageRoot: string): string[] {
 }
 
 /** What the package brings binaries for, such as `linux-x64/sas-attention.glibc.node`. */
-export function prebuiltFiles(packageRoot: string): string[] {
+export function prebuiltFiles(packageRoot: string | undefined): string[] {
+  if (packageRoot === undefined) return [];
   try {
     return readdirSync(join(packageRoot, 'prebuilds'), { recursive: true, encoding: 'utf8' })
       .filter((name) => name.endsWith('.node'))
@@ -84,10 +93,10 @@ export function inspect(file: string): Failure | undefined {
 /** Why `file`, in which `inspect` found nothing, did not load, given what Node threw. */
 export function diagnose(file: string, thrown: unknown): Failure {
   const message = textOf(thrown).replace(`${file}: `, '');
-  const library = cLibrary();
   const [, versionedBy, version] = /version [`'](GLIBC|GLIBCXX|CXXABI|GCC)_([\d.]+)' not found/.exec(message) ?? [];
   if (versionedBy === 'GLIBC') {
-    const here = library?.version ? `this system has ${library.version}` : 'this system does not have it';
+    const own = glibcVersion();
+    const here = own ? `this system has ${own}` : 'this system does not have it';
     return { file, kind: 'foreign', reason: `needs glibc ${version} or newer; ${here}` };
   }
   if (versionedBy) {

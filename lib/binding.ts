@@ -1,7 +1,7 @@
 /** Loads the native addon; the only file that does. */
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join, resolve } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Binding } from '../binding.js';
 import { addonFiles, diagnose, type Failure, inspect, prebuiltFiles } from './addon_file.js';
@@ -9,62 +9,61 @@ import { errorFromCode, SasError } from './errors.js';
 
 export type { Binding, BufferHandle, DeviceHandle, HostArray } from '../binding.js';
 
-/** Bundlers that write CommonJS leave no URL. */
-const here = import.meta.url as string | undefined;
-/** One level above lib/ and dist/ alike. */
-const packageRoot = here ? fileURLToPath(new URL('..', here)) : process.cwd();
-const require = createRequire(here ?? join(packageRoot, 'package.json'));
-
-/** Whether this file still lies in its package: not so in a bundle, whose folder has no binaries. */
-function isInPackage(): boolean {
+/**
+ * The package's folder, if this file still lies in it: one level above lib/ and dist/ alike. In a bundle it does not, and
+ * then no folder is searched: what lies around a bundle, or where its program was started, is not ours to execute.
+ */
+function ownFolder(): string | undefined {
   try {
-    const manifest = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { name?: string };
-    return here !== undefined && manifest.name === 'sas-attention';
+    const folder = fileURLToPath(new URL('..', import.meta.url)); // bundlers that write CommonJS leave no URL
+    const { name } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { name?: string };
+    return name === 'sas-attention' ? folder : undefined;
   } catch {
-    return false;
+    return undefined;
   }
 }
 
-/** The file that node-gyp-build chooses, then where else one is expected, if only to say why that does not load. */
-function candidates(): Iterable<string> {
-  const expected = addonFiles(packageRoot);
-  try {
-    const { resolve } = require('node-gyp-build') as { resolve(root: string): string };
-    return new Set([resolve(packageRoot), ...expected]);
-  } catch {
-    return expected;
-  }
-}
+/** A path as a shell takes it. */
+const quoted = (path: string): string => (/^[\w/.@+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
-/** The one thing to do when nothing loaded. */
-function remedy(failures: readonly Failure[], named: boolean): string {
-  if (named) return 'Unset SAS_BINDING, or let it name the .node file of this version.';
-  if (!isInPackage()) {
-    return 'This code was bundled, which leaves the binary behind: mark sas-attention as external in your bundler.';
+/** The one thing to do when nothing loaded: a command of the package, for what their own commands do differs between managers. */
+function remedy(failures: readonly Failure[], folder: string | undefined, named: boolean): string {
+  if (named) return 'Unset SAS_BINDING, or let it name the .node file of this version by its absolute path.';
+  if (folder === undefined) {
+    return (
+      'This code was bundled, which leaves the binary behind: mark sas-attention as external in your bundler, ' +
+      'or let SAS_BINDING name a copy of the .node file by its absolute path.'
+    );
   }
   if (process.platform !== 'linux') return 'Run it on Linux: in a container, a virtual machine or WSL.';
   if (failures.some(({ kind }) => kind === 'damaged')) {
-    return 'Install the package anew: remove node_modules/sas-attention, then run npm install.';
+    return (
+      `Install the package anew: remove ${quoted(folder)}, then run npm install ` +
+      '(pnpm, yarn and bun: install --force).'
+    );
   }
-  return (
-    'Build it on this machine, with a C++20 compiler and CMake 3.18 or newer: ' +
-    'npm rebuild sas-attention --ignore-scripts=false'
-  );
+  // What the build requires is found by Yarn's own node alone where Yarn installs without node_modules.
+  const node = 'pnp' in process.versions ? 'yarn node' : 'node';
+  const build = `${node} ${quoted(join(folder, 'native/install.cjs'))} build`;
+  return `Build it on this machine, with a C++20 compiler and CMake 3.18 or newer: ${build}`;
 }
 
 function load(): Binding {
   // SAS_BINDING names exactly one file.
   const named = process.env.SAS_BINDING;
+  const folder = ownFolder();
   const failures: Failure[] = [];
   let cause: unknown;
-  for (const file of named ? [resolve(named)] : candidates()) {
-    const flaw = inspect(file);
+  for (const file of named ? [named] : addonFiles(folder)) {
+    const flaw: Failure | undefined = isAbsolute(file)
+      ? inspect(file)
+      : { file, kind: 'other', reason: 'not an absolute path' };
     if (flaw) {
       failures.push(flaw);
       continue;
     }
     try {
-      const loaded = require(file) as Binding;
+      const loaded = createRequire(file)(file) as Binding;
       loaded.setErrorFactory(errorFromCode);
       return loaded;
     } catch (error) {
@@ -73,11 +72,11 @@ function load(): Binding {
     }
   }
   const tried = failures.map(({ file, reason }) => `  ${file}${named ? ' (from SAS_BINDING)' : ''}: ${reason}\n`);
-  const prebuilt = named ? [] : prebuiltFiles(packageRoot);
+  const prebuilt = named ? [] : prebuiltFiles(folder);
   const has = prebuilt.length > 0 ? `  The package has binaries for: ${prebuilt.join(', ')}\n` : '';
   throw new SasError(
     `sas-attention: the native addon cannot be loaded (${process.platform}-${process.arch}, Node ${process.versions.node}).\n` +
-      `${tried.join('')}${has}${remedy(failures, Boolean(named))}`,
+      `${tried.join('')}${has}${remedy(failures, folder, Boolean(named))}`,
     { cause },
   );
 }

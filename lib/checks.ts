@@ -44,7 +44,23 @@ export function describe(value: unknown): string {
   return typeof name === 'string' && name !== 'Object' ? `a ${name}` : 'an object';
 }
 
+/** An object literal, of whatever realm: above it is nothing, or the root of its realm's objects. */
+export function isPlain(value: object): value is Readonly<Record<string, unknown>> {
+  if (Array.isArray(value)) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
 const why = (because: string): string => (because ? ` (${because})` : '');
+
+/**
+ * The call has no arguments beyond the `most` that are declared; `given` is its `arguments.length`. Returns the op's name.
+ * Every public function begins with it: an argument that nobody reads is a mistake of the caller.
+ */
+export function call(op: string, given: number, most: number): string {
+  if (given > most) throw new ArgumentError(`${op}: the call has ${given} arguments, expected at most ${most}`);
+  return op;
+}
 
 /**
  * The tensor has the expected sizes, all of them at least 1. Returns its sizes, in the order of the pattern; the leading
@@ -121,12 +137,16 @@ export function integer(op: string, name: string, value: unknown, bounds: Bounds
   return value as number;
 }
 
-/** The value is a finite number within the bounds. */
+/** The value is a finite number within the bounds, and stays so as f32, which is what kernels compute in. */
 export function finite(op: string, name: string, value: unknown, bounds: Bounds = {}): number {
-  if (!Number.isFinite(value) || !within(value as number, bounds)) {
-    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected a finite number${limits(bounds)}`);
+  const number = value as number;
+  const stored = Math.fround(Number.isFinite(value) ? number : Number.NaN);
+  if (!Number.isFinite(stored) || !within(number, bounds) || !within(stored, bounds)) {
+    const because = Number.isFinite(value) && within(number, bounds) ? `in f32 it is ${stored}` : '';
+    const given = describe(value);
+    throw new ArgumentError(`${op}: ${name} is ${given}, expected a finite number${limits(bounds)}${why(because)}`);
   }
-  return value as number;
+  return number;
 }
 
 function within(value: number, { min, max, above, below }: Bounds): boolean {
@@ -165,10 +185,29 @@ export function oneOf<W extends string>(op: string, name: string, value: unknown
   return value as W;
 }
 
-/** The value is an object, such as the record of tensors that a backward op takes. */
+/** The value is an object. */
 export function object<T extends object>(op: string, name: string, value: T): T {
   if (typeof value !== 'object' || value === null) {
     throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected an object`);
+  }
+  return value;
+}
+
+/** The first key of a plain object that is not known. */
+function stranger(op: string, name: string, value: object, known: readonly string[]): string | undefined {
+  if (!isPlain(object(op, name, value))) {
+    throw new ArgumentError(
+      `${op}: ${name} is ${describe(value)}, expected a plain object (known: ${known.join(', ')})`,
+    );
+  }
+  return Object.keys(value).find((key) => !known.includes(key));
+}
+
+/** The value is a record, such as the tensors that a backward op takes, without a key that is not known. */
+export function record<T extends object>(op: string, name: string, value: T, known: readonly (keyof T & string)[]): T {
+  const unknown = stranger(op, name, value, known);
+  if (unknown !== undefined) {
+    throw new ArgumentError(`${op}: ${name} has the key '${unknown}', expected only ${known.join(', ')}`);
   }
   return value;
 }
@@ -182,6 +221,18 @@ export function list<T>(op: string, name: string, value: readonly T[]): readonly
   return Array.from(value);
 }
 
+/** The value is an iterable of pairs of a name and what goes by it, such as a Map. Returns them. */
+export function entries<T>(op: string, name: string, value: Iterable<readonly [string, T]>): (readonly [string, T])[] {
+  const refuse = (given: string) =>
+    new ArgumentError(`${op}: ${name} is ${given}, expected pairs of a name and an entry, as a Map has them`);
+  const isIterable = typeof value === 'object' && value !== null && Symbol.iterator in value;
+  if (!isIterable || ArrayBuffer.isView(value)) throw refuse(describe(value));
+  const pairs: unknown[] = [...value];
+  const wrong = pairs.findIndex((pair) => !Array.isArray(pair) || typeof pair[0] !== 'string');
+  if (wrong >= 0) throw refuse(`${describe(value)} with ${describe(pairs[wrong])} at ${wrong}`);
+  return pairs as (readonly [string, T])[];
+}
+
 /** The options given, none by default, without a name that is not known. `within` is the option that they are the value of. */
 export function options<T extends object>(
   op: string,
@@ -189,12 +240,12 @@ export function options<T extends object>(
   known: readonly (keyof T & string)[],
   within = '',
 ): T {
-  const checked = object(op, within || 'options', given === undefined ? ({} as T) : given);
-  const stranger = Object.keys(checked).find((name) => !(known as readonly string[]).includes(name));
-  if (stranger !== undefined) {
+  const checked = given === undefined ? ({} as T) : given;
+  const unknown = stranger(op, within || 'options', checked, known);
+  if (unknown !== undefined) {
     const path = within && `${within}.`;
     const names = known.map((name) => path + name).join(', ');
-    throw new ArgumentError(`${op}: there is no option '${path}${stranger}'; known: ${names}`);
+    throw new ArgumentError(`${op}: there is no option '${path}${unknown}'; known: ${names}`);
   }
   return checked;
 }

@@ -52,6 +52,7 @@ export class Device {
 
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
   async synchronize(): Promise<void> {
+    check.call('Device.synchronize', arguments.length, 0);
     await binding.synchronize(this.#handle);
   }
 
@@ -59,10 +60,11 @@ export class Device {
    * The device's multiply-add peak in FLOP/s (a multiply-add counts as 2), all threads together, measured now on registers
    * for about `seconds` (0.05): what a benchmark can hold a kernel against.
    */
-  async measurePeakFlops(seconds = 0.05): Promise<number> {
-    check.finite('Device.measurePeakFlops', 'seconds', seconds, { above: 0, max: 60 });
+  async measurePeakFlops(seconds?: number): Promise<number> {
+    const op = check.call('Device.measurePeakFlops', arguments.length, 1);
+    const duration = check.finite(op, 'seconds', seconds === undefined ? 0.05 : seconds, { above: 0, max: 60 });
     const rate = new Float32Array(1);
-    await binding.peakFlops(this.#handle, seconds, rate);
+    await binding.peakFlops(this.#handle, duration, rate);
     return rate[0] ?? 0;
   }
 
@@ -71,6 +73,7 @@ export class Device {
    * ops keep for their intermediates. The ops that follow take it anew, which costs time: for a program that pauses.
    */
   async trim(): Promise<void> {
+    check.call('Device.trim', arguments.length, 0);
     await binding.trim(this.#handle);
     await binding.trim(this.#handle); // what work still used at the first call
   }
@@ -80,6 +83,7 @@ export class Device {
    * it is done), the most so far, and what is reserved from the system.
    */
   memory(): { live: number; peak: number; reserved: number } {
+    check.call('Device.memory', arguments.length, 0);
     return binding.memory(this.#handle);
   }
 }
@@ -87,8 +91,9 @@ export class Device {
 /** The native handle of a device. */
 export const deviceHandle = (device: Device): DeviceHandle => handleOf(device);
 
-/** Every device found, also those that cannot be used, with the reason. Never throws. */
+/** Every device found, also those that cannot be used, with the reason, so that it throws for none. */
 export function listDevices(): DeviceInfo[] {
+  check.call('listDevices', arguments.length, 0);
   try {
     return binding.listDevices(settings()) as DeviceInfo[];
   } catch (error) {
@@ -112,8 +117,9 @@ function preferredId(): string {
  * The same object for the same id. Throws DeviceError for an id that cannot be used: never a silent fallback.
  */
 export function getDevice(id?: DeviceId): Device {
+  const op = check.call('getDevice', arguments.length, 1);
   if (id !== undefined && typeof id !== 'string') {
-    throw new ArgumentError(`getDevice: id is a ${typeof id}, expected a string such as 'cpu' or 'cuda:0'`);
+    throw new ArgumentError(`${op}: id is a ${typeof id}, expected a string such as 'cpu' or 'cuda:0'`);
   }
   const named = id === undefined ? namedDevice() : undefined;
   const wanted = id ?? named ?? preferredId();

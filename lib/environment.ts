@@ -14,6 +14,8 @@ export interface Settings {
   readonly tf32?: boolean;
   /** Fresh memory is filled with NaN (for tests). */
   readonly poison?: boolean;
+  /** The first op that writes a number that is not finite is named. */
+  readonly anomaly?: boolean;
 }
 
 /** The value of a variable, or undefined where it is not set; `parse` gives undefined for a text that means nothing. */
@@ -56,6 +58,7 @@ export function settings(): Settings {
     memoryLimit: variable('SAS_MEMORY_LIMIT', 'bytes, or a number of k, M or G such as 512M or 8GB', size),
     tf32: variable('SAS_TF32', '0 or 1', flag),
     poison: variable('SAS_POISON', '0 or 1', flag),
+    anomaly: variable('SAS_ANOMALY', '0 or 1', flag),
   };
 }
 

@@ -3,6 +3,8 @@
  * `catch` blocks that know only JavaScript's own classes still sort them.
  */
 
+import { types } from 'node:util';
+
 /** The stable codes, one per class. */
 export type SasErrorCode =
   | 'SAS_SHAPE'
@@ -11,6 +13,7 @@ export type SasErrorCode =
   | 'SAS_DEVICE'
   | 'SAS_DISPOSED'
   | 'SAS_OUT_OF_MEMORY'
+  | 'SAS_ANOMALY'
   | 'SAS_INTERNAL';
 
 /**
@@ -86,6 +89,15 @@ export class OutOfMemoryError extends SasError {
   override readonly code = 'SAS_OUT_OF_MEMORY';
 }
 
+/** With SAS_ANOMALY=1: an op has written a number that is NaN or infinite. */
+export class AnomalyError extends SasError {
+  static {
+    AnomalyError.prototype.name = 'AnomalyError';
+  }
+
+  override readonly code = 'SAS_ANOMALY';
+}
+
 const classes = {
   SAS_SHAPE: ShapeError,
   SAS_DTYPE: DTypeError,
@@ -93,12 +105,16 @@ const classes = {
   SAS_DEVICE: DeviceError,
   SAS_DISPOSED: DisposedError,
   SAS_OUT_OF_MEMORY: OutOfMemoryError,
+  SAS_ANOMALY: AnomalyError,
   SAS_INTERNAL: SasError,
 } satisfies Record<SasErrorCode, new (message: string) => Error>;
 
 function isSasError(value: unknown): boolean {
   return (
-    value instanceof Error && 'code' in value && typeof value.code === 'string' && Object.hasOwn(classes, value.code)
+    types.isNativeError(value) &&
+    'code' in value &&
+    typeof value.code === 'string' &&
+    Object.hasOwn(classes, value.code)
   );
 }
 

@@ -2,6 +2,7 @@
 export { type Device, type DeviceId, type DeviceInfo, getDevice, listDevices } from './device.js';
 export type { DType } from './dtype.js';
 export {
+  AnomalyError,
   ArgumentError,
   DeviceError,
   DisposedError,
@@ -19,8 +20,10 @@ export {
   loadSafetensorsMetadata,
   type SafetensorsEntry,
   type SafetensorsInput,
+  type SafetensorsLoadOptions,
+  type SafetensorsSaveOptions,
   saveSafetensors,
-} from './safetensors.js';
+} from './safetensors/index.js';
 export { SasAttention, type SasConfig, type SasGradients, type SasSaved } from './sas_attention.js';
 export { scope } from './scope.js';
 export { Tensor, type TensorOptions } from './tensor.js';

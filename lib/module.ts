@@ -3,7 +3,7 @@ import * as check from './checks.js';
 import { Device, getDevice } from './device.js';
 import { type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.js';
-import type { HostArray } from './host_array.js';
+import { type HostArray, lengthOfArray } from './host_array.js';
 import { forget, scope, track } from './scope.js';
 import { operands, overwrite, random, Tensor } from './tensor.js';
 
@@ -101,7 +101,7 @@ export abstract class Module {
 
   /** A copy of the parameters on the host, as the ops enqueued so far leave them. */
   async stateDict(): Promise<Map<string, { shape: number[]; data: Float32Array }>> {
-    this.begin('stateDict');
+    this.begin('stateDict', arguments.length, 0);
     const entries = [...this.parameters].map(async ([name, tensor]) => {
       const data = (await tensor.data()) as Float32Array;
       return [name, { shape: [...tensor.shape], data }] satisfies [string, object];
@@ -114,9 +114,9 @@ export abstract class Module {
    * shapes must match exactly (ArgumentError, ShapeError, DTypeError), and all is checked before anything is written.
    */
   loadStateDict(state: Iterable<readonly [string, StateEntry]>): void {
-    const op = this.begin('loadStateDict');
+    const op = this.begin('loadStateDict', arguments.length, 1);
     operands(op, Object.fromEntries(this.parameters));
-    const entries = [...state];
+    const entries = check.entries(op, 'state', state);
     const names = entries.map(([name]) => name);
     checkNames(op, [...this.parameters.keys()], names);
     const given = new Map(entries);
@@ -134,9 +134,9 @@ export abstract class Module {
     this.dispose();
   }
 
-  /** The name of a method in messages; throws once the module has been disposed. */
-  protected begin(method: string): string {
-    const op = `${this.#name}.${method}`;
+  /** The name of a method in messages. Throws for arguments beyond its `most`, and once the module has been disposed. */
+  protected begin(method: string, given: number, most: number): string {
+    const op = check.call(`${this.#name}.${method}`, given, most);
     for (const [name, tensor] of this.parameters) {
       if (tensor.disposed)
         throw new DisposedError(`${op}: the module has been disposed (its parameter ${name} is gone)`);
@@ -183,9 +183,9 @@ export function checkNames(op: string, wanted: readonly string[], given: readonl
 
 /** The entry of a state dict holds an f32 parameter of that shape, or one that widens to f32. */
 function checkEntry(op: string, name: string, entry: StateEntry, shape: readonly number[]): void {
-  const { shape: given, data, dtype = 'f32' } = check.object(op, name, entry);
+  const { shape: given, data, dtype = 'f32' } = check.record(op, name, entry, ['shape', 'data', 'dtype']);
   check.dtypeName(op, `${name}.dtype`, dtype, floats);
-  if (!(data instanceof dtypes[dtype].array)) {
+  if (!dtypes[dtype].isArray(data)) {
     throw new DTypeError(
       `${op}: ${name} has ${check.describe(data)}, expected a ${dtypes[dtype].array.name} (${dtype})`,
     );
@@ -193,5 +193,5 @@ function checkEntry(op: string, name: string, entry: StateEntry, shape: readonly
   if (given?.length !== shape.length || !shape.every((size, i) => size === given[i])) {
     throw new ShapeError(`${op}: ${name} has shape ${check.show(given ?? [])}, expected ${check.show(shape)}`);
   }
-  check.count(op, name, data.length, shape);
+  check.count(op, name, lengthOfArray(data), shape);
 }

@@ -39,14 +39,14 @@ export class SasAttention extends Module {
   readonly config: Readonly<Required<SasConfig>>;
 
   constructor(config: SasConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('SasAttention', arguments.length, 1), config);
     super('SasAttention', block.parameterTable(known), known);
     this.config = Object.freeze(known);
   }
 
   /** The parameters of one expansion as `ops.expand` takes them: the same tensors, not copies; `v` has none of features. */
   expandWeights(tensor: 'q' | 'k' | 'v'): ExpandWeights {
-    const op = this.begin('expandWeights');
+    const op = this.begin('expandWeights', arguments.length, 1);
     check.oneOf(op, 'tensor', tensor, ['q', 'k', 'v']);
     return block.expandWeights(this.parameters, tensor);
   }
@@ -60,7 +60,7 @@ export class SasAttention extends Module {
   forward(q: Tensor, k: Tensor, v: Tensor, options: { save: false }): { output: Tensor; saved: null };
   forward(q: Tensor, k: Tensor, v: Tensor, options?: { save?: boolean }): { output: Tensor; saved: SasSaved | null };
   forward(q: Tensor, k: Tensor, v: Tensor, options?: { save?: boolean }): { output: Tensor; saved: SasSaved | null } {
-    const op = this.begin('forward');
+    const op = this.begin('forward', arguments.length, 4);
     const { save = true } = check.options(op, options, ['save']);
     check.boolean(op, 'save', save);
     const { output, activations } = block.forward(op, this.config, this.parameters, { q, k, v }, save);
@@ -72,17 +72,15 @@ export class SasAttention extends Module {
    * gradQ, gradK and gradV are shaped as q, k and v.
    */
   backward(gradOutput: Tensor, saved: SasSaved): block.SasGradients {
-    const op = this.begin('backward');
+    const op = this.begin('backward', arguments.length, 2);
     return block.backward(op, this.config, this.parameters, gradOutput, this.activations(op, saved));
   }
 }
 
 /** The config with its defaults, checked. */
-function resolved(config: SasConfig): Required<SasConfig> {
-  const op = 'SasAttention';
-  check.object(op, 'config', config);
+function resolved(op: string, config: SasConfig): Required<SasConfig> {
   const known = ['heads', 'headDim', 'simHeads', 'simHeadDim', 'kernelSize', 'causal', 'scale'] as const;
-  const given = check.options(op, config, [...known, ...placementNames]);
+  const given = check.options(op, check.object(op, 'config', config), [...known, ...placementNames]);
   const { heads, headDim, simHeads, simHeadDim, kernelSize = 5 } = given;
   block.checkSizes(op, { heads, headDim, simHeads, simHeadDim, kernelSize });
   const { causal = true, scale = 1 / Math.sqrt(simHeadDim) } = given;

@@ -1,4 +1,6 @@
 /** Lifetimes: which tensors die when a block of code ends. */
+import { types } from 'node:util';
+import { call, describe, isPlain } from './checks.js';
 import { ArgumentError } from './errors.js';
 
 /** What a scope can dispose of. */
@@ -28,6 +30,8 @@ export function forget(resource: Resource): void {
  * When the body throws, everything made inside is disposed.
  */
 export function scope<R>(body: () => R): R {
+  const op = call('scope', arguments.length, 1);
+  if (typeof body !== 'function') throw new ArgumentError(`${op}: body is ${describe(body)}, expected a function`);
   const outer = current;
   const made = new Set<Resource>();
   let kept: ReadonlySet<unknown> = new Set();
@@ -66,8 +70,7 @@ function reachable(value: unknown, found = new Set<unknown>()): Set<unknown> {
 }
 
 function children(value: object): Iterable<unknown> {
-  if (Array.isArray(value) || value instanceof Set) return value;
-  if (value instanceof Map) return [...value.keys(), ...value.values()];
-  const prototype = Object.getPrototypeOf(value);
-  return prototype === Object.prototype || prototype === null ? Object.values(value) : [];
+  if (Array.isArray(value) || types.isSet(value)) return value;
+  if (types.isMap(value)) return [...value.keys(), ...value.values()];
+  return isPlain(value) ? Object.values(value) : [];
 }

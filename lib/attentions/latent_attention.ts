@@ -1,4 +1,6 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import { concat, concatBackward } from '../ops/concat.js';
 import { type RopeOptions, rope, ropeBackward } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
@@ -51,26 +53,8 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<LatentConfig>>;
 
   constructor(config: LatentConfig) {
-    const known = resolved(config);
-    const { width, heads, headDim, ropeDim, kvRank, queryRank } = known;
-    const queryInputs = queryRank ?? width;
-    super(
-      'MultiHeadLatentAttention',
-      [
-        ...linearSpec('kv_down', kvRank, width),
-        ...normSpec('kv_norm', kvRank),
-        ...linearSpec('key_up', heads * headDim, kvRank),
-        ...linearSpec('value_up', heads * headDim, kvRank),
-        ...linearSpec('key_rope', ropeDim, width),
-        ...(queryRank === null
-          ? []
-          : [...linearSpec('query_down', queryRank, width), ...normSpec('query_norm', queryRank)]),
-        ...linearSpec('query', heads * headDim, queryInputs),
-        ...linearSpec('query_rope', heads * ropeDim, queryInputs),
-        ...linearSpec('output', width, heads * headDim),
-      ],
-      known,
-    );
+    const known = resolved(check.call('MultiHeadLatentAttention', arguments.length, 1), config);
+    super('MultiHeadLatentAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -134,8 +118,28 @@ export class MultiHeadLatentAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: LatentConfig): Required<LatentConfig> {
-  const op = 'MultiHeadLatentAttention';
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const latentParameters = (config: LatentConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('MultiHeadLatentAttention', config));
+
+function parametersOf({ width, heads, headDim, ropeDim, kvRank, queryRank }: Required<LatentConfig>): ParameterSpec[] {
+  const queryInputs = queryRank ?? width;
+  return [
+    ...linearSpec('kv_down', kvRank, width),
+    ...normSpec('kv_norm', kvRank),
+    ...linearSpec('key_up', heads * headDim, kvRank),
+    ...linearSpec('value_up', heads * headDim, kvRank),
+    ...linearSpec('key_rope', ropeDim, width),
+    ...(queryRank === null
+      ? []
+      : [...linearSpec('query_down', queryRank, width), ...normSpec('query_norm', queryRank)]),
+    ...linearSpec('query', heads * headDim, queryInputs),
+    ...linearSpec('query_rope', heads * ropeDim, queryInputs),
+    ...linearSpec('output', width, heads * headDim),
+  ];
+}
+
+function resolved(op: string, config: LatentConfig): Required<LatentConfig> {
   const common = resolvedCommon(op, config, ['kvRank', 'ropeDim', 'queryRank', 'headDim', 'rope']);
   const { kvRank, ropeDim, queryRank = null, rope = {} } = config;
   resolvedSizes(op, { kvRank, ropeDim, ...(queryRank === null ? {} : { queryRank }) });

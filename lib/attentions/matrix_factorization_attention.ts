@@ -1,4 +1,6 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
@@ -41,19 +43,8 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<MatrixFactorizationConfig>>;
 
   constructor(config: MatrixFactorizationConfig) {
-    const known = resolved(config);
-    const { width, heads, headDim, queryRank } = known;
-    super(
-      'MatrixFactorizationAttention',
-      [
-        ...linearSpec('query_down', queryRank, width),
-        ...linearSpec('query_up', heads * headDim, queryRank),
-        ...linearSpec('key', headDim, width),
-        ...linearSpec('value', headDim, width),
-        ...linearSpec('output', width, heads * headDim),
-      ],
-      known,
-    );
+    const known = resolved(check.call('MatrixFactorizationAttention', arguments.length, 1), config);
+    super('MatrixFactorizationAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -84,8 +75,21 @@ export class MatrixFactorizationAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {
-  const op = 'MatrixFactorizationAttention';
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const matrixFactorizationParameters = (config: MatrixFactorizationConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('MatrixFactorizationAttention', config));
+
+function parametersOf({ width, heads, headDim, queryRank }: Required<MatrixFactorizationConfig>): ParameterSpec[] {
+  return [
+    ...linearSpec('query_down', queryRank, width),
+    ...linearSpec('query_up', heads * headDim, queryRank),
+    ...linearSpec('key', headDim, width),
+    ...linearSpec('value', headDim, width),
+    ...linearSpec('output', width, heads * headDim),
+  ];
+}
+
+function resolved(op: string, config: MatrixFactorizationConfig): Required<MatrixFactorizationConfig> {
   const common = resolvedCommon(op, config, ['headDim', 'queryRank', 'rope']);
   const { headDim, queryRank = headDim, rope = {} } = config;
   resolvedSizes(op, { headDim, queryRank });

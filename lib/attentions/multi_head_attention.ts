@@ -1,5 +1,6 @@
 import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import type { RopeOptions } from '../ops/rope.js';
 import type { Tensor } from '../tensor.js';
 import {
@@ -45,18 +46,8 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<MultiHeadConfig>>;
 
   constructor(config: MultiHeadConfig) {
-    const known = resolved(config);
-    const { width, heads, kvHeads, headDim, bias } = known;
-    super(
-      'MultiHeadAttention',
-      [
-        ...linearSpec('query', heads * headDim, width, { bias }),
-        ...linearSpec('key', kvHeads * headDim, width, { bias }),
-        ...linearSpec('value', kvHeads * headDim, width, { bias }),
-        ...linearSpec('output', width, heads * headDim, { bias }),
-      ],
-      known,
-    );
+    const known = resolved(check.call('MultiHeadAttention', arguments.length, 1), config);
+    super('MultiHeadAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -84,8 +75,20 @@ export class MultiHeadAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: MultiHeadConfig): Required<MultiHeadConfig> {
-  const op = 'MultiHeadAttention';
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const multiHeadParameters = (config: MultiHeadConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('MultiHeadAttention', config));
+
+function parametersOf({ width, heads, kvHeads, headDim, bias }: Required<MultiHeadConfig>): ParameterSpec[] {
+  return [
+    ...linearSpec('query', heads * headDim, width, { bias }),
+    ...linearSpec('key', kvHeads * headDim, width, { bias }),
+    ...linearSpec('value', kvHeads * headDim, width, { bias }),
+    ...linearSpec('output', width, heads * headDim, { bias }),
+  ];
+}
+
+function resolved(op: string, config: MultiHeadConfig): Required<MultiHeadConfig> {
   const common = resolvedCommon(op, config, ['kvHeads', 'headDim', 'rope', 'bias']);
   const { width, heads } = common;
   const { kvHeads = heads, rope = null, bias = true } = config;

@@ -15,7 +15,7 @@ import { add } from '../ops/add.js';
 import { attention, attentionBackward } from '../ops/attention.js';
 import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
 import { scope } from '../scope.js';
-import type { Tensor } from '../tensor.js';
+import { operands, type Tensor } from '../tensor.js';
 
 /** What every self-attention can be told. */
 export interface SelfAttentionConfig extends Placement {
@@ -77,7 +77,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
   forward(x: Tensor, options: { save: false }): { output: Tensor; saved: null };
   forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null };
   forward(x: Tensor, options?: { save?: boolean }): { output: Tensor; saved: Saved<A> | null } {
-    const op = this.begin('forward');
+    const op = this.begin('forward', arguments.length, 2);
     const { save = true } = check.options(op, options, ['save']);
     check.boolean(op, 'save', save);
     this.#check(op, 'x', x);
@@ -90,7 +90,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
 
   /** The gradients of `forward`: gradOutput [B, T, C] of `config.dtype` and the `saved` of that call, which stays usable. */
   backward(gradOutput: Tensor, saved: Saved<A>): SelfAttentionGradients {
-    const op = this.begin('backward');
+    const op = this.begin('backward', arguments.length, 2);
     const activations = this.activations(op, saved);
     this.#check(op, 'gradOutput', gradOutput);
     check.shape(op, 'gradOutput', gradOutput, activations.x.shape, 'the shape of x');
@@ -112,6 +112,7 @@ export abstract class SelfAttention<A extends Kept = Kept> extends Module {
   protected abstract differentiate(gradOutput: Tensor, saved: A, gradients: Gradients): Tensor;
 
   #check(op: string, name: string, tensor: Tensor): void {
+    operands(op, { [name]: tensor });
     check.shape(op, name, tensor, ['B', 'T', this.#width], `width is ${this.#width}`);
     check.dtype(op, name, tensor, this.#dtype, 'the dtype of the module');
   }

@@ -59,20 +59,15 @@ export class SimulatedAttention extends SelfAttention<Kept> {
   readonly #constants: ReadonlyMap<string, Tensor>;
 
   constructor(config: SimulatedConfig) {
-    const known = resolved(config);
+    const known = resolved(check.call('SimulatedAttention', arguments.length, 1), config);
     const { rope: angles, ...plain } = known;
     const { width, heads, simHeadDim, ropeAt } = known;
     const sizes = { ...plain, headDim: width / heads };
-    const table = block.parameterTable(sizes, known);
-    super(
-      'SimulatedAttention',
-      [...['query', 'key', 'value'].flatMap((name) => linearSpec(name, width, width, { bias: true })), ...table],
-      known,
-    );
+    super('SimulatedAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
     const rope: Pick<block.Settings, 'rope'> = angles && ropeAt === 'expanded' ? { rope: angles } : {};
     this.#settings = { ...sizes, scale: 1 / Math.sqrt(simHeadDim), ...rope };
-    this.#constants = constants(table, block.parameterTable(sizes), known);
+    this.#constants = constants(block.parameterTable(sizes, known), block.parameterTable(sizes), known);
   }
 
   get cachedElements(): number {
@@ -128,6 +123,18 @@ export class SimulatedAttention extends SelfAttention<Kept> {
   }
 }
 
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const simulatedParameters = (config: SimulatedConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('SimulatedAttention', config));
+
+function parametersOf(known: Required<SimulatedConfig>): ParameterSpec[] {
+  const { width, heads } = known;
+  return [
+    ...['query', 'key', 'value'].flatMap((name) => linearSpec(name, width, width, { bias: true })),
+    ...block.parameterTable({ ...known, headDim: width / heads }, known),
+  ];
+}
+
 /**
  * A head map that is left out becomes the identity, a residual layer nothing: [H', H', k] and the others of the complete block,
  * but those of features when there are none.
@@ -152,8 +159,7 @@ function constants(
   });
 }
 
-function resolved(config: SimulatedConfig): Required<SimulatedConfig> {
-  const op = 'SimulatedAttention';
+function resolved(op: string, config: SimulatedConfig): Required<SimulatedConfig> {
   const own = [
     'simHeads',
     'simHeadDim',

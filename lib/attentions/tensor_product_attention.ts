@@ -1,4 +1,6 @@
+import * as check from '../checks.js';
 import type { Gradients } from '../layers.js';
+import type { ParameterSpec } from '../module.js';
 import type { RopeOptions } from '../ops/rope.js';
 import { tensorProduct, tensorProductBackward } from '../ops/tensor_product.js';
 import type { Tensor } from '../tensor.js';
@@ -51,13 +53,8 @@ export class TensorProductAttention extends SelfAttention<Kept> {
   readonly config: Readonly<Required<TensorProductConfig>>;
 
   constructor(config: TensorProductConfig) {
-    const known = resolved(config);
-    const { width, heads, headDim } = known;
-    const factors = parts.flatMap((part) => [
-      ...linearSpec(`${part}_heads`, known[`${part}Rank`] * heads, width),
-      ...linearSpec(`${part}_features`, known[`${part}Rank`] * headDim, width),
-    ]);
-    super('TensorProductAttention', [...factors, ...linearSpec('output', width, heads * headDim)], known);
+    const known = resolved(check.call('TensorProductAttention', arguments.length, 1), config);
+    super('TensorProductAttention', parametersOf(known), known);
     this.config = Object.freeze(known);
   }
 
@@ -100,8 +97,20 @@ export class TensorProductAttention extends SelfAttention<Kept> {
   }
 }
 
-function resolved(config: TensorProductConfig): Required<TensorProductConfig> {
-  const op = 'TensorProductAttention';
+/** The parameters of such a module, for whoever must know their sizes before they take memory. */
+export const tensorProductParameters = (config: TensorProductConfig): readonly ParameterSpec[] =>
+  parametersOf(resolved('TensorProductAttention', config));
+
+function parametersOf(known: Required<TensorProductConfig>): ParameterSpec[] {
+  const { width, heads, headDim } = known;
+  const factors = parts.flatMap((part) => [
+    ...linearSpec(`${part}_heads`, known[`${part}Rank`] * heads, width),
+    ...linearSpec(`${part}_features`, known[`${part}Rank`] * headDim, width),
+  ]);
+  return [...factors, ...linearSpec('output', width, heads * headDim)];
+}
+
+function resolved(op: string, config: TensorProductConfig): Required<TensorProductConfig> {
   const common = resolvedCommon(op, config, ['headDim', 'queryRank', 'keyRank', 'valueRank', 'rope']);
   const { queryRank = 6, keyRank = 2, valueRank = 2, rope = {} } = config;
   const headDim = resolvedHeadDim(op, config.headDim, common.width, common.heads);

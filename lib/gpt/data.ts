@@ -1,8 +1,6 @@
 // Text as tokens, one per byte where nothing else is asked for. The first nine tenths train, the last tenth validates.
 
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { UsageError } from '../failure.js';
 import type { Random } from './random.js';
 
@@ -31,48 +29,17 @@ export interface Batch {
 /** Where a text comes from; `read` throws UsageError. */
 export interface TextSource {
   readonly name: string;
-  read(): Uint8Array;
+  read(): Uint8Array | Promise<Uint8Array>;
 }
 
-/** Files of a folder and its folders, in the order of their paths; hidden and binary ones (they hold a zero) are left out. */
-function readFolder(folder: string): Uint8Array {
-  const parts: Uint8Array[] = [];
-  const add = (path: string) => {
-    const entries = readdirSync(path, { withFileTypes: true }).sort((a, b) => (a.name < b.name ? -1 : 1));
-    for (const entry of entries) {
-      const file = join(path, entry.name);
-      if (entry.name.startsWith('.')) continue;
-      if (entry.isDirectory()) add(file);
-      if (!entry.isFile()) continue;
-      const bytes = readFileSync(file);
-      if (!bytes.includes(0)) parts.push(bytes, Buffer.from('\n\n'));
-    }
-  };
-  add(folder);
-  return Buffer.concat(parts.slice(0, -1));
-}
+type Encode = (text: Uint8Array) => Tokens;
 
-/** The text of a file, or of all files in a folder. */
-export const textAt = (path: string): TextSource => ({
-  name: path,
-  read() {
-    try {
-      return statSync(path).isDirectory() ? readFolder(path) : readFileSync(path);
-    } catch (error) {
-      const code = error instanceof Error && 'code' in error ? error.code : undefined;
-      const reason = code === 'ENOENT' ? 'no such file' : `it cannot be read (${String(code ?? error)})`;
-      throw new UsageError(`--text '${path}': ${reason}`);
-    }
-  },
-});
+/** The text of a source, ready to train on. */
+export const loadText = async ({ name, read }: TextSource, seq: number, encode?: Encode): Promise<TextData> =>
+  splitText(name, await read(), seq, encode);
 
 /** Both parts must hold at least one sequence of `seq` tokens and its last target. */
-export function loadText(
-  { name, read }: TextSource,
-  seq: number,
-  encode: (text: Uint8Array) => Tokens = (text) => text,
-): TextData {
-  const bytes = read();
+export function splitText(name: string, bytes: Uint8Array, seq: number, encode: Encode = (text) => text): TextData {
   const tokens = encode(bytes);
   const validationStart = Math.floor(tokens.length * 0.9);
   if (tokens.length - validationStart < seq + 1) {

@@ -29,8 +29,14 @@ export function learningRate(step: number, steps: number, peak: number): number 
   return peak * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + Math.cos(Math.PI * progress)));
 }
 
-/** The loss is no longer a number. */
+/** What is computed is no longer a number: nothing of it may be kept. */
 export class DivergedError extends Failure {}
+
+/** Throws unless the value is a finite number; `what` says which it is. */
+export function refuseDiverged(what: string, value: number): number {
+  if (Number.isFinite(value)) return value;
+  throw new DivergedError(`${what} is ${value}: the training diverged, try a lower --lr`);
+}
 
 export interface StepResult {
   step: number;
@@ -96,14 +102,13 @@ async function readStep({ step, learningRate, loss, gradNorm }: PendingStep, los
   const [[lossValue = Number.NaN], [norm = Number.NaN]] = await Promise.all([loss.data(), gradNorm.data()]);
   loss.dispose();
   gradNorm.dispose();
-  if (!Number.isFinite(lossValue)) {
-    throw new DivergedError(`the loss of step ${step} is ${lossValue}: the training diverged, try a lower --lr`);
-  }
+  refuseDiverged(`the loss of step ${step}`, lossValue);
+  refuseDiverged(`the gradient norm of step ${step}`, norm);
   return { step, loss: lossValue, gradNorm: norm / lossScale, learningRate };
 }
 
-/** Mean loss over fixed batches of the validation text, the same for every model and at every time. */
-export async function validate({ model, config, device }: Run, data: TextData): Promise<number> {
+/** Mean loss over fixed batches of the validation text, the same for every model and at every time. Throws DivergedError. */
+export async function validate({ model, config, device, step }: Run, data: TextData): Promise<number> {
   const batches = validationBatches(data.validation, VALIDATION_BATCHES, config.batch, config.seq);
   const enqueue = (batch: Batch) =>
     scope(() => {
@@ -124,10 +129,10 @@ export async function validate({ model, config, device }: Run, data: TextData): 
     pending = next;
   }
   if (pending) sum += await read(pending);
-  return sum / batches.length;
+  return refuseDiverged(`the validation loss after step ${step}`, sum / batches.length);
 }
 
-/** Trains until `config.steps` or until asked to stop; says whether it got to the end. */
+/** Trains until `config.steps` or until asked to stop; says whether it got to the end. Throws DivergedError. */
 export async function train(run: Run, data: TextData, events: TrainEvents): Promise<boolean> {
   const { config } = run;
   const lossScale = LOSS_SCALE[config.dtype];

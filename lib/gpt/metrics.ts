@@ -1,6 +1,9 @@
 // out/metrics.jsonl: one JSON object per line, appended as the training goes.
 
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { UsageError } from '../failure.js';
+import { codeOf, named, readRegular, replaceFile, UnsuitableFileError } from '../files.js';
 import type { Attention } from './config.js';
 import type { Run } from './run.js';
 
@@ -38,6 +41,9 @@ export interface SummaryMetric {
   summary: Summary;
 }
 
+/** What a string holds in any case. */
+const MAX_METRICS_BYTES = 2 ** 28;
+
 type Metric = TrainMetric | ValidationMetric | SummaryMetric;
 
 export class MetricsLog {
@@ -45,26 +51,43 @@ export class MetricsLog {
 
   constructor(private readonly path: string) {}
 
+  /** What a file holds. One that is missing is empty, and a line that was cut off costs that line. */
+  static async read(path: string): Promise<MetricsLog> {
+    const log = new MetricsLog(path);
+    log.metrics = await readMetrics(path);
+    return log;
+  }
+
   /** Begins anew. */
-  reset(): void {
-    this.keep(() => false);
+  async reset(): Promise<void> {
+    await this.keep(() => false);
   }
 
   /**
    * Takes up the file of a run that is resumed at `step` of `steps`. Keeps other runs that are complete, and of this one
    * what came before: the steps after it will be done again. `redone`: attentions that will be trained from the start.
    */
-  resume(attention: Attention, step: number, steps: number, redone: readonly Attention[]): void {
-    this.metrics = this.read();
-    this.keep((metric) => {
+  async resume(attention: Attention, step: number, steps: number, redone: readonly Attention[]): Promise<void> {
+    this.metrics = await readMetrics(this.path);
+    await this.keep((metric) => {
       if (metric.attention !== attention) return !redone.includes(metric.attention);
       return 'step' in metric ? metric.step <= step : step === steps && metric.summary.steps === steps;
     });
   }
 
   append(metric: Metric): void {
+    appendWhole(this.path, `${JSON.stringify(metric)}\n`);
     this.metrics.push(metric);
-    appendFileSync(this.path, `${JSON.stringify(metric)}\n`);
+  }
+
+  /** Makes what was appended last: a checkpoint that is saved after it then never knows more than the file. */
+  async flush(): Promise<void> {
+    try {
+      const file = await open(this.path, 'a');
+      await file.sync().finally(() => file.close());
+    } catch (error) {
+      throw named(this.path, 'written', error);
+    }
   }
 
   train(attention: Attention): TrainMetric[] {
@@ -86,26 +109,57 @@ export class MetricsLog {
     return [...new Set(this.metrics.map(({ attention }) => attention))];
   }
 
-  private keep(wanted: (metric: Metric) => boolean): void {
+  private async keep(wanted: (metric: Metric) => boolean): Promise<void> {
     this.metrics = this.metrics.filter(wanted);
-    writeFileSync(this.path, this.metrics.map((metric) => `${JSON.stringify(metric)}\n`).join(''));
-  }
-
-  /** A file that is missing or ends in half a line costs old curves, not the run. */
-  private read(): Metric[] {
-    let text = '';
+    const text = this.metrics.map((metric) => `${JSON.stringify(metric)}\n`).join('');
     try {
-      text = readFileSync(this.path, 'utf8');
+      await replaceFile(this.path, [Buffer.from(text)]);
+    } catch (error) {
+      throw named(this.path, 'written', error);
+    }
+  }
+}
+
+async function readMetrics(path: string): Promise<Metric[]> {
+  let text: string;
+  try {
+    text = Buffer.from(await readRegular(path, MAX_METRICS_BYTES)).toString();
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return [];
+    if (error instanceof UnsuitableFileError) throw new UsageError(`'${path}' ${error.message}`);
+    throw named(path, 'read', error);
+  }
+  return text.split('\n').flatMap((line) => {
+    try {
+      const metric: unknown = JSON.parse(line);
+      return typeof metric === 'object' && metric !== null ? [metric as Metric] : [];
     } catch {
       return [];
     }
-    return text.split('\n').flatMap((line) => {
-      try {
-        return [JSON.parse(line) as Metric];
-      } catch {
-        return [];
-      }
-    });
+  });
+}
+
+/** Appends all of a line or nothing: half a line would spoil the one that follows it. */
+function appendWhole(path: string, line: string): void {
+  try {
+    const file = openSync(path, 'a');
+    try {
+      writeWhole(file, Buffer.from(line));
+    } finally {
+      closeSync(file);
+    }
+  } catch (error) {
+    throw named(path, 'written', error);
+  }
+}
+
+function writeWhole(file: number, bytes: Uint8Array): void {
+  const { size } = fstatSync(file);
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(file, bytes, done);
+  } catch (error) {
+    ftruncateSync(file, size);
+    throw error;
   }
 }
 

@@ -4,10 +4,11 @@
 // gradients are f32.
 
 import type { SelfAttention } from '../attentions/index.js';
+import { elements } from '../checks.js';
 import { type Device, ops, scope, Tensor } from '../index.js';
 import { type Gradients, type LayerNormSaved, Layers } from '../layers.js';
 import { random } from '../tensor.js';
-import { type AttentionSizes, createAttention } from './attention.js';
+import { type AttentionSizes, attentionParameters, createAttention } from './attention.js';
 import type { Attention } from './config.js';
 import { Random } from './random.js';
 
@@ -41,6 +42,49 @@ export interface Saved {
 const streamOf = (name: string): number =>
   [...name].reduce((hash, char) => Math.imul(hash ^ char.charCodeAt(0), 0x01000193) >>> 0, 0x811c9dc5);
 
+/** What a parameter begins with: random numbers, or one number. */
+type Values = { readonly kind: 0 | 1; readonly scale: number } | number;
+type Layer = readonly [name: string, shape: readonly number[], values: Values];
+
+function linear(name: string, inputs: number, outputs: number, { bias = true } = {}): Layer[] {
+  const values = { kind: 1, scale: 1 / Math.sqrt(inputs) } as const;
+  const weight: Layer = [`${name}.weight`, [outputs, inputs], values];
+  return bias ? [weight, [`${name}.bias`, [outputs], values]] : [weight];
+}
+
+const layerNorm = (name: string, width: number): Layer[] => [
+  [`${name}.weight`, [width], 1],
+  [`${name}.bias`, [width], 0],
+];
+
+const embedding = (name: string, rows: number, width: number): Layer => [name, [rows, width], { kind: 0, scale: 0.02 }];
+
+/** The model's parameters in their order; those of an attention are its own to make. */
+function* layout(config: ModelConfig): Generator<Layer | readonly [name: string, 'attention']> {
+  const { width, layers, hidden, vocabulary, seq, positions } = config;
+  yield embedding('token.weight', vocabulary, width);
+  if (positions === 'learned') yield embedding('position.weight', seq, width);
+  for (let i = 0; i < layers; i++) {
+    const name = `blocks.${i}`;
+    yield* layerNorm(`${name}.norm1`, width);
+    yield [`${name}.attention`, 'attention'];
+    yield* layerNorm(`${name}.norm2`, width);
+    yield* linear(`${name}.mlp.up`, width, hidden);
+    yield* linear(`${name}.mlp.down`, hidden, width);
+  }
+  yield* layerNorm('norm', width);
+  yield* linear('head', width, vocabulary, { bias: false });
+}
+
+/** Names and shapes of the parameters that a model would have; takes no memory for them. */
+export function parameterShapes(config: ModelConfig): Map<string, readonly number[]> {
+  const attention = attentionParameters(config.attention, config);
+  const shapes = [...layout(config)].flatMap(([name, shape]): [string, readonly number[]][] =>
+    shape === 'attention' ? attention.map(([key, own]) => [`${name}.${key}`, own]) : [[name, shape]],
+  );
+  return new Map(shapes);
+}
+
 export class Gpt {
   private readonly all = new Map<string, Tensor>();
   private readonly layers = new Layers(this.all);
@@ -51,19 +95,10 @@ export class Gpt {
     readonly config: ModelConfig,
     private readonly device: Device,
   ) {
-    const { width, layers, hidden, vocabulary, seq, positions } = config;
-    this.initNormal('token.weight', [vocabulary, width]);
-    if (positions === 'learned') this.initNormal('position.weight', [seq, width]);
-    for (let i = 0; i < layers; i++) {
-      const name = `blocks.${i}`;
-      this.initNorm(`${name}.norm1`);
-      this.initAttention(`${name}.attention`);
-      this.initNorm(`${name}.norm2`);
-      this.initLinear(`${name}.mlp.up`, width, hidden);
-      this.initLinear(`${name}.mlp.down`, hidden, width);
+    for (const [name, ...of] of layout(config)) {
+      if (of[0] === 'attention') this.initAttention(name);
+      else this.init(name, ...of);
     }
-    this.initNorm('norm');
-    this.initLinear('head', width, vocabulary, { bias: false });
   }
 
   /** Every trainable tensor by name, in a fixed order. */
@@ -166,28 +201,14 @@ export class Gpt {
   // Initial values as PyTorch's defaults, embeddings N(0, 0.02). Each parameter draws from a stream of its own, so
   // that parameters which two models share begin alike.
 
-  private initRandom(name: string, shape: readonly number[], values: { kind: 0 | 1; scale: number }): void {
+  private init(name: string, shape: readonly number[], values: Values): void {
+    const { device } = this;
     const { seed } = this.config;
-    const draw = { ...values, seed, stream: streamOf(name) };
-    this.all.set(name, random(`Gpt: ${name}`, shape, { dtype: 'f32', device: this.device }, draw));
-  }
-
-  private initNormal(name: string, shape: readonly number[]): void {
-    this.initRandom(name, shape, { kind: 0, scale: 0.02 });
-  }
-
-  private initLinear(name: string, inputs: number, outputs: number, { bias = true } = {}): void {
-    const values = { kind: 1, scale: 1 / Math.sqrt(inputs) } as const;
-    this.initRandom(`${name}.weight`, [outputs, inputs], values);
-    if (bias) this.initRandom(`${name}.bias`, [outputs], values);
-  }
-
-  private initNorm(name: string): void {
-    const shape = [this.config.width];
-    const constant = (value: number) =>
-      Tensor.from(new Float32Array(this.config.width).fill(value), shape, { device: this.device });
-    this.all.set(`${name}.weight`, constant(1));
-    this.all.set(`${name}.bias`, constant(0));
+    const tensor =
+      typeof values === 'number'
+        ? Tensor.from(new Float32Array(elements(shape)).fill(values), shape, { device })
+        : random(`Gpt: ${name}`, shape, { dtype: 'f32', device }, { ...values, seed, stream: streamOf(name) });
+    this.all.set(name, tensor);
   }
 
   /** It draws its own initial values, in the order of its parameters. */

@@ -2,7 +2,7 @@
 
 import { saveCheckpoint } from './checkpoint.js';
 import type { TextData } from './data.js';
-import { type StepResult, train, validate } from './loop.js';
+import { DivergedError, type StepResult, train, validate } from './loop.js';
 import { type MetricsLog, type Summary, summarize } from './metrics.js';
 import type { Run } from './run.js';
 
@@ -14,11 +14,38 @@ export interface RunEvents {
   shouldStop(): boolean;
 }
 
-/** Says whether the run got to its end. */
-export async function runToEnd(
+/** Where a run leaves what it does. */
+export interface RunFiles {
+  log: MetricsLog;
+  checkpoint: string;
+}
+
+/** Says whether the run got to its end. Throws DivergedError, with the last good checkpoint in its message. */
+export async function runToEnd(run: Run, data: TextData, files: RunFiles, events: RunEvents): Promise<boolean> {
+  const { log, checkpoint } = files;
+  let saved: number | undefined;
+  const save = async () => {
+    await log.flush();
+    await saveCheckpoint(checkpoint, run, data.hash);
+    saved = run.step;
+  };
+  try {
+    return await trainToEnd(run, data, log, save, events);
+  } catch (error) {
+    if (!(error instanceof DivergedError)) throw error;
+    const good =
+      saved === undefined
+        ? 'no checkpoint had been saved since it began'
+        : `the last good checkpoint is that of step ${saved}, ${checkpoint}`;
+    throw new DivergedError(`${run.attention}: ${error.message}; ${good}`, { cause: error });
+  }
+}
+
+async function trainToEnd(
   run: Run,
   data: TextData,
-  { log, checkpoint }: { log: MetricsLog; checkpoint: string },
+  log: MetricsLog,
+  save: () => Promise<void>,
   events: RunEvents,
 ): Promise<boolean> {
   const { attention, config, device } = run;
@@ -39,7 +66,7 @@ export async function runToEnd(
       log.append({ attention, step, validationLoss });
       events.validation(step, validationLoss);
     },
-    saveCheckpoint: () => saveCheckpoint(checkpoint, run, data.hash),
+    saveCheckpoint: save,
     shouldStop: () => events.shouldStop(),
   });
   if (!finished) return false;

@@ -1,7 +1,7 @@
 /** The steps of `npm run train`, timed as it takes them: batch, forward, backward, clipping and AdamW. */
 
 import { DEFAULT_CONFIG, type TrainConfig } from '../gpt/config.js';
-import { loadText, type TextData, type TextSource, VOCABULARIES } from '../gpt/data.js';
+import { splitText, type TextData, VOCABULARIES } from '../gpt/data.js';
 import { enqueueStep } from '../gpt/loop.js';
 import { Random } from '../gpt/random.js';
 import { type Run, startRun } from '../gpt/run.js';
@@ -38,12 +38,10 @@ export function stepWork(config: TrainConfig, attention: 'sas' | 'mha' = 'sas'):
 }
 
 /** The time of a step does not depend on what is written. */
-const randomText: TextSource = {
-  name: 'random bytes',
-  read() {
-    const random = Random.seeded(0, 'text');
-    return Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARIES.bytes));
-  },
+const randomText = (seq: number): TextData => {
+  const random = Random.seeded(0, 'text');
+  const bytes = Uint8Array.from({ length: 65_536 }, () => random.below(VOCABULARIES.bytes));
+  return splitText('random bytes', bytes, seq);
 };
 
 /** The model is made when its first step is taken. */
@@ -54,7 +52,7 @@ function step(name: string, config: TrainConfig, device: Device, target?: number
     work: stepWork(config),
     target,
     run() {
-      started ??= { run: startRun(config, 'sas', device), data: loadText(randomText, config.seq) };
+      started ??= { run: startRun(config, 'sas', device), data: randomText(config.seq) };
       const { loss, gradNorm } = enqueueStep(started.run, started.data);
       loss.dispose();
       gradNorm.dispose();

@@ -26,24 +26,44 @@ export interface AdamWOptions {
   weightDecay?: number;
   /** 1 for the first step. */
   step: number;
+  /** i32 []. If given, a step with a gradient that is NaN or infinite changes nothing but adds 1 here. */
+  skipped?: Tensor;
 }
 
-/** One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW). */
+const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
+
+/**
+ * One AdamW step, in place on parameters and moments (Loshchilov and Hutter, arXiv 1711.05101; the equations of PyTorch's AdamW).
+ * Without `skipped`, one gradient that is not finite (an overflow in f16, say) makes parameters NaN for good. A gradient whose op
+ * failed changes nothing in any case: parameters and moments keep their values, and the next wait on the device rejects.
+ *
+ * What is written shares no memory with another operand: ArgumentError. The gradient of a parameter that is used twice (tied weights) is
+ * the sum of both gradients, in one state.
+ */
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
-  const op = 'adamW';
+  const op = check.call('adamW', arguments.length, 2);
   const named: Record<string, Tensor> = {};
   const list = check.list(op, 'states', states);
   list.forEach((state, i) => {
-    const { parameter, gradient, firstMoment, secondMoment } = check.object(op, `states[${i}]`, state);
-    for (const [role, tensor] of Object.entries({ parameter, gradient, firstMoment, secondMoment })) {
-      named[`states[${i}].${role}`] = tensor;
-    }
+    const given = check.record(op, `states[${i}]`, state, roles);
+    for (const role of roles) named[`states[${i}].${role}`] = given[role];
   });
-  const { buffers } = operands(op, named);
-  const raw = list.map(({ parameter }, i) => {
+  const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'skipped'] as const;
+  const {
+    lr,
+    beta1 = 0.9,
+    beta2 = 0.999,
+    eps = 1e-8,
+    weightDecay = 0.01,
+    step,
+    skipped,
+  } = check.options(op, options, known);
+  const { buffers } = operands(op, named, { skipped });
+  const raw = list.map((_, i) => {
+    const { shape } = named[`states[${i}].parameter`] as Tensor;
     const of = (role: keyof AdamWState) => {
       const name = `states[${i}].${role}`;
-      check.shape(op, name, named[name] as Tensor, parameter.shape, 'the shape of the parameter');
+      check.shape(op, name, named[name] as Tensor, shape, 'the shape of the parameter');
       check.dtype(op, name, named[name] as Tensor, 'f32');
       return buffers[name] as NonNullable<(typeof buffers)[string]>;
     };
@@ -54,13 +74,15 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
       secondMoment: of('secondMoment'),
     };
   });
-  const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step'] as const;
-  const { lr, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weightDecay = 0.01, step } = check.options(op, options, known);
+  if (skipped) {
+    check.shape(op, 'skipped', skipped, []);
+    check.dtype(op, 'skipped', skipped, 'i32');
+  }
   check.finite(op, 'lr', lr, { min: 0 });
   check.finite(op, 'beta1', beta1, { min: 0, below: 1 });
   check.finite(op, 'beta2', beta2, { min: 0, below: 1 });
   check.finite(op, 'eps', eps, { min: 0 });
   check.finite(op, 'weightDecay', weightDecay, { min: 0 });
   check.integer(op, 'step', step, { min: 1 });
-  binding.adamW(raw, lr, beta1, beta2, eps, weightDecay, step);
+  binding.adamW(raw, buffers.skipped, lr, beta1, beta2, eps, weightDecay, step);
 }

@@ -11,7 +11,7 @@ import { operands, produce, type Tensor } from '../tensor.js';
  * x [B, T, r*H, D], heads H -> [B, T, H*D], same dtype.
  */
 export function aggregate(x: Tensor, heads: number): Tensor {
-  const op = 'aggregate';
+  const op = check.call('aggregate', arguments.length, 2);
   const { device, buffers } = operands(op, { x });
   const [B, T, simHeads, D] = check.shape(op, 'x', x, ['B', 'T', 'r*H', 'D']);
   check.dtype(op, 'x', x, floats);
@@ -23,7 +23,7 @@ export function aggregate(x: Tensor, heads: number): Tensor {
 
 /** The gradient of `aggregate`: gradOutput [B, T, H*D], heads H, simHeads r*H -> [B, T, r*H, D]. */
 export function aggregateBackward(gradOutput: Tensor, heads: number, simHeads: number): Tensor {
-  const op = 'aggregateBackward';
+  const op = check.call('aggregateBackward', arguments.length, 3);
   const { device, buffers } = operands(op, { gradOutput });
   const [B, T, width] = check.shape(op, 'gradOutput', gradOutput, ['B', 'T', 'H*D']);
   check.dtype(op, 'gradOutput', gradOutput, floats);

@@ -100,7 +100,7 @@ export function runAttentionBackward(
   saved: AttentionSaved,
   options?: AttentionBackwardOptions,
 ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
-  const { q, k, v, output, logSumExp } = check.object(op, 'saved', saved);
+  const { q, k, v, output, logSumExp } = check.record(op, 'saved', saved, ['q', 'k', 'v', 'output', 'logSumExp']);
   const { device, buffers } = operands(op, { q, k, v, output, logSumExp, gradOutput });
   const extra = naive ? [] : (['gradDtype'] as const);
   const { outputShape, logSumExpShape, gradDtype, causal, scale } = checked(op, q, k, v, options, extra);
@@ -140,7 +140,7 @@ export function runAttentionBackward(
  * q [B, Tq, Hq, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] of one dtype -> output [B, Tq, Hq, Dv], logSumExp [B, Hq, Tq] f32.
  */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): AttentionResult {
-  return runAttention('attention', false, q, k, v, options);
+  return runAttention(check.call('attention', arguments.length, 4), false, q, k, v, options);
 }
 
 /**
@@ -150,7 +150,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOp
  * q [B, Tq, r*H, Dqk], k [B, Tk, Hkv, Dqk], v [B, Tk, Hkv, Dv] of one dtype, heads H -> [B, Tq, H*Dv], same dtype.
  */
 export function attentionMean(q: Tensor, k: Tensor, v: Tensor, options: AttentionMeanOptions): Tensor {
-  const op = 'attentionMean';
+  const op = check.call('attentionMean', arguments.length, 4);
   const { device, buffers } = operands(op, { q, k, v });
   const { outputShape, causal, scale } = checked(op, q, k, v, options, ['heads']);
   const [B, Tq, simHeads, Dv] = outputShape;
@@ -171,5 +171,5 @@ export function attentionBackward(
   saved: AttentionSaved,
   options?: AttentionBackwardOptions,
 ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
-  return runAttentionBackward('attentionBackward', false, gradOutput, saved, options);
+  return runAttentionBackward(check.call('attentionBackward', arguments.length, 3), false, gradOutput, saved, options);
 }

@@ -21,7 +21,7 @@ export interface ConcatSizes {
  * a [B, T, Ha, Da], b [B, T, Hb, Db], Ha and Hb equal or one of them 1 -> [B, T, H, Da + Db], H the larger of them, same dtype.
  */
 export function concat(a: Tensor, b: Tensor): Tensor {
-  const op = 'concat';
+  const op = check.call('concat', arguments.length, 2);
   const { device, buffers } = operands(op, { a, b });
   const [B, T, Ha, Da] = check.shape(op, 'a', a, ['B', 'T', 'Ha', 'Da']);
   check.dtype(op, 'a', a, floats);
@@ -40,7 +40,7 @@ export function concat(a: Tensor, b: Tensor): Tensor {
  * one head is the sum over all heads, added up in f32.
  */
 export function concatBackward(gradOutput: Tensor, sizes: ConcatSizes): { gradA: Tensor; gradB: Tensor } {
-  const op = 'concatBackward';
+  const op = check.call('concatBackward', arguments.length, 2);
   const { device, buffers } = operands(op, { gradOutput });
   const [B, T, H, D] = check.shape(op, 'gradOutput', gradOutput, ['B', 'T', 'H', 'Da+Db']);
   const dtype = check.dtype(op, 'gradOutput', gradOutput, floats);

@@ -30,7 +30,7 @@ export function crossEntropy(
   targets: Tensor,
   options?: CrossEntropyOptions,
 ): { loss: Tensor; logSumExp: Tensor } {
-  const op = 'crossEntropy';
+  const op = check.call('crossEntropy', arguments.length, 3);
   const { device, buffers } = operands(op, { logits, targets });
   const { rows, ignoreIndex } = checked(op, logits, targets, options);
   return produce(op, device, { loss: [[], 'f32'], logSumExp: [[rows], 'f32'] }, (to) =>
@@ -44,8 +44,8 @@ export function crossEntropyBackward(
   saved: { logits: Tensor; targets: Tensor; logSumExp: Tensor },
   options?: CrossEntropyOptions,
 ): Tensor {
-  const op = 'crossEntropyBackward';
-  const { logits, targets, logSumExp } = check.object(op, 'saved', saved);
+  const op = check.call('crossEntropyBackward', arguments.length, 3);
+  const { logits, targets, logSumExp } = check.record(op, 'saved', saved, ['logits', 'targets', 'logSumExp']);
   const { device, buffers } = operands(op, { gradLoss, logits, targets, logSumExp });
   const { rows, ignoreIndex } = checked(op, logits, targets, options);
   check.shape(op, 'gradLoss', gradLoss, [], 'the loss is a scalar');

@@ -15,7 +15,7 @@ export function embedding(
   positionTable?: Tensor,
   options?: { dtype?: DType },
 ): Tensor {
-  const op = 'embedding';
+  const op = check.call('embedding', arguments.length, 4);
   const { device, buffers } = operands(op, { tokens, tokenTable }, { positionTable });
   const [B, T] = check.shape(op, 'tokens', tokens, ['B', 'T']);
   check.dtype(op, 'tokens', tokens, 'i32');
@@ -42,7 +42,7 @@ export function embeddingBackward(
   tokens: Tensor,
   sizes: { vocabulary: number; positions?: number },
 ): { gradTokenTable: Tensor; gradPositionTable?: Tensor } {
-  const op = 'embeddingBackward';
+  const op = check.call('embeddingBackward', arguments.length, 3);
   const { device, buffers } = operands(op, { gradOutput, tokens });
   const [B, T] = check.shape(op, 'tokens', tokens, ['B', 'T']);
   check.dtype(op, 'tokens', tokens, 'i32');

@@ -50,7 +50,7 @@ function checked(
   options: ExpandOptions | undefined,
   gradient: { gradOutput?: Tensor } = {},
 ) {
-  check.object(op, 'weights', weights);
+  check.record(op, 'weights', weights, [...headNames, ...featureNames]);
   const features = featureNames.filter((name) => weights[name] !== undefined);
   const missing = featureNames.find((name) => weights[name] === undefined);
   if (features.length && missing) {
@@ -154,7 +154,7 @@ export function runExpandBackward(
  * x [B, T, H, D] f32, bf16 or f16 -> [B, T, H', D' or D], same dtype.
  */
 export function expand(x: Tensor, weights: ExpandWeights, options?: ExpandOptions): Tensor {
-  return runExpand('expand', false, x, weights, options);
+  return runExpand(check.call('expand', arguments.length, 3), false, x, weights, options);
 }
 
 /**
@@ -167,5 +167,5 @@ export function expandBackward(
   weights: ExpandWeights,
   options?: ExpandOptions,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  return runExpandBackward('expandBackward', false, gradOutput, x, weights, options);
+  return runExpandBackward(check.call('expandBackward', arguments.length, 4), false, gradOutput, x, weights, options);
 }

@@ -16,7 +16,7 @@ function isTanh(op: string, options: GeluOptions | undefined): boolean {
 
 /** The Gaussian error linear unit of every element (Hendrycks and Gimpel, arXiv 1606.08415). x of any shape -> same shape and dtype. */
 export function gelu(x: Tensor, options?: GeluOptions): Tensor {
-  const op = 'gelu';
+  const op = check.call('gelu', arguments.length, 2);
   const { device, buffers } = operands(op, { x });
   check.shape(op, 'x', x, ['...']);
   check.dtype(op, 'x', x, floats);
@@ -26,7 +26,7 @@ export function gelu(x: Tensor, options?: GeluOptions): Tensor {
 
 /** The gradient of `gelu` with respect to x: gradOutput as x -> same shape and dtype; `options` are those of the forward. */
 export function geluBackward(gradOutput: Tensor, x: Tensor, options?: GeluOptions): Tensor {
-  const op = 'geluBackward';
+  const op = check.call('geluBackward', arguments.length, 3);
   const { device, buffers } = operands(op, { gradOutput, x });
   check.shape(op, 'x', x, ['...']);
   check.dtype(op, 'x', x, floats);

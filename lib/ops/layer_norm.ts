@@ -18,7 +18,7 @@ export interface LayerNormResult {
  * eps is 1e-5 by default.
  */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, options?: { eps?: number }): LayerNormResult {
-  const op = 'layerNorm';
+  const op = check.call('layerNorm', arguments.length, 4);
   const { device, buffers } = operands(op, { x, weight, bias });
   const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
   check.dtype(op, 'x', x, floats);
@@ -39,8 +39,8 @@ export function layerNormBackward(
   gradOutput: Tensor,
   saved: { x: Tensor; weight: Tensor; mean: Tensor; rstd: Tensor },
 ): { gradX: Tensor; gradWeight: Tensor; gradBias: Tensor } {
-  const op = 'layerNormBackward';
-  const { x, weight, mean, rstd } = check.object(op, 'saved', saved);
+  const op = check.call('layerNormBackward', arguments.length, 2);
+  const { x, weight, mean, rstd } = check.record(op, 'saved', saved, ['x', 'weight', 'mean', 'rstd']);
   const { device, buffers } = operands(op, { gradOutput, x, weight, mean, rstd });
   const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
   check.dtype(op, 'x', x, floats);

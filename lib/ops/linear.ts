@@ -7,7 +7,7 @@ const parameters = 'parameters are f32';
 
 /** x W^T + b. x [..., K], weight [N, K] f32, bias [N] f32 -> [..., N], the dtype of x. */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
-  const op = 'linear';
+  const op = check.call('linear', arguments.length, 3);
   const { device, buffers } = operands(op, { x, weight }, { bias });
   const [, K] = check.shape(op, 'x', x, ['...', 'K']);
   const [N] = check.shape(op, 'weight', weight, ['N', K], `x has width ${K}`);
@@ -51,7 +51,7 @@ export function linearBackward(
   weight: Tensor,
   options?: { bias?: boolean },
 ): Omit<LinearGradients, 'gradBias'> & { gradBias?: Tensor } {
-  const op = 'linearBackward';
+  const op = check.call('linearBackward', arguments.length, 4);
   const { device, buffers } = operands(op, { gradOutput, x, weight });
   const [, K] = check.shape(op, 'x', x, ['...', 'K']);
   const [N] = check.shape(op, 'weight', weight, ['N', K], `x has width ${K}`);

@@ -1,4 +1,5 @@
 /** The unfused twins of `attention` and `expand`: every step materialised, each rounded to the storage dtype. Same arguments. */
+import * as check from '../checks.js';
 import type { Tensor } from '../tensor.js';
 import {
   type AttentionOptions,
@@ -11,7 +12,7 @@ import { type ExpandWeights, runExpand, runExpandBackward } from './expand.js';
 
 /** As `ops.attention`, through the whole [B, Hq, Tq, Tk] matrix of scores. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options?: AttentionOptions): AttentionResult {
-  return runAttention('naive.attention', true, q, k, v, options);
+  return runAttention(check.call('naive.attention', arguments.length, 4), true, q, k, v, options);
 }
 
 /** As `ops.attentionBackward`. */
@@ -20,12 +21,18 @@ export function attentionBackward(
   saved: AttentionSaved,
   options?: AttentionOptions,
 ): { gradQ: Tensor; gradK: Tensor; gradV: Tensor } {
-  return runAttentionBackward('naive.attentionBackward', true, gradOutput, saved, options);
+  return runAttentionBackward(
+    check.call('naive.attentionBackward', arguments.length, 3),
+    true,
+    gradOutput,
+    saved,
+    options,
+  );
 }
 
 /** As `ops.expand`. */
 export function expand(x: Tensor, weights: ExpandWeights): Tensor {
-  return runExpand('naive.expand', true, x, weights);
+  return runExpand(check.call('naive.expand', arguments.length, 2), true, x, weights);
 }
 
 /** As `ops.expandBackward`. */
@@ -34,5 +41,5 @@ export function expandBackward(
   x: Tensor,
   weights: ExpandWeights,
 ): { gradX: Tensor; gradWeights: ExpandWeights } {
-  return runExpandBackward('naive.expandBackward', true, gradOutput, x, weights);
+  return runExpandBackward(check.call('naive.expandBackward', arguments.length, 3), true, gradOutput, x, weights);
 }

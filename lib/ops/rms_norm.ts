@@ -16,7 +16,7 @@ export interface RmsNormResult {
  * x [..., C], weight [C] f32; eps is 1e-6 by default.
  */
 export function rmsNorm(x: Tensor, weight: Tensor, options?: { eps?: number }): RmsNormResult {
-  const op = 'rmsNorm';
+  const op = check.call('rmsNorm', arguments.length, 3);
   const { device, buffers } = operands(op, { x, weight });
   const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
   check.dtype(op, 'x', x, floats);
@@ -34,8 +34,8 @@ export function rmsNormBackward(
   gradOutput: Tensor,
   saved: { x: Tensor; weight: Tensor; rstd: Tensor },
 ): { gradX: Tensor; gradWeight: Tensor } {
-  const op = 'rmsNormBackward';
-  const { x, weight, rstd } = check.object(op, 'saved', saved);
+  const op = check.call('rmsNormBackward', arguments.length, 2);
+  const { x, weight, rstd } = check.record(op, 'saved', saved, ['x', 'weight', 'rstd']);
   const { device, buffers } = operands(op, { gradOutput, x, weight, rstd });
   const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
   check.dtype(op, 'x', x, floats);

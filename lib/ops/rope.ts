@@ -37,10 +37,10 @@ function rotate(op: string, name: string, inverse: boolean, x: Tensor, options: 
 
 /** Rotary position embedding of queries or keys (Su et al., arXiv 2104.09864). x [B, T, H, D], D even -> same shape and dtype. */
 export function rope(x: Tensor, options?: RopeOptions): Tensor {
-  return rotate('rope', 'x', false, x, options);
+  return rotate(check.call('rope', arguments.length, 2), 'x', false, x, options);
 }
 
 /** The gradient of `rope`: the rotation backwards, gradOutput [B, T, H, D] -> same shape and dtype; `options` are those of the forward. */
 export function ropeBackward(gradOutput: Tensor, options?: RopeOptions): Tensor {
-  return rotate('ropeBackward', 'gradOutput', true, gradOutput, options);
+  return rotate(check.call('ropeBackward', arguments.length, 2), 'gradOutput', true, gradOutput, options);
 }

@@ -23,7 +23,7 @@ function checkFactors(
  * headFactors [B, T, R, H], featureFactors [B, T, R, D] -> [B, T, H, D], same dtype.
  */
 export function tensorProduct(headFactors: Tensor, featureFactors: Tensor): Tensor {
-  const op = 'tensorProduct';
+  const op = check.call('tensorProduct', arguments.length, 2);
   const { device, buffers } = operands(op, { headFactors, featureFactors });
   const { outputShape, dtype } = checkFactors(op, headFactors, featureFactors);
   return produce(op, device, { output: [outputShape, dtype] }, (to) =>
@@ -37,7 +37,7 @@ export function tensorProductBackward(
   headFactors: Tensor,
   featureFactors: Tensor,
 ): { gradHeadFactors: Tensor; gradFeatureFactors: Tensor } {
-  const op = 'tensorProductBackward';
+  const op = check.call('tensorProductBackward', arguments.length, 3);
   const { device, buffers } = operands(op, { gradOutput, headFactors, featureFactors });
   const { outputShape, dtype } = checkFactors(op, headFactors, featureFactors);
   check.shape(op, 'gradOutput', gradOutput, outputShape, 'the shape of the output');

@@ -51,7 +51,7 @@ export function sasAttention(
   weights: SasWeights,
   options?: SasAttentionOptions,
 ): tf.Tensor3D {
-  const op = 'sasAttention';
+  const op = check.call('sasAttention', arguments.length, 5);
   const { names, settings, device } = checked(op, { q, k, v }, weights, options);
   const save = recording();
   const differentiable = tf.customGrad((...inputs) => {

@@ -1,8 +1,12 @@
 #include "binding/args.h"
 
+#include <algorithm>
 #include <cmath>
 #include <exception>
+#include <functional>
 #include <new>
+
+#include "binding/anomaly.h"
 
 namespace sas::binding {
 namespace {
@@ -55,8 +59,8 @@ void ThrowCurrentException(Napi::Env env) noexcept {
   }
 }
 
-void Args::Fail(const std::string& problem) const {
-  throw environment_.MakeError(Status(StatusCode::kInternal, std::string(op_) + ": " + problem));
+void Args::Fail(const std::string& problem, StatusCode code) const {
+  throw environment_.MakeError(Status(code, std::string(op_) + ": " + problem));
 }
 
 Napi::Value Args::NextValue() { return info_[next_++]; }
@@ -95,7 +99,8 @@ bool Args::Flag() {
   return value.As<Napi::Boolean>().Value();
 }
 
-Napi::Array Args::List() {
+Napi::Array Args::List(const char* name) {
+  list_ = name;
   const Napi::Value value = NextValue();
   if (!value.IsArray()) Fail("argument " + std::to_string(next_ - 1) + " is not an array");
   return value.As<Napi::Array>();
@@ -114,35 +119,78 @@ DType Args::NextType() const {
   return dtype;
 }
 
-void* Args::Operand(Napi::Value value, DType dtype, ExpectedShape expected, bool read, bool write) {
-  const BufferHandle& handle = BufferOf(value);
+void* Args::Take(Access access, const Entry& entry, const char* list, DType dtype, ExpectedShape expected,
+                 bool log_sum_exp) {
+  const BufferHandle& handle = BufferOf(entry.value);
   if (session_ == nullptr) session_ = handle.session;
   if (handle.session != session_ || session_->queue == nullptr) Fail("operands live on different devices");
   if (Detached(handle)) Fail("an operand shares an ArrayBuffer that has been detached");
-  const bool fits = Take(handle.shape, expected);
+  operands_.push_back({&handle, handle.buffer, access, log_sum_exp, next_ - 1, entry, list});
+  const bool fits = binding::Take(handle.shape, expected);
   if (!fits || handle.dtype != dtype) {
-    Fail("argument " + std::to_string(next_ - 1) + " has " + NameOf(handle.dtype) + " " + Describe(handle.shape) +
-         ", expected " + NameOf(dtype) + " " + Describe(expected));
+    Fail(NameOf(operands_.back()) + " has " + sas::NameOf(handle.dtype) + " " + Describe(handle.shape) + ", expected " +
+         sas::NameOf(dtype) + " " + Describe(expected));
   }
   if (handle.buffer->bytes == 0 && allowed_ == Operands::kUsual) Fail("an operand is empty");
   bytes_ += handle.buffer->bytes;
-  if (handle.wrapped != nullptr) wrapped_.push_back(handle);
-  if (read) reads_.push_back(handle.buffer);
-  if (write) writes_.push_back(handle.buffer);
   return handle.buffer->data;
 }
 
+std::string Args::NameOf(const Operand& operand) {
+  if (operand.list == nullptr) return "argument " + std::to_string(operand.argument);
+  const std::string entry = std::string(operand.list) + '[' + std::to_string(operand.entry.index) + ']';
+  return operand.entry.role == nullptr ? entry : entry + '.' + operand.entry.role;
+}
+
 void Args::CheckAlive() const {
-  if (session_ == nullptr) Fail("no operands");
   if (session_->queue == nullptr) Fail("the device is closed");
-  for (const BufferHandle& handle : wrapped_) {
-    if (Detached(handle)) Fail("an operand's ArrayBuffer was detached during the call");
+  for (const Operand& operand : operands_) {
+    if (operand.handle->buffer == nullptr) Fail("an operand was released during the call");
+    if (Detached(*operand.handle)) Fail("an operand's ArrayBuffer was detached during the call");
   }
-  for (const auto* operands : {&reads_, &writes_}) {
-    for (const BufferRef& buffer : *operands) {
-      if (buffer->owners == 0) Fail("an operand was released during the call");
+}
+
+void Args::CheckOverlaps() {
+  const auto begin = [](const Operand& operand) { return static_cast<const char*>(operand.buffer->data); };
+  const auto end = [&](const Operand& operand) { return begin(operand) + operand.buffer->bytes; };
+  const auto written = [](const Operand& operand) { return operand.access != Access::kRead; };
+  std::stable_sort(operands_.begin(), operands_.end(),
+                   [&](const Operand& a, const Operand& b) { return std::less<>()(begin(a), begin(b)); });
+  // Of the operands so far, the one that reaches furthest, and of those that are written.
+  const Operand *any = nullptr, *any_written = nullptr;
+  for (const Operand& operand : operands_) {
+    if (operand.buffer->bytes == 0) continue;
+    const Operand* other = written(operand) ? any : any_written;
+    if (other != nullptr && begin(operand) < end(*other)) {
+      const std::string names[] = {NameOf(*other), NameOf(operand)};
+      Fail(names[0] + " and " + names[1] + " share memory, and " + names[written(operand)] + " is written",
+           StatusCode::kArgument);
+    }
+    if (any == nullptr || end(operand) > end(*any)) any = &operand;
+    if (written(operand) && (any_written == nullptr || end(operand) > end(*any_written))) any_written = &operand;
+  }
+}
+
+void Args::SubmitTask(std::function<Status()> run) {
+  CheckAlive();
+  CheckOverlaps();
+  Task task{op_, {}, {}, std::move(run)};
+  std::vector<Written> results;
+  for (const Operand& operand : operands_) {
+    (operand.access == Access::kRead    ? task.reads
+     : operand.access == Access::kWrite ? task.writes
+                                        : task.updates)
+        .push_back(operand.buffer);
+    if (session_->debugging.anomaly && operand.access != Access::kRead) {
+      results.push_back({operand.buffer.get(), operand.handle->dtype, operand.handle->shape, operand.log_sum_exp});
     }
   }
+  if (!results.empty()) {
+    task.inspect = [device = session_->device.get(), results = std::move(results)] {
+      return FindAnomaly(*device, results);
+    };
+  }
+  session_->queue->Submit(std::move(task), bytes_ <= kInlineBytes);
 }
 
 }  // namespace sas::binding

@@ -3,6 +3,7 @@
 
 #include <napi.h>
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -28,9 +29,9 @@ class Args {
 
   // Operands: of that dtype, or of any, which goes into `*dtype`; of a shape whose sizes are those known so far. The
   // pointer is valid on the executor thread, in tasks submitted by this call.
-  const void* Read(DType dtype, ExpectedShape shape) { return Operand(NextValue(), dtype, shape, true, false); }
+  const void* Read(DType dtype, ExpectedShape shape) { return Take(Access::kRead, dtype, shape); }
   const void* Read(DType* dtype, ExpectedShape shape) { return Read(*dtype = NextType(), shape); }
-  void* Write(DType dtype, ExpectedShape shape) { return Operand(NextValue(), dtype, shape, false, true); }
+  void* Write(DType dtype, ExpectedShape shape) { return Take(Access::kWrite, dtype, shape); }
   void* Write(DType* dtype, ExpectedShape shape) { return Write(*dtype = NextType(), shape); }
   const float* ReadFloats(ExpectedShape shape) { return static_cast<const float*>(Read(DType::kF32, shape)); }
   float* WriteFloats(ExpectedShape shape) { return static_cast<float*>(Write(DType::kF32, shape)); }
@@ -38,12 +39,24 @@ class Args {
   // Null stands for an absent operand.
   const float* ReadOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : ReadFloats(shape); }
   float* WriteOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : WriteFloats(shape); }
-
-  // An array argument, and the f32 operands in it.
-  Napi::Array List();
-  float* Floats(Napi::Value handle, ExpectedShape shape, bool read, bool write) {
-    return static_cast<float*>(Operand(handle, DType::kF32, shape, read, write));
+  // A logSumExp, of which -infinity is no anomaly.
+  float* WriteLogSumExp(ExpectedShape shape) {
+    return static_cast<float*>(Take(Access::kWrite, DType::kF32, shape, true));
   }
+  int32_t* UpdateOptionalInts(ExpectedShape shape) {
+    return SkipNull() ? nullptr : static_cast<int32_t*>(Take(Access::kUpdate, DType::kI32, shape));
+  }
+
+  // An array argument, `name` in errors, and the f32 operands in it.
+  Napi::Array List(const char* name);
+  struct Entry {
+    Napi::Value value;
+    uint32_t index = 0;
+    const char* role = nullptr;  // which member of the entry, where that is an object
+  };
+  const float* ReadFloats(const Entry& entry, ExpectedShape shape) { return Floats(Access::kRead, entry, shape); }
+  float* WriteFloats(const Entry& entry, ExpectedShape shape) { return Floats(Access::kWrite, entry, shape); }
+  float* UpdateFloats(const Entry& entry, ExpectedShape shape) { return Floats(Access::kUpdate, entry, shape); }
 
   double Number();
   std::optional<double> OptionalNumber();  // or null
@@ -63,36 +76,56 @@ class Args {
 
   template <class Params>
   void Submit(Operation<Params> Operations::*operation, Params params) {
-    CheckAlive();
+    if (session_ == nullptr) Fail("no operands");
     Operation<Params> run = session_->device->operations().*operation;
     Context& context = session_->device->context();
-    session_->queue->Submit({op_, std::move(reads_), std::move(writes_),
-                             [run, &context, params = std::move(params)] { return run(context, params); }},
-                            bytes_ <= kInlineBytes);
+    SubmitTask([run, &context, params = std::move(params)] { return run(context, params); });
   }
 
-  [[noreturn]] void Fail(const std::string& problem) const;
+  [[noreturn]] void Fail(const std::string& problem, StatusCode code = StatusCode::kInternal) const;
 
  private:
+  // What an op does with an operand; kUpdate: reads it, then writes it in place.
+  enum class Access : uint8_t { kRead, kWrite, kUpdate };
+  struct Operand {
+    const BufferHandle* handle;
+    BufferRef buffer;
+    Access access;
+    bool log_sum_exp;
+    size_t argument;
+    Entry entry;       // where the argument is a list
+    const char* list;  // its name, or null
+  };
+
   Napi::Value NextValue();
   int64_t ToInteger(Napi::Value value) const;
   DType NextType() const;
   const BufferHandle& BufferOf(Napi::Value value) const;
-  void* Operand(Napi::Value value, DType dtype, ExpectedShape shape, bool read, bool write);
+  void* Take(Access access, DType dtype, ExpectedShape shape, bool log_sum_exp = false) {
+    return Take(access, {NextValue()}, nullptr, dtype, shape, log_sum_exp);
+  }
+  void* Take(Access access, const Entry& entry, const char* list, DType dtype, ExpectedShape shape, bool log_sum_exp);
+  float* Floats(Access access, const Entry& entry, ExpectedShape shape) {
+    return static_cast<float*>(Take(access, entry, list_, DType::kF32, shape, false));
+  }
   bool SkipNull();
+  static std::string NameOf(const Operand& operand);
   // Getters of array arguments are the caller's code: an operand read before one may have been released or detached in
   // it.
   void CheckAlive() const;
+  // Refuses an op that writes memory which another of its operands has, too. Sorts operands_.
+  void CheckOverlaps();
+  void SubmitTask(std::function<Status()> run);
 
   const Napi::CallbackInfo& info_;
   Environment& environment_;
   const char* op_;
   Operands allowed_;
   size_t next_ = 0;
+  const char* list_ = nullptr;        // the name of the list that was read last
   std::shared_ptr<Session> session_;  // of the operands
-  std::vector<BufferRef> reads_, writes_;
-  std::vector<BufferHandle> wrapped_;  // those of them that share the caller's memory
-  size_t bytes_ = 0;                   // of all operands
+  std::vector<Operand> operands_;
+  size_t bytes_ = 0;  // of all operands
 };
 
 // Throws the JavaScript error that belongs to the exception in flight: past N-API it would end the process.

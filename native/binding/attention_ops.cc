@@ -15,11 +15,19 @@ using Info = const Napi::CallbackInfo&;
 template <class Float>
 ExpandTensors<Float> ReadExpandTensors(Args& args, ExpandShape& s) {
   constexpr bool kWrite = !std::is_const_v<Float>;
-  const Napi::Array list = args.List();
+  const Napi::Array list = args.List(kWrite ? "gradients" : "weights");
   if constexpr (!kWrite) s.features = list.Length() == 8;
   args.Expect(list.Length() == (s.features ? 8 : 4), "8 weights with features, else 4");
   uint32_t next = 0;
-  const auto take = [&](ExpectedShape shape) { return args.Floats(list[next++], shape, !kWrite, kWrite); };
+  const auto take = [&](ExpectedShape shape) -> Float* {
+    const Args::Entry entry{list[next], next};
+    ++next;
+    if constexpr (kWrite) {
+      return args.WriteFloats(entry, shape);
+    } else {
+      return args.ReadFloats(entry, shape);
+    }
+  };
   ExpandTensors<Float> w{};
   w.head_weight = take({s.sim_heads, s.heads, s.kernel_size});
   w.head_bias = take({s.sim_heads});
@@ -95,7 +103,7 @@ void Attention(Info info) {
   p.k = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.width});
   p.v = args.Read(p.dtype, {s.batch, s.keys, s.kv_heads, s.value_width});
   p.output = args.Write(p.dtype, {s.batch, s.queries, s.heads, s.value_width});
-  p.log_sum_exp = args.WriteFloats({s.batch, s.heads, s.queries});
+  p.log_sum_exp = args.WriteLogSumExp({s.batch, s.heads, s.queries});
   ReadAttentionScalars(args, s);
   args.Submit(args.Flag() ? &Operations::NaiveAttention : &Operations::Attention, p);
 }

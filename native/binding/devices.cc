@@ -19,7 +19,7 @@ Napi::Value SetErrorFactory(Info info) {
 
 // The settings that the caller has read from its environment variables; one that is not there has its default.
 struct OpenSettings : Settings {
-  bool poison = false;
+  Debugging debugging;
 };
 OpenSettings SettingsOf(const Args& args, Napi::Value value) {
   OpenSettings settings;
@@ -45,7 +45,7 @@ OpenSettings SettingsOf(const Args& args, Napi::Value value) {
   settings.threads = static_cast<int>(number("threads", 1024));
   settings.memory_limit = static_cast<size_t>(number("memoryLimit", int64_t{1} << 53));
   settings.tf32 = flag("tf32");
-  settings.poison = flag("poison");
+  settings.debugging = {flag("poison"), flag("anomaly")};
   return settings;
 }
 
@@ -89,7 +89,7 @@ Napi::Value OpenDevice(Info info) {
   if (!info[0].IsString()) args.Fail("not a device id");
   const OpenSettings settings = SettingsOf(args, info[1]);
   auto handle = std::make_unique<DeviceHandle>();
-  handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>(), settings, settings.poison);
+  handle->session = Environment::Of(info.Env()).OpenDevice(info[0].As<Napi::String>(), settings, settings.debugging);
   const auto result = Napi::External<DeviceHandle>::New(
       info.Env(), handle.get(), [](Napi::Env, DeviceHandle* raw) { const std::unique_ptr<DeviceHandle> owned(raw); });
   handle.release();  // the finalizer owns it now

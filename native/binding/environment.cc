@@ -41,7 +41,8 @@ std::vector<DeviceInfo> Environment::ListDevices(const Settings& settings) const
   return all;
 }
 
-std::shared_ptr<Session> Environment::OpenDevice(const std::string& id, const Settings& settings, bool poison) {
+std::shared_ptr<Session> Environment::OpenDevice(const std::string& id, const Settings& settings,
+                                                 const Debugging& debugging) {
   if (auto found = sessions_.find(id); found != sessions_.end()) return found->second;
   for (const Backend& backend : backends_) {
     for (const DeviceInfo& info : backend.list(settings)) {
@@ -50,7 +51,7 @@ std::shared_ptr<Session> Environment::OpenDevice(const std::string& id, const Se
       auto opened = backend.open(id, settings);
       if (auto* status = std::get_if<Status>(&opened)) throw MakeError(*status);
       const size_t limit = settings.memory_limit > 0 ? settings.memory_limit : info.memory_bytes;
-      auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), limit, poison);
+      auto session = std::make_shared<Session>(std::move(std::get<std::unique_ptr<Device>>(opened)), limit, debugging);
       sessions_.emplace(id, session);
       return session;
     }

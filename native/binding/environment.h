@@ -21,20 +21,25 @@
 
 namespace sas::binding {
 
+struct Debugging {
+  bool poison = false;   // fresh memory is filled with NaN
+  bool anomaly = false;  // what ops write is looked at (FindAnomaly)
+};
+
 // An opened device with its memory and its queue.
 struct Session {
-  Session(std::unique_ptr<Device> opened, size_t memory_limit, bool poisons)
+  Session(std::unique_ptr<Device> opened, size_t memory_limit, const Debugging& debugs)
       : device(std::move(opened)),
         pool(*device, memory_limit),
         queue(std::make_unique<Queue>(*device)),
-        poison(poisons) {}
+        debugging(debugs) {}
 
   bool idle() const { return queue->completed() == queue->submitted() && device->Idle(); }
 
   std::unique_ptr<Device> device;
   BufferPool pool;
   std::unique_ptr<Queue> queue;  // null once the environment shuts down
-  const bool poison;             // fresh memory is filled with NaN
+  const Debugging debugging;
 };
 
 // What the opaque handles of binding.d.ts point to. A tag on each External tells them apart, and from those of others.
@@ -59,8 +64,8 @@ class Environment {
 
   // Every backend's devices, usable or not.
   std::vector<DeviceInfo> ListDevices(const Settings& settings) const;
-  // Opens a device or finds it opened; `poison`: see Session. Throws a JavaScript error.
-  std::shared_ptr<Session> OpenDevice(const std::string& id, const Settings& settings, bool poison);
+  // Opens a device or finds it opened. Throws a JavaScript error.
+  std::shared_ptr<Session> OpenDevice(const std::string& id, const Settings& settings, const Debugging& debugging);
 
   // Memory for a tensor, as BufferPool::Allocate; `idle`: no queued task uses it any more. Where there is none, this
   // thread waits for what queued tasks hold, and fails after kLongestWait.

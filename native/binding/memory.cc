@@ -144,7 +144,7 @@ Napi::Value Allocate(Info info) {
   const auto session = SessionOf(args, info[0]);
   NewHandle handle(info.Env(), session, content.dtype, content.shape);
   const BufferRef& buffer = handle.Allocate(content.bytes(), false);
-  if (session->poison) {
+  if (session->debugging.poison) {
     session->queue->Submit(
         {"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes = buffer->bytes] {
            return device->Poison(data, bytes);

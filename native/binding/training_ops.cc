@@ -168,7 +168,7 @@ void CrossEntropy(Info info) {
   p.logits = args.Read(&p.dtype, {rows, p.classes});
   p.targets = args.ReadInts({rows});
   p.loss = args.WriteFloats({});
-  p.log_sum_exp = args.WriteFloats({rows.size()});
+  p.log_sum_exp = args.WriteLogSumExp({rows.size()});
   p.ignore_index = static_cast<int32_t>(args.Integer());
   p.rows = rows.size();
   args.Submit(&Operations::CrossEntropy, p);
@@ -191,10 +191,10 @@ void CrossEntropyBackward(Info info) {
 void ClipGradNorm(Info info) {
   Args args(info, "clipGradNorm");
   ClipGradNormParams p{};
-  const Napi::Array gradients = args.List();
+  const Napi::Array gradients = args.List("gradients");
   for (uint32_t i = 0, count = gradients.Length(); i < count; ++i) {
     Leading all;
-    float* data = args.Floats(gradients[i], {all}, true, true);
+    float* data = args.UpdateFloats({gradients[i], i}, {all});
     p.gradients.push_back({data, all.size()});
   }
   p.norm = args.WriteFloats({});
@@ -205,20 +205,22 @@ void ClipGradNorm(Info info) {
 void AdamW(Info info) {
   Args args(info, "adamW");
   AdamWParams p{};
-  const Napi::Array states = args.List();
+  const Napi::Array states = args.List("states");
   for (uint32_t i = 0, count = states.Length(); i < count; ++i) {
     const Napi::Value value = states[i];
     if (!value.IsObject()) args.Fail("a state is not an object");
     const auto state = value.As<Napi::Object>();
     Leading all;
     AdamWParams::State s;
-    s.parameter = args.Floats(state.Get("parameter"), {all}, true, true);
-    s.gradient = args.Floats(state.Get("gradient"), {all}, true, false);
-    s.first_moment = args.Floats(state.Get("firstMoment"), {all}, true, true);
-    s.second_moment = args.Floats(state.Get("secondMoment"), {all}, true, true);
+    const auto member = [&](const char* role) { return Args::Entry{state.Get(role), i, role}; };
+    s.parameter = args.UpdateFloats(member("parameter"), {all});
+    s.gradient = args.ReadFloats(member("gradient"), {all});
+    s.first_moment = args.UpdateFloats(member("firstMoment"), {all});
+    s.second_moment = args.UpdateFloats(member("secondMoment"), {all});
     s.size = all.size();
     p.states.push_back(s);
   }
+  p.skipped = args.UpdateOptionalInts({});
   p.lr = args.Number();
   p.beta1 = args.Number();
   p.beta2 = args.Number();

@@ -1,6 +1,7 @@
 // What a backend must offer: its devices, and for an opened device one table of operations and raw memory.
 #pragma once
 
+#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -126,6 +127,9 @@ class Device {
   virtual size_t ChecksStarted() const { return 0; }
   // The results of all of them, in order, once a CopyToHost or Synchronize has succeeded that found any.
   virtual std::vector<Status> TakeCheckResults() { return {}; }
+  // Before an operation that writes in place: it must leave its operands alone if one of these checks fails. (Such an
+  // operation starts no check itself.)
+  virtual void Guard(const std::bitset<kMaxChecks>&) {}
   // Overwrites memory with NaN (all bits set), in order; for tests.
   virtual Status Poison(void* target, size_t bytes) = 0;
 };

@@ -364,7 +364,8 @@ struct AdamWParams {
   };
   std::vector<State> states;
   double lr, beta1, beta2, eps, weight_decay;
-  int64_t step;  // 1-based
+  int64_t step;      // 1-based
+  int32_t* skipped;  // [] or null: if a gradient is not finite, add 1 here instead of the step
 };
 
 }  // namespace sas

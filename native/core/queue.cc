@@ -46,7 +46,9 @@ void Queue::Submit(Task task, bool run_inline) {
   const Ticket ticket = submitted_ + 1;
   const auto mark = [ticket](const Task& accepted) {
     for (const BufferRef& buffer : accepted.reads) buffer->last_use = ticket;
-    for (const BufferRef& buffer : accepted.writes) buffer->last_use = buffer->last_write = ticket;
+    for (const auto* written : {&accepted.writes, &accepted.updates}) {
+      for (const BufferRef& buffer : *written) buffer->last_use = buffer->last_write = ticket;
+    }
   };
   if (run_inline && idle) {
     mark(task);
@@ -105,17 +107,16 @@ void Queue::CollectCheckResults() {
     if (results[check].ok()) continue;
     const Status status = Named(checks_[check], results[check]);
     failed_checks_[period_].emplace_back(check, status);
-    if (failure_.ok()) failure_ = status;
+    Note(status);
   }
   checks_.clear();
   ++period_;
 }
 
-Status Queue::FailureOf(const Buffer& buffer) const {
-  if (!buffer.failure.ok()) return buffer.failure;
-  if (const auto failed = failed_checks_.find(buffer.pending_checks.period); failed != failed_checks_.end()) {
+Status Queue::FailureOf(const PendingChecks& pending) const {
+  if (const auto failed = failed_checks_.find(pending.period); failed != failed_checks_.end()) {
     for (const auto& [check, status] : failed->second) {
-      if (buffer.pending_checks.checks[check]) return status;
+      if (pending.checks[check]) return status;
     }
   }
   return {};
@@ -134,8 +135,11 @@ void Queue::Run(Task& task) noexcept {
     RunChecked(task);
   } catch (const std::bad_alloc&) {
     // Not even the message of a failure found room; this one is short enough to need none.
-    for (const BufferRef& buffer : task.writes) buffer->failure = Status(StatusCode::kOutOfMemory, "out of memory");
-    if (failure_.ok()) failure_ = Status(StatusCode::kOutOfMemory, "out of memory");
+    const Status failure(StatusCode::kOutOfMemory, "out of memory");
+    for (const auto* written : {&task.writes, &task.updates}) {
+      for (const BufferRef& buffer : *written) buffer->failure = failure;
+    }
+    Note(failure);
   }
 }
 
@@ -143,24 +147,40 @@ void Queue::RunChecked(Task& task) {
   Status own = MakeRoom(), status;
   if (task.after.valid()) status = OutcomeOf(task.after);
   PendingChecks pending{period_, {}};
-  for (const BufferRef& buffer : task.reads) {
-    if (!status.ok()) break;
-    status = FailureOf(*buffer);
-    if (buffer->pending_checks.period == period_) pending.checks |= buffer->pending_checks.checks;
+  for (const auto* operands : {&task.reads, &task.updates}) {
+    for (const BufferRef& buffer : *operands) {
+      if (!status.ok()) break;
+      status = FailureOf(*buffer);
+      if (buffer->pending_checks.period == period_) pending.checks |= buffer->pending_checks.checks;
+    }
   }
+  bool untouched = !status.ok() || !own.ok();  // whether nothing was written
   if (status.ok()) {
+    if (!task.updates.empty()) device_.Guard(pending.checks);
     try {
       if (own.ok()) own = task.run();
     } catch (const std::bad_alloc&) {
       own = Status(StatusCode::kOutOfMemory, "out of memory for scratch space");
+      untouched = true;
     }
-    if (!own.ok()) status = Named(task.name, own);
-    if (failure_.ok()) failure_ = status;
     for (; checks_.size() < device_.ChecksStarted(); checks_.push_back(task.name)) pending.checks.set(checks_.size());
+    if (own.ok() && task.inspect) {
+      own = task.inspect();
+      CollectCheckResults();
+      status = FailureOf(pending);  // what follows from a failed check is no news
+    }
+    if (status.ok() && !own.ok()) status = Named(task.name, own);
+    Note(status);
+  } else if (!task.updates.empty()) {
+    Note(status);  // nothing else tells that they were not updated
   }
   for (const BufferRef& buffer : task.writes) {
     buffer->failure = status;
     buffer->pending_checks = pending;
+  }
+  // Where a check fails, the device leaves them alone: no check is pending on them.
+  if (!untouched) {
+    for (const BufferRef& buffer : task.updates) buffer->failure = status;
   }
   if (!task.outcome) return;
   CollectCheckResults();  // such a task has waited for the device: what it read has no pending check any more

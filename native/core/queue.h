@@ -22,8 +22,11 @@ using BufferRef = std::shared_ptr<Buffer>;
 struct Task {
   const char* name;
   std::vector<BufferRef> reads;
-  std::vector<BufferRef> writes;
+  std::vector<BufferRef> writes;  // whole, whatever they held
   std::function<Status()> run;
+  std::vector<BufferRef> updates = {};  // read, then written in place
+  // Judges what `run` has written; may copy from the device. Null: no judgement.
+  std::function<Status()> inspect = {};
   // Between two queues: what becomes of one task, run or not, goes into its `outcome`, and a task of the other queue
   // waits for that as its `after` and carries a failure on. A task waits only for one that the same thread submitted
   // earlier, so the earliest task that is not done waits for none, and there is no deadlock.
@@ -31,10 +34,12 @@ struct Task {
   std::optional<std::promise<Status>> outcome = {};
 };
 
-// Tasks run one after another in the order of submission. A task whose input failed does not run; its outputs carry the
-// same failure on. A task that the device has yet to check leaves a pending check on its outputs, which they hand on;
-// the next wait makes a failure of it or drops it. A Submit or Wait that throws (std::bad_alloc) has done nothing.
-// Submit, Wait, Stop and the destructor belong to the environment's thread.
+// Tasks run one after another in the order of submission. A task whose input failed does not run: what it would have
+// written carries the same failure on, what it would have updated in place keeps its content, and TakeFailure tells. A
+// task that the device has yet to check leaves a pending check on its outputs, which they hand on; the next wait makes
+// a failure of it or drops it, and until then the device itself keeps updates in place from happening (Device::Guard).
+// A task runs out of memory before it writes. A Submit or Wait that throws (std::bad_alloc) has done nothing. Submit,
+// Wait, Stop and the destructor belong to the environment's thread.
 class Queue {
  public:
   explicit Queue(Device& device);
@@ -57,7 +62,9 @@ class Queue {
   // Takes the results of the device's checks, after each CopyToHost or Synchronize. Executor thread.
   void CollectCheckResults();
   // Why the content of `buffer` is not what it should be, as far as is known. As Buffer::failure.
-  Status FailureOf(const Buffer& buffer) const;
+  Status FailureOf(const Buffer& buffer) const {
+    return buffer.failure.ok() ? FailureOf(buffer.pending_checks) : buffer.failure;
+  }
   // The first failure since the last call. Executor thread, or when all is completed.
   Status TakeFailure() { return std::exchange(failure_, Status()); }
 
@@ -66,6 +73,10 @@ class Queue {
   void Run(Task& task) noexcept;
   void RunChecked(Task& task);
   Status MakeRoom();
+  Status FailureOf(const PendingChecks& pending) const;
+  void Note(const Status& failure) {
+    if (failure_.ok()) failure_ = failure;
+  }
 
   Device& device_;
   Ticket submitted_ = 0;

@@ -7,7 +7,7 @@
 
 namespace sas {
 
-enum class StatusCode { kOk, kShape, kDevice, kOutOfMemory, kInternal };
+enum class StatusCode { kOk, kShape, kArgument, kDevice, kOutOfMemory, kAnomaly, kInternal };
 
 class [[nodiscard]] Status {
  public:
@@ -36,10 +36,14 @@ inline const char* CodeName(StatusCode code) {
       return "OK";
     case StatusCode::kShape:
       return "SAS_SHAPE";
+    case StatusCode::kArgument:
+      return "SAS_ARGUMENT";
     case StatusCode::kDevice:
       return "SAS_DEVICE";
     case StatusCode::kOutOfMemory:
       return "SAS_OUT_OF_MEMORY";
+    case StatusCode::kAnomaly:
+      return "SAS_ANOMALY";
     case StatusCode::kInternal:
       break;
   }

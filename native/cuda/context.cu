@@ -113,6 +113,13 @@ CheckRecord* CudaContext::StartCheck(Describe describe, int64_t limit) {
   return records_ + checks_.size() - 1;
 }
 
+void CudaContext::SetGuard(const std::bitset<Device::kMaxChecks>& checks) {
+  guard_ = {records_, {}};
+  for (size_t check = 0; check < checks.size(); ++check) {
+    guard_.checks[check / 64] |= uint64_t{checks[check]} << check % 64;
+  }
+}
+
 Status CudaContext::ClearRecords(size_t count) {
   static_assert(kNothingOutside == ~CheckRecord{0});  // all bits set
   SAS_CUDA_TRY(cudaMemsetAsync(records_, 0xff, count * sizeof(CheckRecord), stream_));

@@ -41,6 +41,12 @@ struct Grid {
 using CheckRecord = unsigned long long;
 constexpr CheckRecord kNothingOutside = ~0ull;
 
+// The checks that keep an operation from writing in place, as its kernels see them: bit i of word w is check 64 w + i.
+struct CheckGuard {
+  const CheckRecord* records;
+  uint64_t checks[Device::kMaxChecks / 64];
+};
+
 class CudaContext : public Context {
  public:
   CudaContext() = default;
@@ -96,6 +102,9 @@ class CudaContext : public Context {
   using Describe = Status (*)(int32_t value, int64_t position, int64_t limit);
   CheckRecord* StartCheck(Describe describe, int64_t limit);
   size_t checks_started() const { return checks_.size(); }
+  // Of the running operation, which writes in place.
+  const CheckGuard& guard() const { return guard_; }
+  void SetGuard(const std::bitset<Device::kMaxChecks>& checks);
   std::vector<Status> TakeCheckResults() { return std::exchange(check_results_, {}); }
 
   Status CopyToDevice(void* target, const void* source, size_t bytes);
@@ -152,8 +161,9 @@ class CudaContext : public Context {
     Describe describe;
     int64_t limit;
   };
-  std::vector<Check> checks_;            // since the last wait
-  std::vector<Status> check_results_;    // of those before
+  std::vector<Check> checks_;          // since the last wait
+  std::vector<Status> check_results_;  // of those before
+  CheckGuard guard_{};
   CheckRecord* records_ = nullptr;       // on the device, one per check
   CheckRecord* host_records_ = nullptr;  // pinned, copied at a wait
 };

@@ -123,6 +123,7 @@ class CudaDevice : public Device {
   void Cancel() override { context_.Cancel(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }
   std::vector<Status> TakeCheckResults() override { return context_.TakeCheckResults(); }
+  void Guard(const std::bitset<kMaxChecks>& checks) override { context_.SetGuard(checks); }
   Status Poison(void* target, size_t bytes) override {
     SAS_TRY(context_.Begin());
     SAS_CUDA_TRY(cudaMemsetAsync(target, 0xff, bytes, context_.stream()));

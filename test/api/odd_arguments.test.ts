@@ -19,9 +19,12 @@ describe('messages', () => {
     ]);
   });
 
-  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1'])('seconds of a measurement: %s', async (seconds) => {
-    await expect(getDevice('cpu').measurePeakFlops(seconds as never)).rejects.toBeInstanceOf(ArgumentError);
-  });
+  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1', null, 1e-50])(
+    'seconds of a measurement: %s',
+    async (seconds) => {
+      await expect(getDevice('cpu').measurePeakFlops(seconds as never)).rejects.toBeInstanceOf(ArgumentError);
+    },
+  );
 });
 
 describe('the binding', () => {
@@ -54,8 +57,9 @@ describe('the binding', () => {
     binding.attention(q, floats(...k), floats(...v), output, logSumExp, true, 1, false);
   };
   const gradients = (dtype: DTypeCode, naive = false) => {
-    const [x, logSumExp, gradient] = [floats(1, 2, 1, 1), floats(1, 1, 2), make(dtype, 1, 2, 1, 1)];
-    binding.attentionBackward(x, x, x, x, x, logSumExp, gradient, gradient, gradient, false, 1, naive);
+    const [x, logSumExp] = [floats(1, 2, 1, 1), floats(1, 1, 2)];
+    const [gradQ, gradK, gradV] = [make(dtype, 1, 2, 1, 1), make(dtype, 1, 2, 1, 1), make(dtype, 1, 2, 1, 1)];
+    binding.attentionBackward(x, x, x, x, x, logSumExp, gradQ, gradK, gradV, false, 1, naive);
   };
 
   test('takes what is refused below but for one thing', () => {
@@ -91,7 +95,9 @@ describe('the binding', () => {
     ['f16 gradients of an f32 op', () => gradients(2)],
     ['integers where floats are expected', () => binding.add(make(3, 2), make(3, 2), make(3, 2))],
     ['two dtypes', () => binding.add(floats(2), floats(2), make(1, 2))],
-    ['a list of nothing', () => binding.adamW([], 1, 0.9, 0.9, 1, 0, 1)],
+    ['one buffer for two outputs', () => ((x) => binding.concatBackward(floats(1, 2, 2), x, x))(floats(1, 2, 1))],
+    ['an input as the output', () => ((x) => binding.gelu(x, x, false))(floats(2))],
+    ['a list of nothing', () => binding.adamW([], null, 1, 0.9, 0.9, 1, 0, 1)],
     ['a view of another number of elements', () => binding.share(floats(2, 3), [5])],
     ['a target of another kind', () => binding.readSync(floats(2), new Int32Array(2))],
     ['a target of another length', () => binding.readSync(make(1, 2), new Float32Array(3))],

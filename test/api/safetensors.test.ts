@@ -180,7 +180,7 @@ describe('saving', () => {
       () => saveSafetensors(path, [], { metadata: { step: 3 as never } }),
     ],
     [
-      "saveSafetensors: there is no option 'meta'; known: metadata",
+      "saveSafetensors: there is no option 'meta'; known: metadata, checksum",
       ArgumentError,
       () => saveSafetensors(path, [], { meta: {} } as never),
     ],
@@ -205,6 +205,9 @@ describe('hostile files', () => {
     ["'a' is not an object", { a: [] }],
     ["the name 'a' occurs twice", `{"a":${JSON.stringify(a)},"\\u0061":${JSON.stringify(a)}}`, 4],
     ["the name '__metadata__' occurs twice", '{"__metadata__":{},"__metadata__":{}}'],
+    ["'__metadata__' has 'k' twice", '{"__metadata__":{"k":"a","\\u006b":"b"}}'],
+    ["'a' has 'shape' twice", '{"a":{"shape":[2],"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4],
+    ["'a' has 'data_offsets' twice", `{"a":${JSON.stringify(a).replace('}', ',"data_offsets":[0,4]}')}}`, 4],
     ['__metadata__ is not a map of strings', { __metadata__: { a: 1 } }],
     ['__metadata__ is not a map of strings', { __metadata__: [] }],
     ["the shape of 'a' is not a list of sizes", { a: { ...a, shape: [-1] } }, 4],
@@ -243,6 +246,16 @@ describe('hostile files', () => {
     const error = await rejection(loadSafetensors(await write({ a: { ...a, dtype } }, 4)));
     expect(error).toBeInstanceOf(DTypeError);
     expect(error.message).toMatch(/^loadSafetensors: 'a' has dtype .*, expected F32, BF16, F16, I32$/);
+  });
+
+  test('a header that is not UTF-8, or begins with a mark', async () => {
+    for (const [bytes, fault] of [
+      [[0x7b, 0x22, 0xff, 0x22, 0x3a, 0x7b, 0x7d, 0x7d], 'the header is not UTF-8'],
+      [[0xef, 0xbb, 0xbf, 0x7b, 0x7d], 'the header is not JSON'],
+    ] as const) {
+      await writeFile(path, Buffer.from([bytes.length, 0, 0, 0, 0, 0, 0, 0, ...bytes]));
+      expect((await rejection(loadSafetensors(path))).message).toContain(fault);
+    }
   });
 
   test('files that are no files of tensors', async () => {

@@ -30,7 +30,6 @@ export function install(): Installed {
   const [{ filename }] = JSON.parse(run('npm', pack, root)) as [{ filename: string }];
   mkdirSync(folder, { recursive: true });
   run('tar', ['xzf', join(project, filename), '--strip-components=1', '-C', folder], project);
-  symlinkSync(join(root, 'node_modules/node-gyp-build'), join(project, 'node_modules/node-gyp-build'));
   const prebuilds = join(folder, 'prebuilds', `${process.platform}-${process.arch}`);
   rmSync(prebuilds, { recursive: true, force: true });
   mkdirSync(prebuilds, { recursive: true });

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { closest } from '../../lib/cli/arguments.js';
 import { textTable } from '../../lib/cli/text_table.js';
-import { textAt } from '../../lib/gpt/data.js';
 import { Random } from '../../lib/gpt/random.js';
+import { textAt } from '../../lib/gpt/text.js';
 import * as reference from '../../lib/measure/reference.js';
 import { type Array64, array64 } from '../reference/array64.js';
 import * as truth from '../reference/index.js';
@@ -88,10 +88,10 @@ describe('a folder as text', () => {
   const folder = mkdtempSync(join(tmpdir(), 'sas-text-'));
   afterAll(() => rmSync(folder, { recursive: true }));
 
-  it('is its text files in the order of their paths', () => {
+  it('is its text files in the order of their paths', async () => {
     mkdirSync(join(folder, 'b'));
     const files = { 'c.txt': 'last', 'a.txt': 'first', 'b/z.md': 'between', '.hidden': 'no', 'd.bin': 'n\u0000o' };
     for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
-    expect(Buffer.from(textAt(folder).read()).toString()).toBe('first\n\nbetween\n\nlast');
+    expect(Buffer.from(await textAt(folder).read()).toString()).toBe('first\n\nbetween\n\nlast');
   });
 });

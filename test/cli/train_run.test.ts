@@ -65,7 +65,7 @@ test('a checkpoint between two steps, and options that contradict it', async () 
   const path = join(temporaryFolder(), 'checkpoint.safetensors');
   const options = parseOptions([...tiny, '--steps', '9', '--attention', 'sas']);
   const config: TrainConfig = options?.config ?? DEFAULT_CONFIG;
-  const data = loadText(mobyDick, config.seq);
+  const data = await loadText(mobyDick, config.seq);
   const whole: number[] = [];
   const parts: number[] = [];
   const events = (losses: number[], stopAfter: number) => ({

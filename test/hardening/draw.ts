@@ -1,5 +1,6 @@
 /** Seeded draws for the fuzzers: values of the right kind and of wrong ones. */
 import type { Draw } from '../helpers/draw.js';
+import { inAnotherRealm } from './realm.js';
 
 export { Draw } from '../helpers/draw.js';
 
@@ -56,6 +57,7 @@ export function wrongValue(draw: Draw): unknown {
     () => new Array(3),
     () => new Date(0),
     () => new Map([[1, 2]]),
+    () => inAnotherRealm({ shape: [1, 2] }),
     () => new Proxy({}, { get: thrower, has: thrower, ownKeys: thrower }),
     () => new Proxy([1, 2], {}),
     () => Object.defineProperty([1, 2], 0, { get: thrower }),
@@ -86,6 +88,7 @@ export function wrongArray(draw: Draw): unknown {
     () => Object.defineProperty(new Float32Array(2), 'length', { value: 1e6 }),
     () => new (class extends Float32Array {})(2),
     () => ['a', {}, Number.NaN],
+    () => inAnotherRealm(draw.pick([new Float64Array(3), new Float32Array(0), [1, 1e39]])),
   ])();
 }
 

@@ -200,6 +200,7 @@ class BindingFuzz {
       () => like(shape.map(() => 0)),
       () => like(shape, draw.pick<DTypeCode>([0, 1, 2, 3])),
       () => like(shape, dtype, draw.pick(this.#handles)),
+      () => draw.pick([...recording.made.keys()]), // perhaps one that the call has already
       () => recording.during(() => binding.share(buffer, shape.length < 8 ? [...shape, 1] : [...shape].reverse())),
       () => {
         const gone = like(shape);

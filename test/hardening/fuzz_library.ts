@@ -2,16 +2,21 @@
  * Calls of the public API, right and wrong. Right calls are held against float64; a wrong call must throw a SasError (or what
  * the caller's own getter throws) that is not the binding's: SAS_INTERNAL would mean that a check is missing above it.
  */
-import { type Device, type DType, getDevice, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
+import { ArgumentError, type Device, type DType, SasError, Saved, scope, Tensor } from '../../lib/index.js';
+import type { Resource } from '../../lib/scope.js';
 import { relativeError } from '../helpers/compare.js';
 import { type LibraryCall, libraryCalls } from '../helpers/library_calls.js';
 import type { Named } from '../helpers/op.js';
+import { oneTooMany, strangers } from '../helpers/surplus.js';
 import { type Array64, norm64 } from '../reference/index.js';
+import { aliased } from './aliases.js';
 import { Draw, PlantedError, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import type { FuzzCounts } from './fuzz_binding.js';
-import { type Generate, Maker, type Call as OtherCall } from './library_operands.js';
+import { Maker, type Call as OwnCall } from './library_operands.js';
+import { ownCalls } from './own_calls.js';
+import { inAnotherRealm } from './realm.js';
 
-type Call = LibraryCall | OtherCall;
+type Call = LibraryCall | OwnCall;
 
 export async function fuzzLibrary(
   seed: number,
@@ -30,39 +35,85 @@ export async function fuzzLibrary(
   return counts;
 }
 
+/** What becomes of a right call before it is made. */
+type Treatment = 'right' | 'another realm' | 'surplus' | 'aliased' | 'spoiled' | 'disposing';
+const treatments: readonly Treatment[] = [
+  ...new Array<Treatment>(30).fill('right'),
+  ...new Array<Treatment>(10).fill('another realm'),
+  ...new Array<Treatment>(10).fill('surplus'),
+  ...new Array<Treatment>(47).fill('spoiled'),
+  ...new Array<Treatment>(3).fill('disposing'),
+];
+
 async function round(draw: Draw, devices: readonly Device[], counts: FuzzCounts): Promise<void> {
-  const made: Tensor[] = [];
+  const made: Resource[] = [];
   const call = scope(() => {
     const built = draw.pick(generators)(new Maker(draw, draw.pick(devices), made));
     return { built, made };
   }).built;
-  const wrong = draw.chance(0.6);
-  // A getter that disposes is as right as the call; what the call says then is the binding's to say.
-  const disposes = wrong && draw.chance(0.05);
-  if (wrong) spoil(draw, call.args, made, devices, disposes);
+  const { treatment, args } = treated(draw, call, made, devices);
+  const right = treatment === 'right' || treatment === 'another realm';
   const results: unknown[] = [];
+  counts.calls++;
   try {
     const run = call.run as (...args: unknown[]) => unknown;
-    const returned = call.name.startsWith('async ') ? await run(...call.args) : scope(() => run(...call.args));
+    const returned = scope(() => run(...args));
     results.push(returned);
-    counts.calls++;
-    if (!wrong && 'results' in call && call.truth) {
+    if (treatment in refusals) throw new Error(`${call.name}: took what no function takes (${treatment})`);
+    if (right && 'results' in call && call.truth) {
       await compare(call, call.truth(), returned);
       counts.compared++;
     }
-    for (const tensor of tensorsIn(returned)) if (draw.chance(0.2)) await tensor.data().catch(expectSasError);
+    for (const tensor of resourcesIn(returned)) {
+      if (tensor instanceof Tensor && draw.chance(0.2)) await tensor.data().catch(expectSasError);
+    }
   } catch (error) {
-    if (!wrong) throw new Error(`${call.name}: ${(error as Error).message}`, { cause: error });
+    if (right) throw new Error(`${call.name} (${treatment}): ${(error as Error).message}`, { cause: error });
     if (!(error instanceof PlantedError)) {
       expectSasError(error, call.name);
-      if ((error as SasError).code === 'SAS_INTERNAL' && !disposes) {
+      const refusal = refusals[treatment];
+      if (refusal && !(error instanceof ArgumentError && refusal.test(error.message))) throw error;
+      // What a call says whose getter disposes of its operands is the binding's to say.
+      if ((error as SasError).code === 'SAS_INTERNAL' && treatment !== 'disposing') {
         throw new Error(`${call.name}: only the binding refused it: ${(error as Error).message}`, { cause: error });
       }
     }
-    counts.calls++;
     counts.refused++;
   }
-  for (const tensor of [...tensorsIn(results), ...made]) tensor.dispose();
+  for (const resource of [...resourcesIn(results), ...made]) resource.dispose();
+}
+
+/** How every function words that it refuses what no function takes. */
+const refusals: Partial<Record<Treatment, RegExp>> = {
+  surplus: /the call has|stranger|expected /,
+  aliased: / share memory, and .* is written$/,
+};
+
+/** The arguments of the call after a treatment. */
+function treated(
+  draw: Draw,
+  call: Call,
+  made: Resource[],
+  devices: readonly Device[],
+): { treatment: Treatment; args: unknown[] } {
+  const { run, args } = call;
+  if ('inPlace' in call && call.inPlace && draw.chance(0.3)) {
+    const alike = aliased(draw, args, made);
+    if (alike) return { treatment: 'aliased', args: alike };
+  }
+  const treatment = draw.pick(treatments);
+  const copy = [...args];
+  switch (treatment) {
+    case 'right':
+      return { treatment, args: copy };
+    case 'another realm':
+      return { treatment, args: copy.map(inAnotherRealm) };
+    case 'surplus':
+      return { treatment, args: draw.pick([oneTooMany(args, run.length), ...strangers(args, run.length)])[1] };
+    default:
+      spoil(draw, copy, made, devices, treatment === 'disposing');
+      return { treatment, args: copy };
+  }
 }
 
 function expectSasError(error: unknown, name = 'data'): void {
@@ -84,17 +135,17 @@ async function compare(call: LibraryCall, truth: Named<Array64>, returned: unkno
   }
 }
 
-function* tensorsIn(value: unknown): Generator<Tensor> {
-  if (value instanceof Tensor) yield value;
-  else if (value instanceof Map) yield* tensorsIn([...value.values()]);
-  else if (Array.isArray(value)) for (const item of value) yield* tensorsIn(item);
+function* resourcesIn(value: unknown): Generator<Resource> {
+  if (value instanceof Tensor || value instanceof Saved) yield value;
+  else if (value instanceof Map) yield* resourcesIn([...value.values()]);
+  else if (Array.isArray(value)) for (const item of value) yield* resourcesIn(item);
   else if (typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype) {
-    yield* tensorsIn(Object.values(value));
+    yield* resourcesIn(Object.values(value));
   }
 }
 
 /** Replaces one or two arguments, at the top or inside options, weights and saved. */
-function spoil(draw: Draw, args: unknown[], made: Tensor[], devices: readonly Device[], disposes: boolean): void {
+function spoil(draw: Draw, args: unknown[], made: Resource[], devices: readonly Device[], disposes: boolean): void {
   const right = [...args];
   for (let n = 1 + draw.below(2); n > 0 && args.length > 0; n--) {
     const at = draw.below(args.length);
@@ -113,27 +164,28 @@ function spoil(draw: Draw, args: unknown[], made: Tensor[], devices: readonly De
   }
 }
 
-const disposing = (options: object, key: string, made: readonly Tensor[]): object =>
+const disposing = (options: object, key: string, made: readonly Resource[]): object =>
   Object.defineProperty({ ...options }, key, {
     enumerable: true,
     get: () => {
-      for (const tensor of made) tensor.dispose();
+      for (const resource of made) resource.dispose();
       return (options as Record<string, unknown>)[key];
     },
   });
 
-function replacement(draw: Draw, old: unknown, made: Tensor[], devices: readonly Device[]): unknown {
+function replacement(draw: Draw, old: unknown, made: Resource[], devices: readonly Device[]): unknown {
   if (typeof old === 'number' && draw.chance(0.7)) return wrongNumber(draw, old);
   if (ArrayBuffer.isView(old) && draw.chance(0.7)) return wrongArray(draw);
   if (old instanceof Tensor && draw.chance(0.6)) return wrongTensor(draw, old, made, devices);
   return wrongValue(draw);
 }
 
-function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readonly Device[]): unknown {
+function wrongTensor(draw: Draw, tensor: Tensor, made: Resource[], devices: readonly Device[]): unknown {
   const { shape, device, dtype } = tensor;
   const like = (other: readonly number[], options: { dtype?: DType; device?: Device } = {}): Tensor => {
-    made.push(Tensor.zeros(other, { dtype, device, ...options }));
-    return made.at(-1) as Tensor;
+    const tensor = Tensor.zeros(other, { dtype, device, ...options });
+    made.push(tensor);
+    return tensor;
   };
   return draw.pick<() => unknown>([
     () => like([...shape, 1]),
@@ -157,74 +209,8 @@ function wrongTensor(draw: Draw, tensor: Tensor, made: Tensor[], devices: readon
   ])();
 }
 
-/** Of everything else than ops. */
-const ownGenerators: readonly Generate[] = [
-  (make) => {
-    const size = make.draw.size();
-    return {
-      name: 'Tensor.from',
-      run: Tensor.from,
-      args: [make.draw.floats(size), [size], { dtype: make.float(), device: make.device }],
-    };
-  },
-  (make) => ({ name: 'Tensor.wrap', run: Tensor.wrap, args: [make.draw.floats(6), [2, 3], { dtype: 'f32' }] }),
-  (make) => ({
-    name: 'Tensor.zeros',
-    run: Tensor.zeros,
-    args: [[2, make.draw.size()], { dtype: make.float(), device: make.device }],
-  }),
-  (make) => ({
-    name: 'Tensor.randn',
-    run: Tensor.randn,
-    args: [[2, make.draw.size()], { seed: 3, dtype: make.float(), device: make.device }],
-  }),
-  (make) => {
-    const { tensor } = make.pair(make.float(), 2, 6);
-    return { name: 'reshape', run: (shape: number[]) => tensor.reshape(shape), args: [[3, -1]] };
-  },
-  (make) => {
-    const [from, dtype] = [make.float(), make.float()];
-    const { tensor, exact } = make.pair(from, 2, 6);
-    return {
-      name: 'to',
-      run: (target: object) => tensor.to(target),
-      args: [{ dtype, device: make.device }],
-      dtype: from === 'f32' ? dtype : from,
-      truth: () => ({ output: exact }),
-    };
-  },
-  (make) => {
-    const { tensor } = make.pair('f32', 6);
-    return { name: 'copyFrom', run: (data: Float32Array) => tensor.copyFrom(data), args: [make.draw.floats(6)] };
-  },
-  (make) => {
-    const config = {
-      heads: 2,
-      headDim: 2,
-      simHeads: 4,
-      simHeadDim: 3,
-      kernelSize: 3,
-      dtype: 'f32',
-      device: make.device,
-      seed: 1,
-    };
-    const run = (given: never): void => {
-      const module = new SasAttention(given);
-      try {
-        const x = Tensor.zeros([1, 2, 2, 2], { device: make.device });
-        if (module.config.heads === 2 && module.config.headDim === 2 && module.config.dtype === 'f32')
-          module.forward(x, x, x);
-      } finally {
-        module.dispose();
-      }
-    };
-    return { name: 'SasAttention', run, args: [config] };
-  },
-  (make) => ({ name: 'getDevice', run: getDevice as (...args: never[]) => unknown, args: [make.device.info.id] }),
-];
-
 /** Calls of every op that is described, and of everything else. */
 export const generators: readonly ((make: Maker) => Call)[] = [
   ...libraryCalls.map((calls) => (make: Maker) => calls.make(make.draw, make.device, make.made)),
-  ...ownGenerators,
+  ...ownCalls,
 ];

@@ -1,16 +1,15 @@
 /** Arguments of calls of the library: small random tensors beside exactly their values. */
-import { type Device, type DType, Tensor } from '../../lib/index.js';
+import { type Device, Tensor } from '../../lib/index.js';
+import type { Resource } from '../../lib/scope.js';
 import { type FloatType, fromBits, toBits } from '../helpers/random.js';
 import { type Array64, array64, sizeOf } from '../reference/index.js';
 import type { Draw } from './draw.js';
 
-/** A right call: the function, its arguments, and the float64 truth of its results. */
+/** A right call. */
 export interface Call {
   name: string;
   run: (...args: never[]) => unknown;
   args: unknown[];
-  truth?: () => Record<string, Array64>;
-  dtype?: DType;
 }
 
 /** Makes right arguments on one device. */
@@ -18,7 +17,7 @@ export class Maker {
   constructor(
     readonly draw: Draw,
     readonly device: Device,
-    readonly made: Tensor[],
+    readonly made: Resource[],
   ) {}
 
   float = (): FloatType => this.draw.pick(['f32', 'f32', 'bf16', 'f16'] as const);

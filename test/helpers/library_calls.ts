@@ -1,5 +1,6 @@
 // Random right calls of the library, of every op that is described: what the fuzzers spoil.
 import { type Device, Tensor } from '../../lib/index.js';
+import type { Resource } from '../../lib/scope.js';
 import { type Array64, array64, sizeOf } from '../reference/index.js';
 import type { Draw } from './draw.js';
 import { type Calls, type Case, type Input, inputOfGradient, type Named, type Op } from './op.js';
@@ -12,6 +13,8 @@ export interface LibraryCall {
   run: (...args: never[]) => unknown;
   args: unknown[];
   dtype: FloatType;
+  /** Whether the call changes its inputs. */
+  inPlace: boolean;
   /** The tensors among the arguments, and what they were made from. */
   tensors: Named<Tensor>;
   options: unknown;
@@ -24,7 +27,7 @@ export interface LibraryCall {
 export interface CallMaker {
   name: string;
   /** Adds every tensor that it makes to `made`. */
-  make(draw: Draw, device: Device, made: Tensor[]): LibraryCall;
+  make(draw: Draw, device: Device, made: Resource[]): LibraryCall;
 }
 
 /** Activations in [-1, 1): ordinary, whatever the sizes. Parameters and integers as the description draws them. */
@@ -39,7 +42,7 @@ function operand(draw: Draw, { shape, role, values }: Input, dtype: FloatType, d
 
 /** The calls of one description: forward, backward, and those of its twin if that is an op. */
 export function callsOf(op: Op): CallMaker[] {
-  const operands = (draw: Draw, device: Device, made: Tensor[]) => {
+  const operands = (draw: Draw, device: Device, made: Resource[]) => {
     const item: Case = op.random(draw);
     const dtype = op.onlyF32 ? 'f32' : draw.pick(['f32', 'f32', 'bf16', 'f16'] as const);
     const pairs = Object.entries(item.inputs).map(
@@ -57,6 +60,7 @@ export function callsOf(op: Op): CallMaker[] {
       const { options, dtype, tensors, exact } = operands(draw, device, made);
       return {
         ...{ name, run: call, args: [...args(tensors, options, {})], dtype, tensors, options },
+        inPlace: op.inPlace ?? false,
         results: (returned) => ({ ...namedTensors(returned, 'output'), ...(op.inPlace && tensors) }),
         truth: () => op.reference.forward(exact, options),
       };
@@ -77,7 +81,7 @@ export function callsOf(op: Op): CallMaker[] {
           const args = [...after.args(tensors, options, outputs)];
           const first = Object.keys(item.inputs)[0];
           return {
-            ...{ name: `${name}Backward`, run: after.call, args, dtype, tensors, options },
+            ...{ name: `${name}Backward`, run: after.call, args, dtype, tensors, options, inPlace: false },
             results: (returned) =>
               Object.fromEntries(
                 Object.entries(namedTensors(returned, first)).map(([key, value]) => [inputOfGradient(key), value]),

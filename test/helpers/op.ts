@@ -28,6 +28,9 @@ export const activation = (shape: readonly number[], scale = 1, shift = 0): Inpu
   },
 });
 
+/** As wide as f32: what f16 cannot hold. */
+export const wideTypes: readonly FloatType[] = ['f32', 'bf16'];
+
 /** Uniform in +-1/sqrt(fanIn). */
 export const parameter = (shape: readonly number[], fanIn: number): Input => ({
   shape,
@@ -70,6 +73,8 @@ export interface Case<Options = unknown> {
   seed?: number;
   /** What the emulated GPU computes instead: as many kinds of tails, less of each. */
   onEmulator?: Case<Options>;
+  /** Storage types whose range holds its values; all by default. */
+  dtypes?: readonly FloatType[];
   /** Storage types in which the unfused pipeline overflows. */
   overflows?: readonly FloatType[];
   /** Cases for an emulated processor (test/arm64); of an op without any all are. */
@@ -101,8 +106,10 @@ export interface Reference<Options> {
 }
 
 /** How special values spread: as in float64, or with an exception, and then a NaN must only not be lost. */
-export interface Special {
+export interface Special<Options = unknown> {
   exception?: string;
+  /** Cases that it goes for; all by default. */
+  excepted?(options: Options): boolean;
   /** Results that it goes for; all by default. */
   only?: readonly string[];
 }
@@ -138,7 +145,7 @@ export interface Op<Options = unknown> extends Calls<Options> {
     results: Results<Values>,
     limits: { dtype: FloatType; naiveErrors: Named<number> },
   ): Promise<void>;
-  special?: { forward?: Special; backward?: Special; naive?: Special };
+  special?: { forward?: Special<Options>; backward?: Special<Options>; naive?: Special<Options> };
   /** A ReLU of a number near 0 may go either way: random gradients are compared where there are many elements only. */
   kinked?: boolean;
   /** By function of the library: what it refuses, with the whole message, and tests of what it returns. */

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError, type Tensor } from '../../lib/index.js';
-import { bf16, f32 } from '../api/helpers.js';
+import { bf16, f32, i32 } from '../api/helpers.js';
 import { expectClose, limit } from '../helpers/compare.js';
 import { adamWCases, toArray64 } from '../helpers/fixtures.js';
 import { exact } from '../helpers/gradient_checks.js';
@@ -101,9 +101,19 @@ export default defineOp<Options>({
           () => ops.adamW([state()], { ...settings, beta1: 1 }),
         ],
         [
-          "adamW: there is no option 'betas'; known: lr, beta1, beta2, eps, weightDecay, step",
+          "adamW: there is no option 'betas'; known: lr, beta1, beta2, eps, weightDecay, step, skipped",
           ArgumentError,
           () => ops.adamW([state()], { ...settings, betas: [0.9, 0.95] } as never),
+        ],
+        [
+          'adamW: skipped has shape [1], expected []',
+          ShapeError,
+          () => ops.adamW([state()], { ...settings, skipped: i32(1) }),
+        ],
+        [
+          'adamW: skipped has dtype f32, expected i32',
+          DTypeError,
+          () => ops.adamW([state()], { ...settings, skipped: f32() }),
         ],
       ],
       tests: {

@@ -1,8 +1,24 @@
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError } from '../../lib/index.js';
 import { bf16, f32, i32 } from '../api/helpers.js';
-import { type AttentionOptions, type AttentionSizes, attentionOf } from '../helpers/attention_shapes.js';
-import { type Calls, type Case, defineOp, type Named, type Op, smallerOnEmulator } from '../helpers/op.js';
+import {
+  type AttentionOptions,
+  type AttentionSizes,
+  attentionOf,
+  hugeScores,
+  scales,
+} from '../helpers/attention_shapes.js';
+import {
+  activation,
+  type Calls,
+  type Case,
+  defineOp,
+  type Named,
+  type Op,
+  type Special,
+  smallerOnEmulator,
+  wideTypes,
+} from '../helpers/op.js';
 import { compare, digest, dispose, problemOf, run, truthOf } from '../helpers/op_run.js';
 import { emulated, expectWithinLimits, pair, takeResults, timeout, valuesOf } from '../helpers/parity.js';
 import { type FloatType, normal } from '../helpers/random.js';
@@ -20,6 +36,14 @@ const largeInputs = (sizes: AttentionSizes): Case<AttentionOptions> => {
     overflows: ['f16'],
   });
   return smallerOnEmulator(large({}), large({ time: 31 }));
+};
+/** Softmax saturates; enough rows, as for large inputs. */
+const largeScale = (scale: number, causal = true) =>
+  shorter({ batch: 8, time: 64, heads: 36, width: [24, 8], scale, causal }, { batch: 2, time: 31 });
+const hugeValues = (sizes: AttentionSizes, size: number): Case<AttentionOptions> => {
+  const { label, inputs, ...item } = attentionOf(sizes);
+  const v = activation(inputs.v.shape, size);
+  return { ...item, label: `${label} v x${size}`, dtypes: wideTypes, inputs: { ...inputs, v } };
 };
 const sample = (sizes: AttentionSizes) => ({ ...attentionOf(sizes), sample: true });
 
@@ -44,6 +68,16 @@ const cases: Case<AttentionOptions>[] = [
   attentionOf({ time: [97, 1], heads: [2, 1], width: 8 }), // 96 fully masked rows, the last one sees a single key
   attentionOf({ batch: 2, time: [128, 31], heads: 2, width: [40, 8], causal: false }),
   attentionOf({ time: 97, heads: 3, width: 24, scale: 0.5 }),
+  attentionOf({ time: [64, 97], heads: [4, 2], width: [24, 40], scale: -0.3 }),
+  attentionOf({ time: [97, 64], heads: 3, width: 24, scale: -0.3, causal: false }),
+  attentionOf({ time: [33, 70], heads: [4, 2], width: [40, 24], scale: 0 }),
+  attentionOf({ time: 97, heads: 2, width: [96, 64], scale: 1e-3 }),
+  hugeScores({ time: [33, 70], heads: [4, 2], width: [2, 8], scale: 10 }),
+  hugeScores({ time: 97, heads: 2, width: [2, 24], scale: -1e5 }),
+  hugeScores({ time: [64, 33], heads: 2, width: [8, 8], scale: 1e20, causal: false }),
+  hugeValues({ time: [31, 64], heads: [4, 2], width: [24, 40] }, 1e36),
+  largeScale(30),
+  largeScale(-30, false),
   // Inputs x100 saturate: only the rare rows whose two best scores are close have an error or a gradient at all. There must
   // be enough of them (rows, and width for scores without heavy tails), or chance decides between the kernel and the naive one.
   largeInputs({ batch: 8, time: 64, heads: 36, width: [24, 8] }),
@@ -72,9 +106,9 @@ const backward = (omitMean: boolean) => (x: Named<reference.Array64>, options: A
   return { q: gradQ, k: gradK, v: gradV };
 };
 
-const hidden = {
-  exception: 'a masked key times its weight of 0 is NaN where the product is computed, and a row of -Infinity is 0',
-  only: ['output'], // logSumExp of a query that is NaN may be a number
+const hidden: Special<AttentionOptions> = {
+  exception: 'a masked key times its weight of 0 is NaN where the product is computed',
+  excepted: ({ causal }) => causal,
 };
 
 const x = () => f32(1, 3, 2, 4);
@@ -213,7 +247,7 @@ const attention: Op = defineOp<AttentionOptions>({
     attentionOf({ time: [97, 64], heads: 3, width: [24, 40] }),
     shorter({ time: [70, 131], heads: [5, 1], width: [96, 64], causal: false }, { time: [37, 67] }),
   ],
-  small: [attentionOf({ time: 4, heads: 2, width: 8 })],
+  small: [true, false].map((causal) => attentionOf({ time: 4, heads: 2, width: 8, causal })),
   random: (draw) => {
     const keyHeads = 1 + draw.below(3);
     return attentionOf({
@@ -222,7 +256,7 @@ const attention: Op = defineOp<AttentionOptions>({
       heads: [keyHeads * (1 + draw.below(3)), keyHeads],
       width: [draw.size(37), draw.size(37)],
       causal: draw.chance(0.5),
-      ...(draw.chance(0.5) && { scale: 0.7 }),
+      ...(draw.chance(0.7) && { scale: draw.pick(scales) }),
     });
   },
   ...fused,
@@ -238,7 +272,11 @@ const attention: Op = defineOp<AttentionOptions>({
     const { gradQ, gradK, gradV } = gradients;
     return { outputs: { output, logSumExp }, gradients: { q: gradQ, k: gradK, v: gradV } };
   },
-  special: { forward: hidden, naive: hidden },
+  special: {
+    forward: hidden,
+    naive: hidden,
+    backward: { exception: 'infinite gradients meet in the difference from their mean' },
+  },
   arguments: {
     attention: forwardArguments('attention', ops.attention),
     'naive.attention': forwardArguments('naive.attention', ops.naive.attention),
@@ -282,6 +320,45 @@ const attention: Op = defineOp<AttentionOptions>({
       dispose(problem);
     });
 
+    it.each([
+      [1e5, 1e10],
+      [1e7, 1e14],
+    ])('q = k = [%d]: the only key has all the weight', { timeout }, async (value, score) => {
+      if (dtype !== 'f32') return;
+      const [x, minus, v] = [value, -value, 1].map((each) => pair(Float32Array.of(each), [1, 1, 1, 1], dtype).tensor);
+      const results = [
+        ops.attention(x, x, v, { scale: 1 }),
+        ops.naive.attention(x, x, v, { scale: 1 }),
+        ops.attention(x, minus, v, { scale: -1 }),
+      ];
+      for (const { output, logSumExp } of results) {
+        expect([...(await output.data())]).toEqual([1]);
+        expect(Math.abs((await logSumExp.data())[0] / score - 1)).toBeLessThanOrEqual(2e-7);
+      }
+      expect([...(await ops.attentionMean(x, x, v, { heads: 1, scale: 1 }).data())]).toEqual([1]);
+    });
+
+    it.each(['fused', 'naive'] as const)('%s: scores of -Infinity, and of NaN', { timeout }, async (which) => {
+      const forward = which === 'fused' ? ops.attention : ops.naive.attention;
+      const backward = which === 'fused' ? ops.attentionBackward : ops.naive.attentionBackward;
+      // Queries -Infinity, NaN and 1, keys 1 and 2.
+      const q = pair(Float32Array.of(Number.NEGATIVE_INFINITY, Number.NaN, 1), [1, 3, 1, 1], dtype).tensor;
+      const k = pair(Float32Array.of(1, 2), [1, 2, 1, 1], dtype).tensor;
+      const v = pair(Float32Array.of(3, 5), [1, 2, 1, 1], dtype).tensor;
+      const { output, logSumExp } = forward(q, k, v, { causal: false, scale: 1 });
+      const [none, lost, plain] = await output.data();
+      expect([none, lost]).toEqual([0, Number.NaN]);
+      expect(plain).toBeCloseTo((3 + 5 * Math.E) / (1 + Math.E), 1);
+      const logs = await logSumExp.data();
+      expect([...logs.slice(0, 2)]).toEqual([Number.NEGATIVE_INFINITY, Number.NaN]);
+      // Alone, the first query leaves the values without a gradient; of keys it is 0 times infinity.
+      const first = pair(Float32Array.of(Number.NEGATIVE_INFINITY), [1, 1, 1, 1], dtype).tensor;
+      const saved = { q: first, k, v, ...forward(first, k, v, { causal: false, scale: 1 }) };
+      const grads = backward(pair(Float32Array.of(1), [1, 1, 1, 1], dtype).tensor, saved, { causal: false, scale: 1 });
+      expect([...(await grads.gradV.data())].map(Math.abs)).toEqual([0, 0]);
+      expect([...(await grads.gradQ.data())].map(Math.abs)).toEqual([0]);
+    });
+
     it('causal with scale 1/sqrt(Dqk) is the default', async () => {
       const problem = problemOf(attention, attentionOf({ time: 33, heads: 2, width: [24, 8], seed: 401 }), dtype);
       const { q, k, v } = problem.tensors;
@@ -309,6 +386,24 @@ const attention: Op = defineOp<AttentionOptions>({
     if (dtype !== 'f16') sameBitsOften(dtype);
 
     if (dtype !== 'f32') return;
+    // Each weight by itself: a relative error over whole tensors would not show the last term of the exponential's
+    // polynomial, which is 2.4e-6 at most.
+    it.each(['fused', 'naive'] as const)('%s: weights are exponentials to the last digits', async (which) => {
+      const forward = which === 'fused' ? ops.attention : ops.naive.attention;
+      const steps = 1999;
+      const falling = Float32Array.from({ length: steps }, (_, i) => (-4 * i) / (steps - 1));
+      const q = pair(falling, [1, steps, 1, 1], 'f32').tensor;
+      const [k, v] = [
+        pair(Float32Array.of(0, 1), [1, 2, 1, 1], 'f32').tensor,
+        pair(Float32Array.of(0, 1), [1, 2, 1, 1], 'f32').tensor,
+      ];
+      const { data } = await valuesOf(forward(q, k, v, { causal: false, scale: 1 }).output);
+      const errors = Array.from(data).map((weight, i) =>
+        Math.abs((weight * (1 + Math.exp(falling[i]))) / Math.exp(falling[i]) - 1),
+      );
+      expect(Math.max(...errors)).toBeLessThanOrEqual(1.2e-6);
+    });
+
     it('keeps f32 accuracy where every key has the same score', async () => {
       // Softmax is uniform: the output is the mean of the values seen so far, which here is known in closed form.
       const time = 1023;

@@ -1,7 +1,13 @@
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError, type Tensor } from '../../lib/index.js';
 import { bf16, f32 } from '../api/helpers.js';
-import { type AttentionOptions, type AttentionSizes, attentionOf } from '../helpers/attention_shapes.js';
+import {
+  type AttentionOptions,
+  type AttentionSizes,
+  attentionOf,
+  hugeScores,
+  scales,
+} from '../helpers/attention_shapes.js';
 import { type Case, defineOp } from '../helpers/op.js';
 import { dispose, problemOf } from '../helpers/op_run.js';
 import { timeout, valuesOf } from '../helpers/parity.js';
@@ -19,6 +25,12 @@ function mean({ heads: [heads, groups, keyHeads], sample, ...sizes }: Sizes): Ca
   const { q, k, v } = inputs;
   return { label: `${label} r=${groups}`, options: { ...options, heads }, seed: 901, sample, inputs: { q, k, v } };
 }
+
+const huge = ({ heads: [heads, groups, keyHeads], scale, ...sizes }: Sizes & { scale: number }): Case<Options> => {
+  const { label, options, inputs, dtypes } = hugeScores({ ...sizes, scale, heads: [heads * groups, keyHeads] });
+  const { q, k, v } = inputs;
+  return { label: `${label} r=${groups}`, options: { ...options, heads }, dtypes, inputs: { q, k, v } };
+};
 
 const masked = mean({ time: [70, 33], heads: [4, 3, 12], width: 24 });
 const six = () => f32(1, 3, 6, 4);
@@ -40,6 +52,9 @@ const attentionMean = defineOp<Options>({
     mean({ time: [70, 33], heads: [4, 3, 12], width: [13, 7], sample: true }), // widths that fill no vector, masked rows
     mean({ time: 97, heads: [3, 4, 6], width: [40, 24] }), // GQA: neighbours share k and v, across groups
     mean({ time: 64, heads: [4, 3, 12], width: 24, scale: -0.3 }),
+    mean({ time: 33, heads: [2, 2, 2], width: 24, scale: 0 }),
+    huge({ time: [33, 70], heads: [2, 2, 4], width: [2, 8], scale: 10 }),
+    huge({ time: 70, heads: [2, 3, 6], width: [2, 24], scale: -1e5, causal: false }),
   ],
   repeated: [mean({ batch: 2, time: 97, heads: [2, 3, 6], width: [40, 24] })],
   small: [mean({ time: 4, heads: [2, 2, 4], width: 8 })],
@@ -50,6 +65,7 @@ const attentionMean = defineOp<Options>({
       heads: [heads, groups, draw.pick([heads * groups, 1])],
       width: [draw.size(37), draw.size(37)],
       causal: draw.chance(0.5),
+      ...(draw.chance(0.7) && { scale: draw.pick(scales) }),
     });
   },
 

@@ -5,18 +5,19 @@ import { expectClose } from '../helpers/compare.js';
 import { clipGradNormCases, toArray64 } from '../helpers/fixtures.js';
 import { exact } from '../helpers/gradient_checks.js';
 import { type Case, defineOp, normalParameter } from '../helpers/op.js';
+import { pair } from '../helpers/parity.js';
 import * as reference from '../reference/index.js';
 
 interface Options {
   maxNorm: number;
 }
 
-function clip(shapes: readonly (readonly number[])[], maxNorm: number): Case<Options> {
+function clip(shapes: readonly (readonly number[])[], maxNorm: number, scale = 1): Case<Options> {
   return {
-    label: `scales all gradients to a norm of ${maxNorm} at most`,
+    label: `scales gradients of ${scale} to a norm of ${maxNorm} at most`,
     options: { maxNorm },
     seed: 10,
-    inputs: Object.fromEntries(shapes.map((shape, i) => [`gradient ${i}`, normalParameter(shape)])),
+    inputs: Object.fromEntries(shapes.map((shape, i) => [`gradient ${i}`, normalParameter(shape, scale)])),
   };
 }
 
@@ -26,7 +27,12 @@ export default defineOp<Options>({
   name: 'clipGradNorm',
   onlyF32: true,
   inPlace: true,
-  cases: [0.5, 100, 1e6].map((maxNorm) => clip(shapes, maxNorm)),
+  cases: [
+    ...[0.5, 100, 1e6].map((maxNorm) => clip(shapes, maxNorm)),
+    clip(shapes, 1e-6, 3e-9), // a norm of about 1e-6, which is what the denominator has added to it
+    clip([[7, 13]], 1, 1e-25), // squares vanish in f32
+    clip(shapes, 1e20, 1e30), // squares overflow in f32
+  ],
   repeated: [clip([[40003], [64, 40], [1]], 1)],
   small: [],
   random: (draw) =>
@@ -79,6 +85,18 @@ export default defineOp<Options>({
         },
       },
     },
+  },
+
+  extra: () => {
+    it('gradients whose norm f32 does not hold are scaled, not lost', async () => {
+      const gradients = [0, 1].map(() => pair(new Float32Array(1000).fill(3e38), [1000], 'f32').tensor);
+      const norm = ops.clipGradNorm(gradients, 1e30);
+      expect([...(await norm.data())]).toEqual([Number.POSITIVE_INFINITY]);
+      const each = 1e30 / Math.sqrt(2000);
+      for (const gradient of gradients) {
+        for (const value of await gradient.data()) expect(Math.abs(value / each - 1)).toBeLessThanOrEqual(2e-6);
+      }
+    });
   },
 
   referenceTests: () => {

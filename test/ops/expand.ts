@@ -13,6 +13,7 @@ import {
   parameter,
   type Reference,
   smallerOnEmulator,
+  wideTypes,
 } from '../helpers/op.js';
 import { dispose, problemOf, run, truthOf } from '../helpers/op_run.js';
 import { errorsOf, expectWithinLimits, pair, takeResults, timeout } from '../helpers/parity.js';
@@ -76,6 +77,7 @@ const cases = [
   shorter([1, 1023, 1, 8, 2, 8, 3], 191),
   expand([2, 3, 2, 2, 6, 5, 7], { sample: true }), // k > D
   expand([1, 5, 3, 1, 3, 4, 3]), // k > D
+  { ...expand([2, 33, 3, 24, 6, 40, 3], { inputScale: 1e30 }), dtypes: wideTypes },
   expand([1, 3, 2, 160, 2, 112, 5]), // r = 1, D' < D
   expand([1, 4, 2, 96, 4, 96, 7]),
   shorter([1, 31, 12, 64, 36, 0, 5], 9), // values: heads only

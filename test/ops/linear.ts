@@ -1,7 +1,16 @@
 import { expect } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError } from '../../lib/index.js';
 import { bf16, f32 } from '../api/helpers.js';
-import { activation, type Case, defineOp, type Named, parameter, type Reference } from '../helpers/op.js';
+import {
+  activation,
+  type Case,
+  defineOp,
+  type Named,
+  normalParameter,
+  parameter,
+  type Reference,
+  wideTypes,
+} from '../helpers/op.js';
 import * as reference from '../reference/index.js';
 import { round64 } from '../reference/rounded_pipeline.js';
 
@@ -11,24 +20,39 @@ interface Shape {
   outWidth: number; // N
   bias?: boolean;
   inputScale?: number; // of x
+  weightScale?: number;
+  dtypes?: Case['dtypes'];
   sample?: boolean;
 }
 
-function linear({ rows, width, outWidth, bias = false, inputScale = 1, sample }: Shape): Case {
-  const scale = inputScale === 1 ? '' : ` x${inputScale}`;
+function linear(shape: Shape): Case {
+  const { rows, width, outWidth, bias = false, inputScale = 1, weightScale = 1, dtypes, sample } = shape;
+  const scale = `${inputScale === 1 ? '' : ` x${inputScale}`}${weightScale === 1 ? '' : ` W x${weightScale}`}`;
   return {
     label: `[${rows.join(', ')}] K=${width} N=${outWidth}${bias ? ' bias' : ''}${scale}`,
     options: {},
     seed: 701,
     sample,
+    dtypes,
     inputs: {
       x: activation([...rows, width], inputScale),
-      weight: parameter([outWidth, width], width),
+      weight: weightScale === 1 ? parameter([outWidth, width], width) : normalParameter([outWidth, width], weightScale),
       ...(bias && { bias: parameter([outWidth], width) }),
       gradOutput: activation([...rows, outWidth]),
     },
   };
 }
+
+/** Numbers from either end of the range of f32, and products beyond that of the parts into which CUDA splits f32. */
+const extremes: Case[] = [
+  [1e36, 1e-20],
+  [1e-36, 1e10],
+  [1e-10, 1e-24],
+  [1e20, 1e15],
+].flatMap(([inputScale, weightScale]) => [
+  linear({ rows: [31], width: 40, outWidth: 96, inputScale, weightScale, dtypes: wideTypes }),
+  linear({ rows: [130], width: 160, outWidth: 130, inputScale, weightScale, dtypes: wideTypes }),
+]);
 
 const exact: Required<Reference<unknown>> = {
   forward: ({ x, weight, bias }) => ({ output: reference.linear(x, weight, bias) }),
@@ -53,6 +77,7 @@ export default defineOp({
     linear({ rows: [5], width: 768, outWidth: 768, bias: true }), // the output projection of the reference size
     linear({ rows: [3], width: 9, outWidth: 515, bias: true, sample: true }), // a vocabulary that fills no vector
     linear({ rows: [64], width: 112, outWidth: 40, bias: true, inputScale: 100 }),
+    ...extremes,
   ],
   repeated: [linear({ rows: [517], width: 112, outWidth: 96, bias: true })],
   small: [linear({ rows: [8], width: 16, outWidth: 24, bias: true })],

@@ -1,7 +1,7 @@
 // What the loader says when no binary loads: every file it tried with its own reason, and one thing to do.
-import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { build } from 'esbuild';
+import { type BuildOptions, build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { installedIn, prebuiltName, Workshop } from './project.js';
 
@@ -10,7 +10,7 @@ const project = workshop.project('user');
 const folder = installedIn(project);
 const prebuilt = join(folder, 'prebuilds', prebuiltName);
 const built = join(folder, 'build/Release/sas_attention.node');
-const rebuild = 'npm rebuild sas-attention --ignore-scripts=false';
+const rebuild = `node ${join(folder, 'native/install.cjs')} build`;
 let binary: Buffer;
 
 beforeAll(() => {
@@ -74,7 +74,7 @@ describe('the loader', () => {
     write(prebuilt, content());
     const lines = load().split('\n');
     expect(lines[4]).toMatch(/^ {2}.*\.node: .*damaged/);
-    expect(lines.at(-1)).toBe('Install the package anew: remove node_modules/sas-attention, then run npm install.');
+    expect(lines.at(-1)).toMatch(`Install the package anew: remove ${folder}/, then run npm install`);
   });
 
   it('says that a file is for another processor, and which binaries there are', () => {
@@ -111,30 +111,125 @@ describe('the loader', () => {
     );
     expect(missing).not.toContain('prebuilds');
     write(join(project, 'other.node'), 'not a library');
-    expect(load({ SAS_BINDING: 'other.node' })).toMatch(
+    expect(load({ SAS_BINDING: join(project, 'other.node') })).toMatch(
       /other\.node \(from SAS_BINDING\): .*damaged\nUnset SAS_BINDING/,
     );
     expect(load({ SAS_BINDING: prebuilt })).toBe('loaded');
   });
 
-  it.each(['esm', 'cjs'] as const)('tells who bundled it (%s) to leave it out of the bundle', async (format) => {
-    const bundle = join(workshop.folder, format, 'dist', format === 'esm' ? 'app.mjs' : 'app.cjs');
-    await build({
-      entryPoints: [join(folder, 'dist/index.js')],
-      bundle: true,
-      platform: 'node',
-      format,
-      outfile: bundle,
-      logLevel: 'error',
-      logOverride: { 'empty-import-meta': 'silent' },
+  it('names a command that exists, quoted for a shell, and builds with it', () => {
+    const odd = installedIn(workshop.project("it's odd"));
+    cpSync(folder, odd, { recursive: true });
+    rmSync(join(odd, 'prebuilds'), { recursive: true });
+    const program = `require(${JSON.stringify(odd)})`;
+    const { stderr } = workshop.run(process.execPath, ['-e', program], project);
+    const [, command = ''] = /CMake 3\.18 or newer: (node .* build)$/m.exec(stderr) ?? [];
+    // No compiler here: that it says so, from the right folder, is enough.
+    const built = workshop.run('sh', ['-c', command], project, { PATH: workshop.bare });
+    expect(built.stderr).toContain('the build from source failed: cmake is not on PATH.');
+    expect(built.status).toBe(1);
+  });
+
+  it("names Yarn's own node where Yarn installs without node_modules", () => {
+    rmSync(prebuilt);
+    const pnp = "data:text/javascript,process.versions.pnp = '3'";
+    expect(load({}, ['--import', pnp])).toMatch(`CMake 3.18 or newer: yarn ${rebuild}`);
+  });
+
+  it('asks for the version of glibc without the names of all peers, and leaves the setting as it was', () => {
+    const spy = `data:text/javascript,
+      const { report } = process; const { getReport } = report;
+      report.getReport = () => { console.log(report.excludeNetwork); return getReport.call(report); };
+      process.on('exit', () => console.log(report.excludeNetwork));`;
+    expect(load({}, ['--import', spy.replaceAll('\n', '')])).toBe('true\nloaded\nfalse');
+  });
+});
+
+// CWE-427: a program must not execute what lies where it was started.
+describe('a hostile folder', () => {
+  const hostile = join(workshop.folder, 'hostile');
+  const names = ['build/Release/sas_attention.node', 'build/Debug/sas_attention.node', `prebuilds/${prebuiltName}`];
+
+  beforeAll(() => {
+    for (const name of names) write(join(hostile, name), binary);
+    const planted = `require('fs').writeFileSync(${JSON.stringify(join(hostile, 'executed'))}, '')`;
+    for (const name of ['node-gyp-build', 'node-addon-api', 'sas-attention']) {
+      write(join(hostile, 'node_modules', name, 'index.js'), planted);
+    }
+    write(join(hostile, 'package.json'), '{"name":"sas-attention"}');
+  });
+
+  /** What the program says that is run there, and which files it loads or only looks at, by Node's own account. */
+  function runThere(program: readonly string[], env: NodeJS.ProcessEnv = {}) {
+    const output = workshop.run(process.execPath, program, hostile, env);
+    expect(existsSync(join(hostile, 'executed'))).toBe(false);
+    expect(output.stdout).not.toContain(hostile);
+    return output;
+  }
+
+  const loaded = `console.log(Object.keys(require('module')._cache).filter((name) => name.endsWith('.node')).join());`;
+
+  it.each([
+    [{}],
+    [{ SAS_ATTENTION_PREBUILD: '.' }],
+    [{ SAS_ATTENTION_PREBUILD: hostile, PREBUILDS_ONLY: '1' }],
+    [{ npm_config_arch: '../..', npm_config_platform: 'linux', LIBC: 'glibc' }],
+    [{ NODE_PATH: join(hostile, 'node_modules') }],
+    [{ INIT_CWD: hostile, npm_config_local_prefix: hostile }],
+  ])('is nothing to the installed package: %o', (env) => {
+    const program = `require(${JSON.stringify(folder)}); ${loaded}`;
+    expect(runThere(['-e', program], env)).toMatchObject({ status: 0, stdout: `${prebuilt}\n` });
+  });
+
+  it('does not answer to a SAS_BINDING that depends on it', () => {
+    for (const name of ['build/Release/sas_attention.node', './build/Release/sas_attention.node']) {
+      const { status, stderr } = runThere(['-e', `require(${JSON.stringify(folder)})`], { SAS_BINDING: name });
+      expect(status).toBe(1);
+      expect(stderr).toContain(`  ${name} (from SAS_BINDING): not an absolute path\nUnset SAS_BINDING, or`);
+    }
+  });
+
+  describe.each(['esm', 'cjs'] as const)('and a bundle (%s)', (format) => {
+    const app = join(workshop.folder, format);
+    const bundle = join(app, 'dist', format === 'esm' ? 'app.mjs' : 'app.cjs');
+    const bundled = (options: BuildOptions = {}) =>
+      build({
+        stdin: { contents: "import 'sas-attention'; console.log('loaded');", resolveDir: project },
+        ...{ bundle: true, platform: 'node', format, outfile: bundle, logLevel: 'error' },
+        logOverride: { 'empty-import-meta': 'silent' },
+        ...options,
+      });
+
+    it('is told to leave it out of the bundle or to name its binary, and loads nothing', async () => {
+      await bundled();
+      // Around the bundle is no package of ours either.
+      for (const name of names) write(join(app, name), binary);
+      const { status, stderr } = runThere([bundle]);
+      expect(status).toBe(1);
+      expect(stderr).toContain(
+        'mark sas-attention as external in your bundler, or let SAS_BINDING name a copy of the .node file by its absolute path.',
+      );
+      expect(stderr).not.toContain('no such file');
     });
-    const run = workshop.run(process.execPath, [bundle], dirname(bundle));
-    expect(run.status).toBe(1);
-    expect(run.stderr).toContain('mark sas-attention as external in your bundler.');
-    // The way out for who must bundle: a copy of the binary beside it.
-    cpSync(prebuilt, join(dirname(bundle), 'sas.node'));
-    expect(workshop.run(process.execPath, [bundle], dirname(bundle), { SAS_BINDING: 'sas.node' })).toMatchObject({
-      status: 0,
+
+    it('loads the copy that SAS_BINDING names', async () => {
+      await bundled();
+      const copy = join(dirname(bundle), 'sas.node');
+      cpSync(prebuilt, copy);
+      expect(runThere([bundle], { SAS_BINDING: copy })).toMatchObject({ status: 0, stdout: 'loaded\n' });
+    });
+
+    it('loads the copy that its own banner names', async () => {
+      cpSync(prebuilt, join(dirname(bundle), 'sas_attention.node'));
+      const here = format === 'esm' ? 'import.meta.dirname' : '__dirname';
+      await bundled({ banner: { js: `process.env.SAS_BINDING ??= ${here} + '/sas_attention.node';` } });
+      expect(runThere([bundle])).toMatchObject({ status: 0, stdout: 'loaded\n' });
+    });
+
+    it('that leaves it out loads the package', async () => {
+      await bundled({ external: ['sas-attention'], outfile: join(project, `app.${format === 'esm' ? 'mjs' : 'cjs'}`) });
+      const program = join(project, `app.${format === 'esm' ? 'mjs' : 'cjs'}`);
+      expect(runThere([program])).toMatchObject({ status: 0, stdout: 'loaded\n' });
     });
   });
 });

@@ -10,7 +10,7 @@ export function visibleKeys(i: number, tq: number, tk: number, causal: boolean):
   return causal ? Math.max(0, Math.min(tk, i + 1 + tk - tq)) : tk;
 }
 
-/** Probabilities of one query row into `probability`; returns its logSumExp (-inf if it sees no key). */
+/** Probabilities of one query row into `probability`; returns its logSumExp, -inf if it sees no score but -inf. */
 function softmaxRow(
   q: Array64,
   qRow: number,
@@ -29,13 +29,17 @@ function softmaxRow(
     probability[j] = dot * scale;
     max = Math.max(max, probability[j]);
   }
+  if (max === Number.NEGATIVE_INFINITY) {
+    probability.fill(0, 0, visible);
+    return max;
+  }
   let sum = 0;
   for (let j = 0; j < visible; j++) {
     probability[j] = Math.exp(probability[j] - max);
     sum += probability[j];
   }
   for (let j = 0; j < visible; j++) probability[j] /= sum;
-  return visible === 0 ? Number.NEGATIVE_INFINITY : max + Math.log(sum);
+  return max + Math.log(sum);
 }
 
 /** q [B,Tq,Hq,Dqk], k [B,Tk,Hkv,Dqk], v [B,Tk,Hkv,Dv] -> output [B,Tq,Hq,Dv], logSumExp [B,Hq,Tq] */

@@ -31,11 +31,21 @@ function currentCommit(): string {
   }
 }
 
+function heldBy(path: string): Claim {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Claim;
+  } catch (error) {
+    throw new UsageError(
+      `'${path}' is not what an experiment leaves: ${error instanceof Error ? error.message : error}`,
+    );
+  }
+}
+
 /** A folder holds one experiment; more seeds and other attentions may join it. */
 function claim(out: string, experiment: Experiment): Claim {
   mkdirSync(out, { recursive: true });
   const path = join(out, 'experiment.json');
-  const held = existsSync(path) ? (JSON.parse(readFileSync(path, 'utf8')) as Claim) : null;
+  const held = existsSync(path) ? heldBy(path) : null;
   if (held && (held.preset !== experiment.preset || !isDeepStrictEqual(held.config, experiment.config))) {
     throw new UsageError(`--out '${out}' holds an experiment with other settings: name another folder`);
   }
@@ -47,7 +57,7 @@ function claim(out: string, experiment: Experiment): Claim {
 async function main({ experiment, out, device: id, jobs: asked, shard, reportOnly }: CompareOptions): Promise<void> {
   exitOnBrokenPipe();
   const device = getDevice(id);
-  (await textOf(experiment.config.text as string)).read(); // says now that it is missing, not in every run
+  await (await textOf(experiment.config.text as string)).read(); // says now that it is missing, not in every run
   const { commit } = claim(out, experiment);
   const facts = modelFacts(experiment, device);
   const runs = plannedRuns(experiment, facts, out);

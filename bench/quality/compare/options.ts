@@ -1,12 +1,13 @@
 /** Command line and presets -> what is compared. Bad values throw UsageError. */
 
 import { parseFlags } from '../../../lib/cli/arguments.js';
-import { attentionList, checkConfig, deviceId, integer, learningRate, oneOf } from '../../../lib/cli/train/options.js';
+import { attentionList, deviceId, integer, learningRate, oneOf } from '../../../lib/cli/train/options.js';
 import { UsageError } from '../../../lib/failure.js';
 import {
   ACTIVATION_DTYPES,
   ATTENTIONS,
   type Attention,
+  checkConfig,
   DEFAULT_CONFIG,
   type TrainConfig,
 } from '../../../lib/gpt/config.js';

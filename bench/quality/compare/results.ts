@@ -45,7 +45,7 @@ export function readRun(run: PlannedRun): RunResult | null {
   const validation: Point[] = [];
   let summary: Summary | undefined;
   for (const line of readFileSync(path, 'utf8').split('\n')) {
-    if (!line.includes('"validationLoss":')) continue;
+    if (!line.includes('"validationLoss":') || !line.endsWith('}')) continue; // the last may have been cut off
     const metric = JSON.parse(line);
     if (metric.summary) summary = metric.summary;
     else validation.push({ step: metric.step, loss: metric.validationLoss });

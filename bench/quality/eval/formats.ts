@@ -56,13 +56,22 @@ function capitalize(text: string): string {
   return large + small.join('').toLowerCase() + rest;
 }
 
+/** A line without what stands in brackets, each from a [ to the next ]; a pattern would look for the end of each [ anew. */
+function withoutBrackets(line: string): string {
+  let kept = '';
+  let at = 0;
+  for (;;) {
+    const begin = line.indexOf('[', at);
+    const end = begin < 0 ? -1 : line.indexOf(']', begin);
+    if (end < 0) return kept + line.slice(at);
+    kept += line.slice(at, begin);
+    at = end + 1;
+  }
+}
+
 /** Brackets are left over from WikiHow's pages. */
 const cleanWikiHow = (text: string) =>
-  text
-    .trim()
-    .replaceAll(' [title]', '. ')
-    .replaceAll(/\[[^\n]*?\]/g, '')
-    .replaceAll('  ', ' ');
+  text.trim().replaceAll(' [title]', '. ').split('\n').map(withoutBrackets).join('\n').replaceAll('  ', ' ');
 
 export const FORMATS = {
   arc: {
@@ -158,6 +167,9 @@ export function isAnswered(name: FormatName, record: Fields): boolean {
 export function exampleOf(name: FormatName, record: Fields, label?: string): Example {
   const { requests: requestsOf, answer } = formatOf(name);
   const requests = requestsOf(record);
+  // One token, a space, would be more likely than any words.
+  const empty = requests.findIndex(({ text }) => text.trim() === '');
+  if (empty >= 0) throw new RecordError(`choice ${empty + 1} of ${requests.length} is empty`);
   if (typeof answer === 'function') return { requests, gold: answer(record) };
 
   const { field, values } = answer.find(({ field }) => label === undefined && record.has(field)) ?? answer[0];

@@ -1,5 +1,5 @@
 /** A task file, and the file of labels that some tasks have beside it, as questions to a model. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync } from 'node:fs';
 import { UsageError } from '../../../lib/failure.js';
 import { Fields, RecordError } from './fields.js';
 import {
@@ -27,6 +27,9 @@ export interface TaskOptions {
   limit?: number;
 }
 
+/** What a string holds in any case. */
+const MAX_TASK_BYTES = 2 ** 28;
+
 interface Item {
   /** `file:line`, for errors. */
   where: string;
@@ -36,8 +39,14 @@ interface Item {
 function readText(option: string, file: string): string {
   let bytes: Uint8Array;
   try {
+    const stats = statSync(file);
+    if (!stats.isFile()) throw new UsageError(`${option} '${file}': it is not a regular file`);
+    if (stats.size > MAX_TASK_BYTES) {
+      throw new UsageError(`${option} '${file}': it has ${stats.size} bytes, expected at most ${MAX_TASK_BYTES}`);
+    }
     bytes = readFileSync(file);
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     const reason = code === 'ENOENT' ? 'no such file' : `it cannot be read (${String(code ?? error)})`;
     throw new UsageError(`${option} '${file}': ${reason}`);

@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { DEFAULT_CONFIG, type TrainConfig } from '../../../lib/gpt/config.js';
-import { loadText } from '../../../lib/gpt/data.js';
+import { splitText } from '../../../lib/gpt/data.js';
 import { enqueueStep } from '../../../lib/gpt/loop.js';
 import { disposeRun, startRun } from '../../../lib/gpt/run.js';
 import { type Device, getDevice } from '../../../lib/index.js';
@@ -21,7 +21,7 @@ const { values } = parseArgs({
 });
 
 async function losses(config: TrainConfig, attention: 'mha' | 'sas', device: Device): Promise<number[]> {
-  const text = loadText({ name: 'this program', read: () => readFileSync(fileURLToPath(import.meta.url)) }, config.seq);
+  const text = splitText('this program', readFileSync(fileURLToPath(import.meta.url)), config.seq);
   const run = startRun(config, attention, device);
   const result: number[] = [];
   while (result.length < config.steps) {

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { glibcVersion } from '../../addon_file.js';
 import { closest } from '../arguments.js';
 
 export interface Machine {
@@ -11,7 +12,7 @@ export interface Machine {
   readonly napi: string;
   readonly platform: NodeJS.Platform;
   readonly arch: string;
-  /** null: another C library (musl). */
+  /** null: another C library (musl), or another system. */
   readonly glibc: string | null;
   readonly processor: string;
   /** That this process may use. */
@@ -29,12 +30,13 @@ export interface Variable {
 }
 
 const VARIABLES: Readonly<Record<string, string>> = {
-  SAS_BINDING: 'the .node file to load',
+  SAS_BINDING: 'the .node file to load, an absolute path',
   SAS_DEVICE: 'default device',
   SAS_THREADS: 'compute threads',
   SAS_ISA: 'instruction set of the CPU kernels',
   SAS_MEMORY_LIMIT: 'bytes that tensors may take',
   SAS_TF32: 'f32 products in TF32 on GPUs',
+  SAS_ANOMALY: 'the first op that writes NaN or an infinity is named',
   SAS_CUBLAS_PATH: 'where cuBLAS is',
   SAS_POISON: 'fresh memory is filled with NaN (for tests)',
   SAS_CUDA: 'whether a source build has the CUDA backend',
@@ -61,13 +63,6 @@ function variables(environment: NodeJS.ProcessEnv): Variable[] {
   });
 }
 
-function glibcVersion(): string | null {
-  const { report } = process;
-  Object.assign(report, { excludeNetwork: true }); // names of hosts, which take time to look up
-  const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  return header?.glibcVersionRuntime ?? null;
-}
-
 export function describeMachine(): Machine {
   const folder = new URL('../../../', import.meta.url);
   const { version } = JSON.parse(readFileSync(new URL('package.json', folder), 'utf8')) as { version: string };
@@ -77,7 +72,7 @@ export function describeMachine(): Machine {
     napi: process.versions.napi ?? 'unknown',
     platform: process.platform,
     arch: process.arch,
-    glibc: glibcVersion(),
+    glibc: process.platform === 'linux' ? (glibcVersion() ?? null) : null,
     processor: cpus()[0]?.model.trim() ?? 'unknown',
     processors: availableParallelism(),
     memoryBytes: totalmem(),

@@ -5,7 +5,10 @@ import {
   ACTIVATION_DTYPES,
   ATTENTIONS,
   type Attention,
+  BOUNDS,
+  checkConfig,
   DEFAULT_CONFIG,
+  MAX_LR,
   POSITIONS,
   type TrainConfig,
 } from '../../gpt/config.js';
@@ -19,6 +22,8 @@ export interface Options {
   device: DeviceId | undefined;
   resume: string | undefined;
   out: string | undefined;
+  /** Whether an unfinished run in `out` may be replaced. */
+  overwrite: boolean;
 }
 
 export const DEFAULT_OUT = 'out';
@@ -61,7 +66,7 @@ Model
   --positions KIND      ${POSITIONS.join(' or ')}: a vector added to the embedding, or rotary queries and keys  (default ${d.positions})
 
 Training
-  --text PATH           a file or a folder of files to train on; the last tenth is kept for validation${book ? `  (default: ${book})` : ''}
+  --text PATH           a file, a folder of files, or - for stdin; the last tenth is kept for validation${book ? `  (default: ${book})` : ''}
   --steps N             optimiser steps per attention  (default ${d.steps})
   --seq N               tokens per sequence T  (default ${d.seq})
   --batch N             sequences per step  (default ${d.batch})
@@ -76,11 +81,13 @@ ${[
   ['metrics.jsonl', 'every loss'] as const,
   ...extraFiles,
   ['ATTENTION/checkpoint.safetensors', 'weights, optimiser, position in the data'] as const,
+  ['ATTENTION/checkpoint.previous.safetensors', 'the one before'] as const,
   ['ATTENTION/sample.txt', 'generated text'] as const,
 ]
   .map(fileLine)
   .join('')}  --resume CHECKPOINT   continue a run exactly where it stopped, then the attentions that follow it;
                         of the options above only --steps, --text, --device, --out and --attention may differ
+  --overwrite           begin anew though --out holds a run that is not finished
 
   --help                this text
 
@@ -109,8 +116,8 @@ export function attentionList(text: string): Attention[] {
 
 export function learningRate(text: string): number {
   const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value) || value <= 0 || value > 10) {
-    throw new UsageError(`--lr must be a number above 0 and at most 10, got '${text}'`);
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0 || value > MAX_LR) {
+    throw new UsageError(`--lr must be a number above 0 and at most ${MAX_LR}, got '${text}'`);
   }
   return value;
 }
@@ -118,20 +125,6 @@ export function learningRate(text: string): number {
 export function deviceId(text: string): DeviceId {
   if (text === 'cpu' || /^cuda:\d+$/.test(text)) return text as DeviceId;
   throw new UsageError(`--device must be cpu or cuda:N, got '${text}'`);
-}
-
-/** What no single option can know; the flag named first is the one to change. */
-export function checkConfig(config: TrainConfig): void {
-  const { width, heads, simHeads, simHeadDim, kernel, positions } = config;
-  if (width % heads !== 0) throw new UsageError(`--width ${width} is not a multiple of --heads ${heads}`);
-  if (simHeads % heads !== 0) throw new UsageError(`--sim-heads ${simHeads} is not a multiple of --heads ${heads}`);
-  if (positions === 'rope' && simHeadDim % 2 === 1) {
-    throw new UsageError(`--sim-head-dim ${simHeadDim} is odd: rotary positions turn features in pairs`);
-  }
-  if (positions === 'rope' && (width / heads) % 2 === 1) {
-    throw new UsageError(`--width ${width} / --heads ${heads} is odd: rotary positions turn features in pairs`);
-  }
-  if (kernel % 2 === 0) throw new UsageError(`--kernel must be odd, got '${kernel}'`);
 }
 
 const text = { type: 'string' } as const;
@@ -155,6 +148,7 @@ const FLAGS = {
   device: text,
   resume: text,
   out: text,
+  overwrite: { type: 'boolean', default: false },
   help: { type: 'boolean', short: 'h' },
 } as const;
 
@@ -174,10 +168,8 @@ export function parseOptions(args: readonly string[]): Options | null {
     config[key] = parse(value);
     given.add(key);
   };
-  const count =
-    (name: string, max: number, min = 1) =>
-    (value: string) =>
-      integer(name, value, min, max);
+  const setCount = (key: keyof typeof BOUNDS, flag: string, value: string | undefined) =>
+    set(key, value, (text) => integer(flag, text, BOUNDS[key][0], BOUNDS[key][1]));
   const path = (name: string, value: string) => {
     if (value === '') throw new UsageError(`${name} needs a path`);
     return value;
@@ -185,19 +177,19 @@ export function parseOptions(args: readonly string[]): Options | null {
 
   set('attentions', flags.attention, attentionList);
   set('text', flags.text, (value) => path('--text', value));
-  set('steps', flags.steps, count('--steps', 10_000_000));
-  set('width', flags.width, count('--width', 16_384));
-  set('layers', flags.layers, count('--layers', 256));
-  set('heads', flags.heads, count('--heads', 1024));
-  set('simHeads', flags['sim-heads'], count('--sim-heads', 4096));
-  set('simHeadDim', flags['sim-head-dim'], count('--sim-head-dim', 1024));
-  set('kernel', flags.kernel, count('--kernel', 63));
-  set('hidden', flags.hidden, count('--hidden', 1_048_576));
+  setCount('steps', '--steps', flags.steps);
+  setCount('width', '--width', flags.width);
+  setCount('layers', '--layers', flags.layers);
+  setCount('heads', '--heads', flags.heads);
+  setCount('simHeads', '--sim-heads', flags['sim-heads']);
+  setCount('simHeadDim', '--sim-head-dim', flags['sim-head-dim']);
+  setCount('kernel', '--kernel', flags.kernel);
+  setCount('hidden', '--hidden', flags.hidden);
   set('positions', flags.positions, (value) => oneOf('--positions', value, POSITIONS));
-  set('seq', flags.seq, count('--seq', 1_048_576));
-  set('batch', flags.batch, count('--batch', 65_536));
+  setCount('seq', '--seq', flags.seq);
+  setCount('batch', '--batch', flags.batch);
   set('lr', flags.lr, learningRate);
-  set('seed', flags.seed, count('--seed', 2 ** 31 - 1, 0));
+  setCount('seed', '--seed', flags.seed);
   set('dtype', flags.dtype, (value) => oneOf('--dtype', value, ACTIVATION_DTYPES));
 
   const device = flags.device === undefined ? undefined : deviceId(flags.device);
@@ -205,5 +197,5 @@ export function parseOptions(args: readonly string[]): Options | null {
   const out = flags.out === undefined ? undefined : path('--out', flags.out);
   // With --resume most values still come from the checkpoint: they are checked together once it is read.
   if (resume === undefined) checkConfig(config);
-  return { config, given, device, resume, out };
+  return { config, given, device, resume, out, overwrite: flags.overwrite };
 }

@@ -1,21 +1,22 @@
 /** A training from its options to its table: checkpoints, losses, samples, Ctrl-C. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { UsageError } from '../../failure.js';
 import { type Checkpoint, loadCheckpoint, resumeRun } from '../../gpt/checkpoint.js';
-import type { TrainConfig } from '../../gpt/config.js';
-import { loadText, type TextData, type TextSource, type Tokens, textAt } from '../../gpt/data.js';
+import type { Attention, TrainConfig } from '../../gpt/config.js';
+import { loadText, type TextData, type TextSource, type Tokens } from '../../gpt/data.js';
 import type { StepResult } from '../../gpt/loop.js';
 import { MetricsLog } from '../../gpt/metrics.js';
 import { disposeRun, type Run, startRun } from '../../gpt/run.js';
 import { runToEnd } from '../../gpt/run_to_end.js';
 import { generate, printable } from '../../gpt/sampling.js';
+import { textAt } from '../../gpt/text.js';
 import { type Device, getDevice } from '../../index.js';
 import { onBrokenPipe } from '../terminal.js';
 import { DEFAULT_OUT, type Options } from './options.js';
 import { createProgress } from './progress.js';
 import { summaryTable } from './report.js';
-import { resumedConfig } from './resume.js';
+import { resumedConfig, unfinishedIn } from './resume.js';
 
 const SAMPLE_BYTES = 400;
 const SAMPLE_PROMPT_BYTES = 64;
@@ -33,7 +34,10 @@ export interface SessionOptions {
   finish?(out: string, log: MetricsLog, config: TrainConfig, text: string): Promise<readonly string[]>;
 }
 
-/** Set by Ctrl-C, and when nobody reads what is printed any more. A second one, at least a second later (npm passes the first one on twice), ends the process at once. */
+/**
+ * Set by Ctrl-C, and when nobody reads what is printed any more. A second one, at least a second later (npm passes the first one
+ * on twice), ends the process at once; so does one that comes before there is anything to save.
+ */
 class StopSignal {
   private requestedAt = Number.POSITIVE_INFINITY;
 
@@ -55,15 +59,28 @@ class StopSignal {
   }
 }
 
-/** A resumed run goes on in the folder that it was written to, unless --out names another. */
-function outFolder(options: Options, checkpoint: Checkpoint | undefined): string {
-  let out = options.out;
-  if (out === undefined && checkpoint) {
-    const folder = dirname(checkpoint.path);
-    const parent = dirname(folder);
-    if (basename(folder) === checkpoint.meta.attention && existsSync(join(parent, 'metrics.jsonl'))) out = parent;
+/** The folder that holds the whole of the training that a checkpoint is of, if there is one. */
+function folderOf({ path, meta }: Checkpoint): string | undefined {
+  const folder = dirname(resolve(path));
+  const parent = dirname(path) === '.' ? '..' : dirname(dirname(path));
+  return basename(folder) === meta.attention && existsSync(join(parent, 'metrics.jsonl')) ? parent : undefined;
+}
+
+/**
+ * A resumed run goes on in the folder that it was written to, unless --out names another. There, a run that is not finished is
+ * not replaced unless asked for.
+ */
+async function outFolder(options: Options, checkpoint: Checkpoint | undefined, call: string): Promise<string> {
+  const own = checkpoint && folderOf(checkpoint);
+  const out = options.out ?? own ?? DEFAULT_OUT;
+  const goesOn = own !== undefined && resolve(own) === resolve(out);
+  const unfinished = goesOn || options.overwrite ? undefined : await unfinishedIn(out);
+  if (unfinished) {
+    throw new UsageError(
+      `--out '${out}' holds a run that is not finished (${unfinished.state}): ` +
+        `${call} --resume ${quoted(unfinished.path)} goes on with it, --overwrite replaces it`,
+    );
   }
-  out ??= DEFAULT_OUT;
   try {
     mkdirSync(out, { recursive: true });
   } catch (error) {
@@ -149,27 +166,28 @@ function sourceOf({ text }: TrainConfig, book: TextSource | undefined): TextSour
 }
 
 export async function runSession({ options, call, book, finish }: SessionOptions): Promise<void> {
-  const stop = new StopSignal();
-  stop.listen();
-
   const checkpoint = options.resume === undefined ? undefined : await loadCheckpoint(options.resume);
   const config = checkpoint ? resumedConfig(options, checkpoint) : options.config;
-  const data = loadText(sourceOf(config, book), config.seq);
+  const data = await loadText(sourceOf(config, book), config.seq);
   if (checkpoint && checkpoint.meta.textHash !== data.hash) {
     throw new UsageError(`text '${data.name}' is not the one that the checkpoint was trained on`);
   }
   const device = getDevice(options.device);
-  const out = outFolder(options, checkpoint);
+  const out = await outFolder(options, checkpoint, call);
   const log = new MetricsLog(join(out, 'metrics.jsonl'));
 
-  const first = checkpoint ? config.attentions.indexOf(checkpoint.meta.attention) : 0;
-  const plan = config.attentions.slice(first);
-  if (checkpoint) log.resume(checkpoint.meta.attention, checkpoint.step, config.steps, plan);
-  else log.reset();
+  const begun = checkpoint ? config.attentions.indexOf(checkpoint.meta.attention) : 0;
+  const [attention, ...others] = config.attentions.slice(begun) as [Attention, ...Attention[]];
+  const first = checkpoint ? resumeRun(checkpoint, config, device) : startRun(config, attention, device);
+  const stop = new StopSignal();
+  stop.listen();
+  // Nothing of an older run is touched before the new one can go on.
+  if (checkpoint) await log.resume(attention, checkpoint.step, config.steps, others);
+  else await log.reset();
 
   const training = new Training(config, data, device, out, log, stop, call);
-  for (const [i, attention] of plan.entries()) {
-    const run = checkpoint && i === 0 ? resumeRun(checkpoint, config, device) : startRun(config, attention, device);
+  for (const [i, next] of [attention, ...others].entries()) {
+    const run = i === 0 ? first : startRun(config, next, device);
     const finished = await training.run(run);
     disposeRun(run);
     if (!finished) return;
@@ -179,6 +197,6 @@ export async function runSession({ options, call, book, finish }: SessionOptions
   print(`\n${summaryTable(log)}\n`);
   print(`Written: ${[join(out, 'metrics.jsonl'), ...more].join(', ')},`);
   print(
-    `         ${plan.map((attention) => `${join(out, attention)}/{checkpoint.safetensors,sample.txt}`).join(', ')}`,
+    `         ${[attention, ...others].map((attention) => `${join(out, attention)}/{checkpoint.safetensors,sample.txt}`).join(', ')}`,
   );
 }

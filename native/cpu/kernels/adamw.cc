@@ -1,4 +1,5 @@
 // AdamW (Loshchilov and Hutter 2019), with PyTorch's equations, in place on all parameters at once.
+#include <atomic>
 #include <cmath>
 
 #include "cpu/kernels/elementwise.h"
@@ -17,6 +18,21 @@ Status AdamW(CpuContext& context, const AdamWParams& p) {
   const float eps = static_cast<float>(p.eps);
 
   const TensorChunks<State> chunks(context, p.states.data(), static_cast<int64_t>(p.states.size()));
+  if (p.skipped != nullptr) {
+    std::atomic<bool> finite{true};
+    chunks.Run([&](const State& state, int64_t begin, int64_t end, int64_t) {
+      Vec zero{};  // x - x is 0, or NaN for what is not finite
+      ForEachVector(end - begin, [&](int64_t i, int64_t count) {
+        const Vec grad = LoadPartial(state.gradient + begin + i, count);
+        zero += grad - grad;
+      });
+      if (!(Sum(zero) == 0)) finite.store(false, std::memory_order_relaxed);
+    });
+    if (!finite) {
+      ++*p.skipped;
+      return {};
+    }
+  }
   chunks.Run([=](const State& state, int64_t begin, int64_t end, int64_t) {
     float* parameter = state.parameter + begin;
     const float* gradient = state.gradient + begin;

@@ -24,13 +24,13 @@ constexpr int64_t kRowsPerGroup = 12;
 // Operands of products (q, keys, weights, values) are f32 or pairs of bf16; the rest is f32.
 struct Tile {
   int64_t depth, value_row;  // floats per row of q, and of output
-  float log2_scale;          // >= 0; of what q times keys gives
+  float log2_scale;          // > 0; of what q times keys gives
   const float* q;            // [queries, depth]
   const float* keys;         // [depth, kKeyBlock]: a block of k, transposed
   const float* values;       // [kKeyBlock, value_row]
   float* scores;             // [kGroup, kKeyBlock]; then the weights
   float* output;             // [queries, value_row], not yet divided by `sum`
-  float* max;                // [queries], of the scaled scores
+  float* max;                // [queries], of the scores before scaling
   float* sum;                // [queries, kLanes]: lanes are added up at the end
 };
 
@@ -60,14 +60,14 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
       for (int64_t j = visible(r + i); j < padded; ++j) scores[j] = kMinusInfinity;
       for (int64_t j = 0; j < padded; j += kLanes) rows[i] = VecMax(rows[i], Load(scores + j));
     }
-    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows) * t.log2_scale);
+    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows));
     StorePartial(t.max + r, max, count);
-    // What was summed so far shrinks where the maximum moved. A row that has seen no key yet keeps max = -inf; measured
-    // from 0 its weights come out 0 instead of NaN.
+    // What was summed so far shrinks where the maximum moved. A row that has seen no score but -inf keeps max = -inf;
+    // measured from 0 its weights come out 0 instead of NaN.
     const Vec reference = max == kMinusInfinity ? Vec{} : max;
     float references[kLanes], shrinks[kLanes];
     Store(references, reference);
-    Store(shrinks, Exp2NonPositive(before - reference));
+    Store(shrinks, Exp2NonPositive((before - reference) * t.log2_scale));
     for (int64_t i = 0; i < count; ++i) {
       float* scores = t.scores + (r + i - first) * kKeyBlock;
       float* sums = t.sum + (r + i) * kLanes;
@@ -78,7 +78,7 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Vis
       }
       Vec sum = Load(sums);
       for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec weight = Exp2NonPositive(Load(scores + j) * t.log2_scale - references[i]);
+        const Vec weight = Exp2NonPositive((Load(scores + j) - references[i]) * t.log2_scale);
         Store(scores + j, weight);
         sum += weight;
       }
@@ -113,7 +113,8 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
 
   // Scores grow with scale times products; a negative scale's sign goes to q, where it is exact.
   const float sign = s.scale < 0 ? -1.0f : s.scale > 0 ? 1.0f : 0.0f;
-  const float log2_scale = sign == 0 ? 1.0f : sign * s.scale * kLog2E;
+  const float magnitude = sign * s.scale;
+  const float log2_scale = sign == 0 ? 1.0f : Log2Scale(magnitude);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kBf16x2 = kUsesBf16x2<T>;
@@ -181,13 +182,13 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       }
 
       for (int64_t r = 0; r < rows; ++r) {
-        const bool seen = t.max[r] != kMinusInfinity;
-        const float sum = Sum(Load(t.sum + r * kLanes)), inverse = seen ? 1.0f / sum : 0.0f;
+        const float sum = Sum(Load(t.sum + r * kLanes));  // 0 only where no key is seen; NaN remains
+        const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
         ForEachVector(s.value_width, [&](int64_t d, int64_t count) {
           StorePartial(output + r * s.heads * s.value_width + d, Load(t.output + r * value_row + d) * inverse, count);
         });
         p.log_sum_exp[(b * s.heads + h) * s.queries + first_query + r] =
-            seen ? t.max[r] * kLn2 + std::log(sum) : kMinusInfinity;
+            sum == 0 ? kMinusInfinity : t.max[r] * magnitude + std::log(sum);
       }
     });
     return Status();

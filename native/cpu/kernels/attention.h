@@ -1,4 +1,5 @@
-// What attention's forward and backward share. Scores live in units of log2, so that softmax is 2^(score - max).
+// What attention's forward and backward share. Softmax is 2^((score - max) * log2_scale), the difference taken first:
+// it is small where weights count, while a product with the scale would round away 512 of a score of 1e10.
 #pragma once
 
 #include "core/params.h"
@@ -8,8 +9,13 @@
 namespace sas::cpu::SAS_ISA {
 
 inline constexpr float kLog2E = 1.44269504f;
-inline constexpr float kLn2 = 0.693147181f;
 inline constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// From differences of scores to units of log2; finite for every scale, since the difference may be 0.
+SAS_INLINE float Log2Scale(float scale) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  return Max(-kMost, Min(scale * kLog2E, kMost));
+}
 
 // Keys per block: one panel of register tiles.
 inline constexpr int64_t kKeyBlock = 64;

@@ -94,7 +94,7 @@ struct Block {
   // From scores and gradP to P and gradScore = P * (gradP - sum over keys of P * gradP) * scale; zero where masked.
   void Softmax(float* weights, float* grad_scores) const {
     const int64_t padded = RoundUp(Visible(rows - 1), kLanes);
-    const float log2_scale = s.scale * kLog2E, sign = s.scale < 0 ? -1.0f : 1.0f;
+    const float log2_scale = Log2Scale(s.scale), sign = s.scale < 0 ? -1.0f : 1.0f;
     for (int64_t row = 0; row < rows; ++row) {
       float* weight = weights + row * at.strip_row;
       float* grad = grad_scores + row * at.strip_row;
@@ -104,7 +104,7 @@ struct Block {
       ForEachVector(visible, [&](int64_t j, int64_t count) {
         maxima = VecMax(maxima, KeepLanes(Load(weight + j) * sign, count, kMinusInfinity));
       });
-      const float largest = MaxLane(maxima) * sign;
+      const float most = MaxLane(maxima), largest = most == kMinusInfinity ? 0.0f : most * sign;
       Vec sum{}, mean{};
       ForEachVector(visible, [&](int64_t j, int64_t count) {
         const Vec value = KeepLanes(Exp2NonPositive((Load(weight + j) - largest) * log2_scale), count, 0.0f);
@@ -114,7 +114,7 @@ struct Block {
         sum += value;
         mean += value * grad_weight;
       });
-      const float inverse = visible > 0 ? 1.0f / Sum(sum) : 0.0f;
+      const float total = Sum(sum), inverse = total == 0 ? 0.0f : 1.0f / total;
       const float row_mean = Sum(mean) * inverse, factor = inverse * s.scale;
       int64_t j = 0;
       for (; j < visible; j += kLanes) {

@@ -1,5 +1,5 @@
 // Scales all gradients by min(1, max_norm / (norm + 1e-6)), as PyTorch's clip_grad_norm_; norm is the L2 norm over all
-// of them. An infinite norm gives the factor 0, NaN gives NaN.
+// of them. The norm of infinite gradients gives the factor 0, NaN gives NaN.
 #include <cmath>
 
 #include "cpu/kernels/elementwise.h"
@@ -43,10 +43,10 @@ Status ClipGradNorm(CpuContext& context, const ClipGradNormParams& p) {
   });
   double total = 0;
   for (int64_t item = 0; item < chunks.items(); ++item) total += squares[item];
-  const float norm = static_cast<float>(std::sqrt(total));
-  *p.norm = norm;
+  const double norm = std::sqrt(total);  // of finite gradients always finite, though not always in f32
+  *p.norm = static_cast<float>(norm);
 
-  const double factor = p.max_norm / (static_cast<double>(norm) + 1e-6);
+  const double factor = p.max_norm / (norm + 1e-6);
   if (factor >= 1) return {};
   const Vec scale = Broadcast(static_cast<float>(factor));
   chunks.Run([=](const Gradient& gradient, int64_t begin, int64_t end, int64_t) {

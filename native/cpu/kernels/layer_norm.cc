@@ -1,13 +1,22 @@
-// output = xhat * weight + bias, xhat = (x - mean) * rstd, over each row; the variance is the biased one.
-#include "cpu/kernels/elementwise.h"
+// output = xhat * weight + bias, xhat = (x - mean) * rstd, over each row; the variance is the biased one. Rounded to
+// f32, a mean far from 0 is off by too much of the deviation, so what is measured from it has a mean of its own,
+// `rest`, that is taken off as well.
+#include "cpu/kernels/norm.h"
 #include "cpu/kernels/operations.h"
 
 namespace sas::cpu::SAS_ISA {
 namespace {
 
+struct Moments {
+  Vec first, second;
+  friend Moments operator+(const Moments& a, const Moments& b) { return {a.first + b.first, a.second + b.second}; }
+};
+
 struct RowSums {
-  Vec grad, product;
-  friend RowSums operator+(const RowSums& a, const RowSums& b) { return {a.grad + b.grad, a.product + b.product}; }
+  Vec normal, grad, product;
+  friend RowSums operator+(const RowSums& a, const RowSums& b) {
+    return {a.normal + b.normal, a.grad + b.grad, a.product + b.product};
+  }
 };
 
 }  // namespace
@@ -23,16 +32,20 @@ Status LayerNorm(CpuContext& context, const LayerNormParams& p) {
       const float size = static_cast<float>(width);
       const float mean =
           Sum(SumVectors(width, [=](int64_t i, int64_t count) { return LoadPartial(x + i, count); })) / size;
-      const Vec squares = SumVectors(width, [=](int64_t i, int64_t count) {
-        const Vec centred = KeepLanes(LoadPartial(x + i, count) - mean, count, 0.0f);
-        return centred * centred;
+      const auto from_mean = [=](int64_t i, int64_t count) {
+        return KeepLanes(LoadPartial(x + i, count) - mean, count, 0.0f);
+      };
+      const Moments moments = SumVectors(width, [=](int64_t i, int64_t count) {
+        const Vec value = from_mean(i, count);
+        return Moments{value, value * value};
       });
-      const float rstd = 1.0f / __builtin_sqrtf(Sum(squares) / size + p.eps);
-      ForEachVector(width, [=](int64_t i, int64_t count) {
-        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd;
+      const float rest = Sum(moments.first) / size;
+      const float rstd = InverseDeviation(width, Sum(moments.second), rest, p.eps, from_mean);
+      ForEachVector(width, [=, rest = rest * rstd](int64_t i, int64_t count) {
+        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd - rest;
         StorePartial(output + i, normal * LoadPartial(weight + i, count) + LoadPartial(bias + i, count), count);
       });
-      p.mean[row] = mean;
+      p.mean[row] = rest == rest ? mean + rest : mean;  // an infinite mean has none
       p.rstd[row] = rstd;
     });
     return Status();
@@ -53,12 +66,14 @@ Status LayerNormBackward(CpuContext& context, const LayerNormBackwardParams& p) 
       const float mean = p.mean[row], rstd = p.rstd[row], size = static_cast<float>(width);
       const RowSums total = SumVectors(width, [=](int64_t i, int64_t count) {
         const Vec grad = LoadPartial(grad_output + i, count) * LoadPartial(weight + i, count);
-        return RowSums{grad, grad * ((LoadPartial(x + i, count) - mean) * rstd)};
+        const Vec normal = KeepLanes((LoadPartial(x + i, count) - mean) * rstd, count, 0.0f);
+        return RowSums{normal, grad, grad * normal};
       });
-      const float mean_grad = Sum(total.grad) / size, mean_product = Sum(total.product) / size;
+      const float rest = Sum(total.normal) / size, mean_grad = Sum(total.grad) / size;
+      const float mean_product = Sum(total.product) / size - rest * mean_grad;
       ForEachVector(width, [=](int64_t i, int64_t count) {
         const Vec grad = LoadPartial(grad_output + i, count);
-        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd;
+        const Vec normal = (LoadPartial(x + i, count) - mean) * rstd - rest;
         const Vec centred = grad * LoadPartial(weight + i, count) - mean_grad - normal * mean_product;
         StorePartial(grad_x + i, centred * rstd, count);
         Store(sums + i, Load(sums + i) + grad * normal);

@@ -53,13 +53,15 @@ void Softmax(CpuContext& context, const Head<T>& head, const void* q, const void
         row[j] = Rounded<T>(row[j] * s.scale);
         if (!(row[j] <= max)) max = row[j];
       }
+      const float reference = max == kMinusInfinity ? 0.0f : max;  // of scores that are all -inf: weights of 0
       for (int64_t j = 0; j < visible; j += kLanes) {
         const int64_t count = Min<int64_t>(kLanes, visible - j);
-        StorePartial(row + j, Exp(LoadPartial(row + j, count) - max), count);
+        StorePartial(row + j, Exp(LoadPartial(row + j, count) - reference), count);
       }
       for (int64_t j = 0; j < visible; ++j) sum += row[j];
-      for (int64_t j = 0; j < s.keys; ++j) row[j] = j < visible ? Rounded<T>(row[j] / sum) : 0.0f;
-      if (log_sum_exp != nullptr) log_sum_exp[i] = visible > 0 ? max + std::log(sum) : kMinusInfinity;
+      const bool seen = sum != 0;
+      for (int64_t j = 0; j < s.keys; ++j) row[j] = seen && j < visible ? Rounded<T>(row[j] / sum) : 0.0f;
+      if (log_sum_exp != nullptr) log_sum_exp[i] = seen ? max + std::log(sum) : kMinusInfinity;
     }
   });
 }

@@ -1,5 +1,5 @@
 // output = xhat * weight, xhat = x * rstd, rstd = 1 / sqrt(mean(x^2) + eps), over each row.
-#include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/norm.h"
 #include "cpu/kernels/operations.h"
 
 namespace sas::cpu::SAS_ISA {
@@ -11,11 +11,10 @@ Status RmsNorm(CpuContext& context, const RmsNormParams& p) {
     ParallelRows(context, p.rows, width, [&](int64_t row) {
       const T* x = static_cast<const T*>(p.x) + row * width;
       T* output = static_cast<T*>(p.output) + row * width;
-      const Vec squares = SumVectors(width, [=](int64_t i, int64_t count) {
-        const Vec value = LoadPartial(x + i, count);
-        return value * value;
-      });
-      const float rstd = 1.0f / __builtin_sqrtf(Sum(squares) / static_cast<float>(width) + p.eps);
+      const auto value = [=](int64_t i, int64_t count) { return LoadPartial(x + i, count); };
+      const Vec squares =
+          SumVectors(width, [=](int64_t i, int64_t count) { return value(i, count) * value(i, count); });
+      const float rstd = InverseDeviation(width, Sum(squares), 0, p.eps, value);
       ForEachVector(width, [=](int64_t i, int64_t count) {
         StorePartial(output + i, LoadPartial(x + i, count) * rstd * LoadPartial(weight + i, count), count);
       });

@@ -3,7 +3,8 @@
 //   bf16, f16: one product per step of 16 along K.
 //   f32: each operand is split into three bf16 parts, which together hold its 24 bits, and six products of parts per
 //        step of 8 along K give what f32 multiply-adds give. The tensor core truncates its sums, so every step starts
-//        from zero and is added to the accumulator in f32 (Ootomo and Yokota 2022). Infinities become NaN.
+//        from zero and is added to the accumulator in f32 (Ootomo and Yokota 2022). What leaves their range comes out
+//        infinite or NaN, and RetakeOverflows computes it again.
 //   Tf32: f32 storage, operands rounded to TF32, one product per step of 8.
 // In the layouts below g = lane / 4 and t = lane % 4.
 #pragma once
@@ -62,8 +63,14 @@ struct FragmentB<float> {
 
 namespace fragment {
 
+// Parts are those of x * kSplitScale, so that even the smallest f32 keeps all its bits: bf16 ends at 2^-133, f32 at
+// 2^-149.
+constexpr float kSplitScale = 0x1p16f, kProductScale = 0x1p-32f;
+
 // x = sum of the lower halves of the parts, y = sum of the upper halves.
 __device__ __forceinline__ void Split(float x, float y, uint32_t& part0, uint32_t& part1, uint32_t& part2) {
+  x *= kSplitScale;
+  y *= kSplitScale;
   part0 = Pack<BFloat16>(x, y);
   x -= BitsToFloat(part0 << 16);
   y -= BitsToFloat(part0 & 0xffff0000u);
@@ -250,8 +257,10 @@ __device__ __forceinline__ void MultiplyParts(Accumulator& c, const FragmentA<fl
     MmaBF16(sum, a.parts[kTerms[term][kMirrored ? 1 : 0]], b.parts[kTerms[term][kMirrored ? 0 : 1]]);
   }
 #pragma unroll
-  for (int i = 0; i < 4; ++i) c.c[i] += sum[i];
+  for (int i = 0; i < 4; ++i) c.c[i] = fmaf(sum[i], kProductScale, c.c[i]);
 }
+
+__device__ __forceinline__ bool IsFinite(float x) { return fabsf(x) < INFINITY; }
 
 }  // namespace fragment
 
@@ -266,6 +275,43 @@ __device__ __forceinline__ void MultiplyMirrored(Accumulator& c, const FragmentA
     fragment::MultiplyParts<true>(c, a, b);
   } else {
     Multiply(c, a, b);
+  }
+}
+
+// Sums over k < depth of a(k, half) * b(k, tile, odd), rows g + 8 * half by columns 8 * tile + 2 t + odd, of which
+// those that are not finite are taken again by multiply-adds: an operand is infinite, or a product beyond 2^93 has
+// overflown the scaled sum. Where all are finite that costs the look; the rest is slow and rare. By the whole warp.
+template <int kTiles, class A, class B>
+__device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, const A& a, const B& b) {
+  bool finite = true;
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) finite = finite && fragment::IsFinite(c[j].c[i]);
+  }
+  if (__all_sync(0xffffffffu, finite)) return;
+#pragma unroll
+  for (int j = 0; j < kTiles; ++j) {
+    Accumulator total = {};
+#pragma unroll 1
+    for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with depth
+      Accumulator sum = {};
+      const int64_t end = min(first + 64, depth);
+#pragma unroll 1
+      for (int64_t k = first; k < end; ++k) {
+        const float left0 = a(k, 0), left1 = a(k, 1), right0 = b(k, j, 0), right1 = b(k, j, 1);
+        sum.c[0] = fmaf(left0, right0, sum.c[0]);
+        sum.c[1] = fmaf(left0, right1, sum.c[1]);
+        sum.c[2] = fmaf(left1, right0, sum.c[2]);
+        sum.c[3] = fmaf(left1, right1, sum.c[3]);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) total.c[i] += sum.c[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (!fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
+    }
   }
 }
 

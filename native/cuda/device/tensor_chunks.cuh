@@ -40,6 +40,18 @@ __device__ __forceinline__ TensorChunk ChunkOf(const TensorTable<Tensor>& table)
   return {low, begin, min(begin + kChunk, table.tensors[low].size)};
 }
 
+// Whether a check has failed that the operation's operands depend on: it must not write them then.
+__device__ __forceinline__ bool Failed(const CheckGuard& guard) {
+  bool failed = false;
+#pragma unroll
+  for (int word = 0; word < static_cast<int>(Device::kMaxChecks / 64); ++word) {
+    for (uint64_t checks = guard.checks[word]; checks != 0; checks &= checks - 1) {
+      failed |= guard.records[64 * word + __ffsll(static_cast<long long>(checks)) - 1] != kNothingOutside;
+    }
+  }
+  return failed;
+}
+
 inline constexpr int64_t CountChunks(int64_t size) { return CeilDiv(size, kChunk); }
 
 // Calls launch(table, grid, done), `done` chunks having come before, until all of `tensors` have been in a table.

@@ -15,7 +15,32 @@ struct Rates {
   float decay, beta1, rest1, beta2, rest2, rate, root_scale, eps;
 };
 
-__global__ void __launch_bounds__(kElementThreads) AdamWKernel(const __grid_constant__ Table table, Rates rates) {
+// *found becomes 1 if a gradient is not finite.
+__global__ void __launch_bounds__(kElementThreads)
+    FindNonFiniteKernel(const __grid_constant__ Table table, uint32_t* found) {
+  const TensorChunk chunk = ChunkOf(table);
+  const float* gradient = table.tensors[chunk.tensor].gradient;
+  const bool aligned = Aligned16(gradient);
+  bool finite = true;
+  for (int64_t i = chunk.begin + threadIdx.x * kCount; i < chunk.end; i += kCount * kElementThreads) {
+    float x[kCount];
+    LoadPartial(gradient + i, chunk.end - i, aligned && chunk.end - i >= kCount, x);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) finite = finite && x[k] - x[k] == 0;
+  }
+  if (!finite) *found = 1;
+}
+
+// One thread.
+__global__ void CountSkippedKernel(const __grid_constant__ CheckGuard guard, const uint32_t* found, int32_t* skipped) {
+  if (threadIdx.x == 0 && *found != 0 && !Failed(guard)) ++*skipped;
+}
+
+// `found` null: gradients may be anything.
+__global__ void __launch_bounds__(kElementThreads)
+    AdamWKernel(const __grid_constant__ Table table, const __grid_constant__ CheckGuard guard, const uint32_t* found,
+                Rates rates) {
+  if (Failed(guard) || (found != nullptr && *found != 0)) return;
   const TensorChunk chunk = ChunkOf(table);
   const State state = table.tensors[chunk.tensor];
   const bool aligned = Aligned16(state.parameter, state.gradient, state.first_moment, state.second_moment);
@@ -54,8 +79,18 @@ Status AdamW(CudaContext& context, const AdamWParams& p) {
       .root_scale = static_cast<float>(1 / std::sqrt(1 - std::pow(p.beta2, step))),
       .eps = static_cast<float>(p.eps),
   };
+  const CheckGuard& guard = context.guard();
+  uint32_t* found = nullptr;
+  if (p.skipped != nullptr) {
+    found = context.Take<uint32_t>(1);
+    SAS_CUDA_TRY(cudaMemsetAsync(found, 0, sizeof *found, context.stream()));
+    SAS_TRY(ForTables(p.states, [&](const Table& table, const Grid& grid, int64_t) {
+      return context.Launch(FindNonFiniteKernel, grid, table, found);
+    }));
+    SAS_TRY(context.Launch(CountSkippedKernel, Grid{dim3(1), 32}, guard, found, p.skipped));
+  }
   return ForTables(p.states, [&](const Table& table, const Grid& grid, int64_t) {
-    return context.Launch(AdamWKernel, grid, table, rates);
+    return context.Launch(AdamWKernel, grid, table, guard, found, rates);
   });
 }
 

@@ -15,66 +15,6 @@ namespace {
 template <class T, int kColumns>
 constexpr int kKeys = (kColumns == kWidest ? 32 : 64) * 2 / static_cast<int>(sizeof(T));
 
-// Rows g and g + 8 of a warp's 16.
-struct Softmax {
-  // Of scores times sign; times log2_scale > 0 they are in units of log2. Either sign of the scale, and 0, will do.
-  float sign, log2_scale;
-  float max[2] = {kMinusInfinity, kMinusInfinity};  // so far
-  float sum[2] = {};                                // of the lane's weights, relative to the maximum
-
-  __device__ explicit Softmax(float scale)
-      : sign(scale > 0   ? 1.0f
-             : scale < 0 ? -1.0f
-                         : 0.0f),
-        log2_scale(scale != 0 ? fabsf(scale) * kLog2E : 1.0f) {}
-
-  // The maximum as the weights are measured from it; 0 where no key has been seen yet, which leaves weights of 0
-  // instead of NaN.
-  __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row] * log2_scale; }
-
-  // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
-  // All weights of a row, old and new, have the rounding of the reference as a common factor, which the division by the
-  // sum removes: scores of 1e4 lose no accuracy here.
-  template <int kTiles>
-  __device__ void Weigh(Accumulator (&scores)[kTiles], const int (&visible)[2], float (&shrink)[2]) {
-    if (sign != 1.0f) {
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-        for (float& score : scores[j].c) score *= sign;
-      }
-    }
-    if (__any_sync(kAllLanes, min(visible[0], visible[1]) < 8 * kTiles)) {
-      const int column = AccumulatorColumn();
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          if (8 * j + column + i % 2 >= visible[i / 2]) scores[j].c[i] = kMinusInfinity;
-        }
-      }
-    }
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const float before = max[row] * log2_scale;
-      float largest = max[row];
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) largest = fmaxf(largest, fmaxf(scores[j].c[2 * row], scores[j].c[2 * row + 1]));
-      max[row] = RowMax(largest);
-      const float reference = Reference(row);
-      shrink[row] = Exp2(before - reference);
-      sum[row] *= shrink[row];
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int i = 2 * row; i < 2 * row + 2; ++i) {
-          scores[j].c[i] = Exp2(fmaf(scores[j].c[i], log2_scale, -reference));
-          sum[row] += scores[j].c[i];
-        }
-      }
-    }
-  }
-};
-
 // Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width].
 template <class T, int kColumns>
 __host__ __device__ constexpr size_t OperandBytes(const AttentionSizes& s, int rows) {
@@ -189,7 +129,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       const int row = warp_first + AccumulatorRow() + 8 * i;
       if (!kMean && LaneId() % 4 == 0 && row < s.queries) {
         log_sum_exp[int64_t{batch_head} * s.queries + row] =
-            sum == 0 ? kMinusInfinity : softmax.Reference(i) * kLn2 + logf(sum);
+            sum == 0 ? kMinusInfinity : softmax.Reference(i) * fabsf(s.scale) + logf(sum);
       }
     }
     if constexpr (kMean) AddToSums(result, factor, sums, group == 0, group == groups - 1);

@@ -1,6 +1,6 @@
-// What attention's forward and backward share: tiles of rows in shared memory, the two kinds of products on them, and
-// results on their way to global memory. A block is one to four warps, and a warp owns 16 rows of every result. Scores
-// are taken in units of log2, so that softmax is 2^(score - max).
+// What attention's forward and backward share: tiles of rows in shared memory, the two kinds of products on them,
+// softmax, and results on their way to global memory. A block is one to four warps, and a warp owns 16 rows of every
+// result.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,7 @@ constexpr int kWidest = 256;  // of q, k and v
 constexpr int kChunk = 32;    // columns: rows in shared memory are padded to it with zeros
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLog2E = 1.44269504f;
-constexpr float kLn2 = 0.693147181f;
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
 
 // The type in memory of element type T.
 template <class T>
@@ -133,6 +132,7 @@ template <bool kMirrored = false, class T, int kTiles>
 __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
   static_assert(kTiles % 2 == 0);
   const int stride = RowStride<T>(width);
+  const T *rows = a + AccumulatorRow() * stride, *columns = b + AccumulatorColumn() * stride;
   a += RowOfA<T>() * stride + DepthOfA<T>();
   Clear(c);
 #pragma unroll 2
@@ -152,6 +152,11 @@ __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* 
       }
     }
   }
+  if constexpr (std::is_same_v<T, float>) {
+    RetakeOverflows<kTiles>(
+        c, width, [&](int64_t k, int half) { return rows[half * 8 * stride + k]; },
+        [&](int64_t k, int tile, int odd) { return columns[(8 * tile + odd) * stride + k]; });
+  }
 }
 
 // What is lost when `c` becomes an operand of type T.
@@ -163,17 +168,35 @@ __device__ __forceinline__ Accumulator Remainder(const Accumulator& c) {
   return rest;
 }
 
+// weights [16, 8 * kTiles] at row g + 8 * half and column `key`, the same for all lanes.
+template <int kTiles>
+__device__ __forceinline__ float WeightOf(const Accumulator (&weights)[kTiles], int key, int half) {
+  float own = 0;  // unless the lane has it
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      own += key == 8 * tile + AccumulatorColumn() + odd ? weights[tile].c[2 * half + odd] : 0.0f;
+    }
+  }
+  return RowSum(own);
+}
+
 // c [16, width] += weights [16, 8 * kKeyTiles] b, where tile b is [8 * kKeyTiles, width]. With `kSplit`, 16-bit weights
 // are taken as the sum of two.
 template <bool kSplit, class T, int kKeyTiles, int kTiles>
 __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accumulator (&weights)[kKeyTiles],
                                            const T* b, int width) {
-  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / 8;
+  constexpr bool kApart = std::is_same_v<T, float>;  // summed apart first: what overflows is taken again
+  // For those sums the widest result leaves fewer registers.
+  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / (kApart && kTiles * 8 == kWidest ? 16 : 8);
   static_assert(kKeyTiles % kTilesPerStep == 0 && kTiles % kTilesPerChunk == 0);
   const int stride = RowStride<T>(width);
 #pragma unroll
   for (int chunk = 0; chunk < kTiles; chunk += kTilesPerChunk) {
     if (chunk * 8 >= width) continue;
+    Accumulator apart[kApart ? kTilesPerChunk : 1] = {};
+    Accumulator* const sums = kApart ? apart : c + chunk;
 #pragma unroll
     for (int k = 0; k < kKeyTiles; k += kTilesPerStep) {
       FragmentA<T> a, rest;
@@ -183,19 +206,99 @@ __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accum
         ChainA(rest, remainders);
       }
 #pragma unroll
-      for (int j = chunk; j < chunk + kTilesPerChunk; j += 2) {
+      for (int j = 0; j < kTilesPerChunk; j += 2) {
         FragmentB<T> b0, b1;
-        LoadBTransposed<true>(b0, b1, b + k * 8 * stride + j * 8, stride);
-        Multiply(c[j], a, b0);
-        Multiply(c[j + 1], a, b1);
+        LoadBTransposed<true>(b0, b1, b + k * 8 * stride + (chunk + j) * 8, stride);
+        Multiply(sums[j], a, b0);
+        Multiply(sums[j + 1], a, b1);
         if constexpr (kSplit) {
-          Multiply(c[j], rest, b0);
-          Multiply(c[j + 1], rest, b1);
+          Multiply(sums[j], rest, b0);
+          Multiply(sums[j + 1], rest, b1);
         }
+      }
+    }
+    if constexpr (kApart) {
+      const T* columns = b + chunk * 8 + AccumulatorColumn();
+      RetakeOverflows<kTilesPerChunk>(
+          apart, 8 * kKeyTiles, [&](int64_t k, int half) { return WeightOf(weights, static_cast<int>(k), half); },
+          [&](int64_t k, int tile, int odd) { return columns[k * stride + 8 * tile + odd]; });
+#pragma unroll
+      for (int j = 0; j < kTilesPerChunk; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c[chunk + j].c[i] += apart[j].c[i];
       }
     }
   }
 }
+
+// ---- softmax, online: rows g and g + 8 of a warp's 16
+
+// From differences of scores to units of log2; finite for every scale, since the difference may be 0.
+__device__ __forceinline__ float Log2Scale(float scale) { return fmaxf(-kLargest, fminf(scale * kLog2E, kLargest)); }
+
+// The difference is taken first: it is small where weights count, while a product with the scale would round away 512
+// of a score of 1e10.
+__device__ __forceinline__ float Weight(float score, float reference, float log2_scale) {
+  return Exp2((score - reference) * log2_scale);
+}
+
+struct Softmax {
+  // Of scores times sign; times log2_scale > 0 their differences are in units of log2. Either sign of the scale, and 0,
+  // will do.
+  float sign, log2_scale;
+  float max[2] = {kMinusInfinity, kMinusInfinity};  // of scores times sign, so far
+  float sum[2] = {};                                // of the lane's weights, relative to the maximum
+
+  __device__ explicit Softmax(float scale)
+      : sign(scale > 0   ? 1.0f
+             : scale < 0 ? -1.0f
+                         : 0.0f),
+        log2_scale(scale != 0 ? Log2Scale(fabsf(scale)) : 1.0f) {}
+
+  // The maximum as the weights are measured from it; 0 where all scores so far are -inf, which leaves weights of 0
+  // instead of NaN.
+  __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row]; }
+
+  // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
+  template <int kTiles>
+  __device__ void Weigh(Accumulator (&scores)[kTiles], const int (&visible)[2], float (&shrink)[2]) {
+    if (sign != 1.0f) {
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+        for (float& score : scores[j].c) score *= sign;
+      }
+    }
+    if (__any_sync(kAllLanes, min(visible[0], visible[1]) < 8 * kTiles)) {
+      const int column = AccumulatorColumn();
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (8 * j + column + i % 2 >= visible[i / 2]) scores[j].c[i] = kMinusInfinity;
+        }
+      }
+    }
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const float before = max[row];
+      float largest = before;
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) largest = fmaxf(largest, fmaxf(scores[j].c[2 * row], scores[j].c[2 * row + 1]));
+      max[row] = RowMax(largest);
+      const float reference = Reference(row);
+      shrink[row] = Weight(before, reference, log2_scale);
+      sum[row] *= shrink[row];
+#pragma unroll
+      for (int j = 0; j < kTiles; ++j) {
+#pragma unroll
+        for (int i = 2 * row; i < 2 * row + 2; ++i) {
+          scores[j].c[i] = Weight(scores[j].c[i], reference, log2_scale);
+          sum[row] += scores[j].c[i];
+        }
+      }
+    }
+  }
+};
 
 // ---- results
 

@@ -2,10 +2,10 @@
 // the weights anew from q and k.
 //
 // logSumExp and the output as the forward pass rounded them are not good enough for the softmax gradient
-// dS = P * (dP - sum over keys of P * dP): with large scores exp(score - logSumExp) is off by a common factor, and in
-// 16-bit storage the output is off by more than the sum of dS over keys, which is 0, allows. So the first kernel sweeps
-// the keys twice. The first sweep finds each row's own sum of weights and mean of dP, the second one uses them, and so
-// does the second kernel, which reads them.
+// dS = P * (dP - sum over keys of P * dP): with large scores exp(score - logSumExp) is off by a common factor, which
+// from 1e9 on overflows, and in 16-bit storage the output is off by more than the sum of dS over keys, which is 0,
+// allows. So the first kernel sweeps the keys twice, and neither is read. The first sweep finds each row's own maximum,
+// sum of weights and mean of dP, the second one uses them, and so does the second kernel, which reads them.
 #include <algorithm>
 
 #include "cuda/kernels/attention.cuh"
@@ -18,9 +18,9 @@ namespace {
 template <class T, int kColumns>
 constexpr int kStreamed = kColumns > 64 && std::is_same_v<T, float> ? 16 : 32;
 
-// What the second kernel needs of a query, 16 bytes. The weight of a score is 2^(score - reference) * inverse_sum.
+// What the second kernel needs of a query, 16 bytes. A weight is Weight(score, reference) * inverse_sum.
 struct QueryStatistics {
-  float reference;  // logSumExp in units of log2, 0 where no key is seen
+  float reference;  // the score with the largest weight, 0 where no key is seen
   float inverse_sum;
   float mean;  // of dP
   float unused;
@@ -52,8 +52,8 @@ __device__ __forceinline__ void StoreGradient(const Accumulator (&c)[kTiles], co
 // k, v [kStream, ...].
 template <class T, int kColumns>
 __global__ void __launch_bounds__(kMaxThreads)
-    GradQueryKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, const float* log_sum_exp,
-                    QueryStatistics* statistics, Gradient grad_q) {
+    GradQueryKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, QueryStatistics* statistics,
+                    Gradient grad_q) {
   constexpr int kStream = kStreamed<T, kColumns>;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
@@ -76,7 +76,6 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int warp_all = VisibleKeys(s, first + warp_row);                                   // seen by all
   const int row = first + warp_row + AccumulatorRow();
   const int row_keys[2] = {VisibleKeys(s, row), VisibleKeys(s, row + 8)};
-  const float log2_scale = s.scale * kLog2E;
 
   const auto copy = [&](int step) {
     const int key = step % tiles * kStream;
@@ -85,13 +84,9 @@ __global__ void __launch_bounds__(kMaxThreads)
     CopyAsyncCommit();
   };
 
-  float reference[2], sum[2] = {}, mean[2] = {}, inverse[2] = {};
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float value =
-        row + 8 * i < s.queries ? log_sum_exp[int64_t{batch_head} * s.queries + row + 8 * i] : kMinusInfinity;
-    reference[i] = value == kMinusInfinity ? 0.0f : value * kLog2E;
-  }
+  Softmax softmax(s.scale);
+  float reference[2] = {}, mean[2] = {}, inverse[2] = {};
+  const float log2_scale = Log2Scale(s.scale);
   Accumulator result[kColumns / 8];
   Clear(result);
 
@@ -106,7 +101,8 @@ __global__ void __launch_bounds__(kMaxThreads)
     if (step == tiles) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const float total = RowSum(sum[i]);
+        const float total = RowSum(softmax.sum[i]);
+        reference[i] = softmax.Reference(i) * softmax.sign;
         inverse[i] = total == 0 ? 0.0f : 1.0f / total;
         mean[i] = RowSum(mean[i]) * inverse[i];
       }
@@ -116,37 +112,35 @@ __global__ void __launch_bounds__(kMaxThreads)
       Accumulator weights[kStream / 8], grads[kStream / 8];
       MultiplyRows(weights, q_tile + warp_row * width_stride, k_tile(step), s.width);
       MultiplyRows(grads, grad_tile + warp_row * value_stride, v_tile(step), s.value_width);
-#pragma unroll
-      for (int j = 0; j < kStream / 8; ++j) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          weights[j].c[i] = Exp2(fmaf(weights[j].c[i], log2_scale, -reference[i / 2]));
-        }
-      }
-      if (key + kStream > warp_all) {
-        const int column = key + AccumulatorColumn();
-#pragma unroll
-        for (int j = 0; j < kStream / 8; ++j) {
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            if (column + 8 * j + i % 2 >= row_keys[i / 2]) weights[j].c[i] = 0;
-          }
-        }
-      }
       if (step < tiles) {
+        const int visible[2] = {row_keys[0] - key, row_keys[1] - key};
+        float shrink[2];
+        softmax.Weigh(weights, visible, shrink);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) mean[i] *= shrink[i];
 #pragma unroll
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            sum[i / 2] += weights[j].c[i];
-            mean[i / 2] += weights[j].c[i] * grads[j].c[i];
-          }
+          for (int i = 0; i < 4; ++i) mean[i / 2] += weights[j].c[i] * grads[j].c[i];
         }
       } else {
 #pragma unroll
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) weights[j].c[i] *= grads[j].c[i] - mean[i / 2];
+          for (int i = 0; i < 4; ++i) {
+            const float weight = Weight(weights[j].c[i], reference[i / 2], log2_scale);
+            weights[j].c[i] = weight * (grads[j].c[i] - mean[i / 2]);
+          }
+        }
+        if (key + kStream > warp_all) {
+          const int column = key + AccumulatorColumn();
+#pragma unroll
+          for (int j = 0; j < kStream / 8; ++j) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              if (column + 8 * j + i % 2 >= row_keys[i / 2]) weights[j].c[i] = 0;
+            }
+          }
         }
         AddProduct<false>(result, weights, k_tile(step), s.width);
       }
@@ -195,7 +189,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int key = first + warp_row + AccumulatorRow();
   const int warp_first = FirstQuery(s, first + warp_row);                // the first query that sees a key of the warp
   const int warp_all = FirstQuery(s, first + warp_row + kWarpRows - 1);  // from here on they see all of them
-  const float log2_scale = s.scale * kLog2E;
+  const float log2_scale = Log2Scale(s.scale);
 
   // Tiles of queries, one head of the group after the other.
   const int start = FirstQuery(s, first) / kStream * kStream;
@@ -247,7 +241,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const QueryStatistics& query = queries[8 * j + i % 2];
-          weights[j].c[i] = Exp2(fmaf(weights[j].c[i], log2_scale, -query.reference)) * query.inverse_sum;
+          weights[j].c[i] = Weight(weights[j].c[i], query.reference, log2_scale) * query.inverse_sum;
         }
       }
       if (position.query < warp_all) {
@@ -321,7 +315,7 @@ Status AttentionBackward(CudaContext& context, const AttentionBackwardParams& p)
           context, query_heads, s.queries, 2,
           [&](int rows, int stages) { return shared_bytes(rows, stages * kStreamed<T, columns>, 0); }, &tiling));
       return context.Launch(GradQueryKernel<T, columns>, tiling.grid, s, static_cast<int>(query_heads), tiling.stages,
-                            in, p.log_sum_exp, statistics, grad_q);
+                            in, statistics, grad_q);
     }));
 
     return DispatchColumns(std::max(s.width, s.value_width), [&](auto columns) -> Status {

@@ -1,5 +1,5 @@
 // Scales all gradients by min(1, max_norm / (norm + 1e-6)), as PyTorch's clip_grad_norm_; norm is the L2 norm over all
-// of them. An infinite norm gives the factor 0, NaN gives NaN.
+// of them. The norm of infinite gradients gives the factor 0, NaN gives NaN.
 #include "cuda/device/tensor_chunks.cuh"
 #include "cuda/operations.h"
 
@@ -37,15 +37,16 @@ __global__ void __launch_bounds__(kNormThreads)
   for (int64_t chunk = threadIdx.x; chunk < chunks; chunk += kNormThreads) total[0] += squares[chunk];
   RowGroup<kNormThreads / 32>::Sum(total, reinterpret_cast<double*>(SharedMemory()));
   if (threadIdx.x != 0) return;
-  *norm = static_cast<float>(sqrt(total[0]));
-  const double factor = max_norm / (static_cast<double>(*norm) + 1e-6);
+  const double whole = sqrt(total[0]);  // of finite gradients always finite, though not always in f32
+  *norm = static_cast<float>(whole);
+  const double factor = max_norm / (whole + 1e-6);
   *scale = factor >= 1 ? 1.0f : static_cast<float>(factor);
 }
 
 __global__ void __launch_bounds__(kElementThreads)
-    ScaleKernel(const __grid_constant__ Table table, const float* scale) {
+    ScaleKernel(const __grid_constant__ Table table, const __grid_constant__ CheckGuard guard, const float* scale) {
   const float factor = *scale;
-  if (factor == 1) return;
+  if (factor == 1 || Failed(guard)) return;
   const TensorChunk chunk = ChunkOf(table);
   float* data = table.tensors[chunk.tensor].data;
   const bool aligned = Aligned16(data);
@@ -74,7 +75,7 @@ Status ClipGradNorm(CudaContext& context, const ClipGradNormParams& p) {
   SAS_TRY(context.Launch(NormKernel, Grid{dim3(1), kNormThreads, kNormThreads / 32 * sizeof(double)}, chunks, squares,
                          p.max_norm, p.norm, scale));
   return ForTables(p.gradients, [&](const Table& table, const Grid& grid, int64_t) {
-    return context.Launch(ScaleKernel, grid, table, scale);
+    return context.Launch(ScaleKernel, grid, table, context.guard(), scale);
   });
 }
 

@@ -231,6 +231,22 @@ __device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int 
         }
       }
     }
+    if constexpr (std::is_same_v<T, float>) {
+      const T* row = lane_a - b.depth - DepthOfA<T>() + (lane / 4 - RowOfA<T>()) * stride;
+      // Element [k, column] of packed weights: that of lane column % 8 * 4 + k % 4 (LoadPackedB).
+      const uint2* column = lane_b - b.steps * b.column_tiles * 32 - lane + lane % 4 * 2 * 4;
+      RetakeOverflows<kColumnTiles>(
+          sum, b.depth,
+          [&](int64_t k, int half) {
+            const float value = row[half * 8 * stride + k];
+            return kRelu && value < 0 ? 0.0f : value;
+          },
+          [&](int64_t k, int j, int odd) {
+            if (j >= columns) return 0.0f;
+            const uint2 pair = column[(k / 8 * b.column_tiles + j) * 32 + odd * 4 + k % 4];
+            return BitsToFloat(k % 8 < 4 ? pair.x : pair.y);
+          });
+    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const Place to = place(first_row + half * 8 + lane / 4);

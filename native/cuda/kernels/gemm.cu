@@ -53,6 +53,11 @@ struct OperandTile {
   int extent;  // rows of the result that exist, at most kTile
   bool vectors;
 
+  // An element of the operand itself; 0 beyond its edge.
+  __device__ __forceinline__ T At(int row, int64_t k) const {
+    return row < extent ? data[kDepthContiguous ? row * stride + k : k * stride + row] : T{};
+  }
+
   // The slice that begins at `k`, `depth` of which exists; zeros beyond.
   __device__ __forceinline__ void Load(T* shared, int64_t k, int depth) const {
     constexpr int kPerLine = kWidth / kVector<T>;
@@ -196,6 +201,15 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
   }
   CopyAsyncWait<0>();
   __syncthreads();
+  if constexpr (std::is_same_v<T, float>) {
+#pragma unroll
+    for (int i = 0; i < kDown; ++i) {
+      RetakeOverflows<kAcross>(
+          c[i], end - begin,
+          [&](int64_t k, int half) { return a.At(warp_row + 16 * i + LaneId() / 4 + 8 * half, begin + k); },
+          [&](int64_t k, int j, int odd) { return b.At(warp_column + 8 * j + LaneId() % 4 * 2 + odd, begin + k); });
+    }
+  }
 
   // To C through shared memory, 16 rows at a time, so that lanes store neighbouring columns.
   constexpr int kStride = kStagingStride<kTile>, kPerRow = kWarpColumns / 4, kRowsPerPass = 32 / kPerRow;

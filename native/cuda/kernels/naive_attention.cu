@@ -40,12 +40,14 @@ __global__ void __launch_bounds__(kElementThreads)
       largest = fmaxf(largest, Widen(scaled));
     }
     largest = WarpMax(largest);
-    for (int64_t j = lane; j < visible; j += 32) sum += expf(Widen(values[j]) - largest);
+    const float reference = largest == -INFINITY ? 0.0f : largest;  // of scores that are all -inf: weights of 0
+    for (int64_t j = lane; j < visible; j += 32) sum += expf(Widen(values[j]) - reference);
     sum = WarpSum(sum);
+    const bool seen = sum != 0;
     for (int64_t j = lane; j < s.keys; j += 32) {
-      Narrow(j < visible ? expf(Widen(values[j]) - largest) / sum : 0.0f, values + j);
+      Narrow(seen && j < visible ? expf(Widen(values[j]) - reference) / sum : 0.0f, values + j);
     }
-    if (log_sum_exp != nullptr && lane == 0) log_sum_exp[row] = visible > 0 ? largest + logf(sum) : -INFINITY;
+    if (log_sum_exp != nullptr && lane == 0) log_sum_exp[row] = seen ? reference + logf(sum) : -INFINITY;
   }
 }
 

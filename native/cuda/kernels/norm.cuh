@@ -61,6 +61,30 @@ class Row {
   Words<Layout::kCount, T> held_[Layout::kHeld > 0 ? Layout::kHeld : 1];
 };
 
+// 1 / sqrt(variance + eps), variance = the mean over the row of values(i, ...)^2 minus rest^2; `squares` is the plain
+// sum of the squares. Where that has overflowed, or has vanished and eps does not hide it, values are scaled by a power
+// of two before they are squared. for_values(body) calls body for each of the thread's values. By the whole group.
+template <class Group, class ForValues>
+__device__ __forceinline__ float InverseDeviation(float size, float squares, float rest, float eps, float* shared,
+                                                  const ForValues& for_values) {
+  float factor = 1;
+  if (squares == INFINITY || (squares < 0x1p-100f && eps < 0x1p-60f)) {
+    float largest = 0;
+    for_values([&](float value) { largest = fmaxf(largest, fabsf(value)); });
+    largest = Group::Max(largest, shared);
+    if (largest > 0 && largest < INFINITY) {
+      const int exponent = static_cast<int>(FloatBits(largest) >> 23) - 127;
+      factor = BitsToFloat(static_cast<uint32_t>(127 - max(-75, min(exponent, 126))) << 23);
+      float sum = 0;
+      for_values([&](float value) { sum += value * factor * (value * factor); });
+      squares = Group::Sum(sum, shared);
+      rest *= factor;
+    }
+  }
+  const float variance = squares / size - rest * rest;
+  return factor / sqrtf((variance < 0 ? 0.0f : variance) + eps * factor * factor);
+}
+
 template <bool kCentred, class Layout, class T>
 __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps)
     Kernel(LayerNormParams p) {
@@ -71,25 +95,31 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
   const float size = static_cast<float>(width);
   for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride()) {
     const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
-    float mean = 0;
-    if constexpr (kCentred) {
-      float sum = 0;
+    const auto for_values = [&](const auto& body) {
       Layout::ForColumns(width, [&](int step, int column) {
         float value[kCount];
         x.Get(step, column, value);
 #pragma unroll
-        for (int k = 0; k < kCount; ++k) sum += value[k];
+        for (int k = 0; k < kCount; ++k) body(value[k]);
       });
+    };
+    // Rounded to f32, a mean far from 0 is off by too much of the deviation: what is measured from it has a mean of its
+    // own, `rest`, that is taken off as well.
+    float mean = 0, rest = 0, moments[kCentred ? 2 : 1] = {};  // squares, values
+    if constexpr (kCentred) {
+      float sum = 0;
+      for_values([&](float value) { sum += value; });
       mean = Group::Sum(sum, shared) / size;
     }
-    float squares = 0;
-    Layout::ForColumns(width, [&](int step, int column) {
-      float value[kCount];
-      x.Get(step, column, value);
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) squares += (value[k] - mean) * (value[k] - mean);
+    const auto for_centred = [&](const auto& body) { for_values([&](float value) { body(value - mean); }); };
+    for_centred([&](float value) {
+      moments[0] += value * value;
+      if constexpr (kCentred) moments[1] += value;
     });
-    const float rstd = 1.0f / sqrtf(Group::Sum(squares, shared) / size + p.eps);
+    Group::Sum(moments, shared);
+    if constexpr (kCentred) rest = moments[1] / size;
+    const float rstd = InverseDeviation<Group>(size, moments[0], rest, p.eps, shared, for_centred);
+    const float normal_rest = rest * rstd;
     T* output = static_cast<T*>(p.output) + row * p.width;
     Layout::ForColumns(width, [&](int step, int column) {
       float value[kCount], weight[kCount], bias[kCount] = {};
@@ -97,18 +127,21 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
       LoadElements(p.weight + column, weight);
       if constexpr (kCentred) LoadElements(p.bias + column, bias);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) value[k] = (value[k] - mean) * rstd * weight[k] + bias[k];
+      for (int k = 0; k < kCount; ++k) {
+        value[k] = ((value[k] - mean) * rstd - normal_rest) * weight[k] + bias[k];
+      }
       StoreElements(output + column, value);
     });
     if (Group::Rank() == 0) {
-      if constexpr (kCentred) p.mean[row] = mean;
+      if constexpr (kCentred) p.mean[row] = rest == rest ? mean + rest : mean;  // an infinite mean has none
       p.rstd[row] = rstd;
     }
   }
 }
 
-// gradX of every row, and unless kHeld = 0 the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight
-// and with kCentred gradBias. Each thread keeps the sums of its columns in registers from row to row.
+// gradX of every row, and the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight and with kCentred
+// gradBias. Each thread keeps the sums of its columns in registers from row to row. With kHeld = 0 there are no sums,
+// and with kCentred `partials` [rows] is what SumsKernel needs of a row: the mean of what is measured from p.mean.
 template <bool kCentred, class Layout, class T>
 __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<Layout, T>))
     BackwardKernel(LayerNormBackwardParams p, float* partials) {
@@ -122,7 +155,8 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
     const Row<Layout, T> grad_output(static_cast<const T*>(p.grad_output) + row * p.width, width);
     const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
     const float mean = kCentred ? p.mean[row] : 0.0f, rstd = p.rstd[row];
-    float means[2] = {};  // of g * xhat, and of g = gradOutput * weight
+    // Of g * xhat, of g = gradOutput * weight, and of xhat: what the mean, rounded to f32, has left.
+    float means[kCentred ? 3 : 1] = {};
     Layout::ForColumns(width, [&](int step, int column) {
       float grad[kCount], value[kCount], weight[kCount];
       grad_output.Get(step, column, grad);
@@ -132,16 +166,22 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
       for (int k = 0; k < kCount; ++k) {
         const float normal = (value[k] - mean) * rstd, weighted = grad[k] * weight[k];
         means[0] += weighted * normal;
-        if constexpr (kCentred) means[1] += weighted;
-        if constexpr (kHeld > 0) {
-          sums[step][0][k] += grad[k] * normal;
-          if constexpr (kCentred) sums[step][1][k] += grad[k];
+        if constexpr (kCentred) {
+          means[1] += weighted;
+          means[2] += normal;
         }
       }
     });
     Group::Sum(means, shared);
-    means[0] /= size;
-    means[1] /= size;
+#pragma unroll
+    for (float& mean_of_row : means) mean_of_row /= size;
+    float mean_grad = 0, rest = 0;
+    if constexpr (kCentred) {
+      mean_grad = means[1];
+      rest = means[2];
+      means[0] -= rest * mean_grad;
+      if (kHeld == 0 && Group::Rank() == 0) partials[row] = rest;
+    }
     T* grad_x = static_cast<T*>(p.grad_x) + row * p.width;
     Layout::ForColumns(width, [&](int step, int column) {
       float grad[kCount], value[kCount], weight[kCount];
@@ -150,8 +190,12 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
       LoadElements(p.weight + column, weight);
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
-        const float normal = (value[k] - mean) * rstd;
-        value[k] = (grad[k] * weight[k] - means[1] - normal * means[0]) * rstd;
+        const float normal = (value[k] - mean) * rstd - rest;
+        value[k] = (grad[k] * weight[k] - mean_grad - normal * means[0]) * rstd;
+        if constexpr (kHeld > 0) {
+          sums[step][0][k] += grad[k] * normal;
+          if constexpr (kCentred) sums[step][1][k] += grad[k];
+        }
       }
       StoreElements(grad_x + column, value);
     });
@@ -179,9 +223,11 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
   }
 }
 
-// partials [gridDim.y, kSums, width] for rows too wide for registers: a thread has one column.
+// partials [gridDim.y, kSums, width] for rows too wide for registers: a thread has one column. rests [rows] with
+// kCentred.
 template <bool kCentred, class T>
-__global__ void __launch_bounds__(kElementThreads) SumsKernel(LayerNormBackwardParams p, float* partials) {
+__global__ void __launch_bounds__(kElementThreads)
+    SumsKernel(LayerNormBackwardParams p, const float* rests, float* partials) {
   const int64_t column = FirstItem();
   if (column >= p.width) return;
   float weight_sum = 0, bias_sum = 0;
@@ -190,7 +236,8 @@ __global__ void __launch_bounds__(kElementThreads) SumsKernel(LayerNormBackwardP
   for (int64_t row = p.rows * blockIdx.y / gridDim.y; row < end; ++row) {
     const float grad = Widen(static_cast<const T*>(p.grad_output)[row * p.width + column]);
     const float value = Widen(static_cast<const T*>(p.x)[row * p.width + column]);
-    weight_sum += grad * ((value - (kCentred ? p.mean[row] : 0.0f)) * p.rstd[row]);
+    const float mean = kCentred ? p.mean[row] : 0.0f, rest = kCentred ? rests[row] : 0.0f;
+    weight_sum += grad * ((value - mean) * p.rstd[row] - rest);
     bias_sum += grad;
   }
   float* target = partials + int64_t{blockIdx.y} * (kCentred ? 2 : 1) * p.width + column;
@@ -237,15 +284,18 @@ Status Backward(CudaContext& context, const LayerNormBackwardParams& p) {
         constexpr int64_t kRows = Layout::kWarps == 1 ? kWarps : 1;  // of a block at a time
         partitions = std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors());
         partials = context.Take<float>(partitions * kSums * p.width);
-        const size_t shared_bytes = kRows > 1 ? kSums * p.width * sizeof(float) : 2 * kWarps * sizeof(float);
+        const size_t shared_bytes = (kRows > 1 ? kSums * p.width : 3 * kWarps) * sizeof(float);
         SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>,
                                Grid{dim3(static_cast<unsigned>(partitions)), 32 * kWarps, shared_bytes}, p, partials));
       } else {
-        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, RowGrid<Layout::kWarps>(p.rows), p, nullptr));
+        float* rests = kCentred ? context.Take<float>(p.rows) : nullptr;
+        Grid grid = RowGrid<Layout::kWarps>(p.rows);
+        grid.shared_bytes = 3 * Layout::kWarps * sizeof(float);
+        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, grid, p, rests));
         partitions = std::clamp<int64_t>(p.rows / 16, 1, 64);
         partials = context.Take<float>(partitions * kSums * p.width);
         const dim3 blocks(static_cast<unsigned>(CeilDiv(p.width, kElementThreads)), static_cast<unsigned>(partitions));
-        SAS_TRY(context.Launch(SumsKernel<kCentred, T>, Grid{blocks, kElementThreads}, p, partials));
+        SAS_TRY(context.Launch(SumsKernel<kCentred, T>, Grid{blocks, kElementThreads}, p, rests, partials));
       }
       return SumPartitions(context, partitions, p.width, partials, p.grad_weight, p.grad_bias);
     });

@@ -99,6 +99,7 @@ inline unsigned long long atomicMin(unsigned long long* address, unsigned long l
 using std::max;
 using std::min;
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffsll(long long bits) { return __builtin_ffsll(bits); }
 inline void sincospi(double x, double* sine, double* cosine) {
   const double reduced = x - 2 * std::rint(x / 2);
   *sine = std::sin(3.14159265358979323846 * reduced);

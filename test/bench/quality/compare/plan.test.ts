@@ -71,7 +71,11 @@ describe('plan', () => {
     const runs = plannedRuns(experiment, facts, 'out');
     expect(runs).toHaveLength(ATTENTIONS.length * 3);
     expect(new Set(runs.map(({ folder }) => folder)).size).toBe(runs.length);
-    expect(runs.slice(0, ATTENTIONS.length).map(({ seed }) => seed)).toEqual(ATTENTIONS.map(() => 0));
+    expect(runs.map(({ seed }) => seed)).toEqual([0, 1, 2].flatMap((seed) => ATTENTIONS.map(() => seed)));
+    for (const { attention, seed, config } of runs) {
+      expect(config).toMatchObject({ attentions: [attention], seed });
+      expect(config.hidden).toBe(facts.find((model) => model.attention === attention)?.hidden);
+    }
   });
 
   it('knows what a decoder keeps', () => {
@@ -132,7 +136,7 @@ describe('results', () => {
 
 describe('texts', () => {
   test.each(['moby-dick', 'sotu'])('%s is there', async (name) => {
-    expect((await textOf(name)).read().length).toBeGreaterThan(1e6);
+    expect((await (await textOf(name)).read()).length).toBeGreaterThan(1e6);
   });
 
   test('byte pairs of GPT-2, special tokens being text', async () => {
