@@ -142,6 +142,7 @@ describe('forged', () => {
   ];
   test.each(cases)('%s', async (fault, make) => {
     const path = await make();
+    await device.synchronize();
     const before = device.memory();
     const error: Error = await loadCheckpoint(path).then(
       () => new Error('loaded'),
