@@ -62,7 +62,7 @@ export class Device {
    */
   async measurePeakFlops(seconds?: number): Promise<number> {
     const op = check.call('Device.measurePeakFlops', arguments.length, 1);
-    const duration = check.finite(op, 'seconds', seconds ?? 0.05, { above: 0, max: 60 });
+    const duration = check.finite(op, 'seconds', seconds === undefined ? 0.05 : seconds, { above: 0, max: 60 });
     const rate = new Float32Array(1);
     await binding.peakFlops(this.#handle, duration, rate);
     return rate[0] ?? 0;

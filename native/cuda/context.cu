@@ -14,6 +14,13 @@ using Clock = std::chrono::steady_clock;
 // How long the end of a process or worker waits for kernels that run.
 constexpr auto kLongestShutdown = std::chrono::milliseconds(500);
 
+// What a query says that is no failure, though the runtime remembers it as one.
+bool NotReady(cudaError_t error) {
+  if (error != cudaErrorNotReady) return false;
+  static_cast<void>(cudaGetLastError());
+  return true;
+}
+
 // Polls until `done`, at first at once, then as seldom as it delays the answer by about a hundredth.
 template <class Done>
 void Poll(const Done& done) {
@@ -207,9 +214,11 @@ Status CudaContext::Synchronize() {
   return CollectCheckResults();
 }
 
+bool CudaContext::Idle() const { return !NotReady(cudaStreamQuery(stream_)); }
+
 Status CudaContext::Await(cudaEvent_t event) {
   cudaError_t error = cudaSuccess;
-  Poll([&] { return cancelled() || (error = cudaEventQuery(event)) != cudaErrorNotReady; });
+  Poll([&] { return cancelled() || !NotReady(error = cudaEventQuery(event)); });
   if (cancelled()) return DroppedAtShutdown();
   return ToStatus(error, "cudaEventQuery");
 }

@@ -113,7 +113,7 @@ class CudaContext : public Context {
   // Waits until the stream has come to the event, or until Cancel.
   Status Await(cudaEvent_t event);
   // Whether the stream has nothing to do. Any thread.
-  bool Idle() const { return cudaStreamQuery(stream_) != cudaErrorNotReady; }
+  bool Idle() const;
   // Gives memory that has been freed back to the system.
   void Trim();
   // No kernel starts and no wait lasts from now on. Any thread.

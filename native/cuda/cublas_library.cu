@@ -80,6 +80,8 @@ std::vector<std::string> Folders() {
   AddMatches("/usr/local/lib/python3*/site-packages", &packages);
   AddMatches("/usr/local/lib/python3*/dist-packages", &packages);
   for (const std::string& root : packages) AddMatches(root + "/nvidia/*/lib", &folders);  // cublas, or cu13
+  // PYTHONPATH=. and the like name the folder in which the program was started, whose content is not ours to execute.
+  std::erase_if(folders, [](const std::string& folder) { return !folder.empty() && folder.front() != '/'; });
   return folders;
 }
 

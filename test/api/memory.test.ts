@@ -7,10 +7,10 @@ import { f32, small } from './helpers.js';
 const device = getDevice();
 const MIB = 2 ** 20;
 
-/** Keeps the queue busy for some milliseconds: what follows is queued when the next line runs. */
+/** Keeps the queue busy for a tenth of a second: what follows is queued when the next line runs. */
 function occupy(): void {
   scope(() => {
-    const x = Tensor.randn([1, 512, 4, 16], { seed: 1 });
+    const x = Tensor.randn([1, 1536, 4, 16], { seed: 1 });
     ops.attention(x, x, x);
   });
 }

@@ -19,9 +19,12 @@ describe('messages', () => {
     ]);
   });
 
-  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1'])('seconds of a measurement: %s', async (seconds) => {
-    await expect(getDevice('cpu').measurePeakFlops(seconds as never)).rejects.toBeInstanceOf(ArgumentError);
-  });
+  test.each([0, -1, Number.NaN, Number.POSITIVE_INFINITY, '1', null, 1e-50])(
+    'seconds of a measurement: %s',
+    async (seconds) => {
+      await expect(getDevice('cpu').measurePeakFlops(seconds as never)).rejects.toBeInstanceOf(ArgumentError);
+    },
+  );
 });
 
 describe('the binding', () => {

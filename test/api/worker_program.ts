@@ -1,8 +1,8 @@
-/** Runs in a worker thread: trains a small module for some steps, says what came out; with `forever`, calls small ops until it is ended. */
+/** Runs in a worker thread: trains a small module for some steps, says what came out; with `forever`, calls small ops until it is ended; with `long`, one that takes most of a minute. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ops, SasAttention, SasError, scope, Tensor } from '../../lib/index.js';
 
-const { seed, steps, forever } = workerData as { seed: number; steps: number; forever?: boolean };
+const { seed, steps, forever, long } = workerData as { seed: number; steps: number; forever?: boolean; long?: boolean };
 const module = new SasAttention({ heads: 2, headDim: 8, simHeads: 6, simHeadDim: 12, seed });
 const x = Tensor.randn([1, 32, 2, 8], { seed });
 const moments = [...module.parameters.values()].map(({ shape }) => [Tensor.zeros(shape), Tensor.zeros(shape)] as const);
@@ -18,6 +18,13 @@ for (let step = 1; step <= steps; step++) {
     ops.adamW(states, { lr: 1e-3, step });
   });
   if (step % 10 === 0) await x.device.synchronize();
+}
+
+if (long) {
+  const tokens = Tensor.randn([1, 1 << 17, 1, 64], { seed });
+  const { output } = ops.attention(tokens, tokens, tokens, { causal: false });
+  parentPort?.postMessage('working');
+  await output.data();
 }
 
 if (forever) parentPort?.postMessage('working');

@@ -263,6 +263,21 @@ describe('diverged', () => {
   });
 });
 
+test('a gradient that overflows ends the training, though the loss is finite', async () => {
+  const run = startRun({ ...config, dtype: 'f16' }, 'mha', device);
+  const set = (name: string, value: (i: number) => number) => {
+    const tensor = run.model.parameters.get(name);
+    tensor?.copyFrom(Float32Array.from({ length: tensor.size }, (_, i) => value(i)));
+  };
+  // Logits of 0, and a gradient behind them that f16 does not hold.
+  for (const name of ['norm.weight', 'norm.bias']) set(name, () => 0);
+  set('head.weight', (i) => (i % 4 < 2 ? 6e4 : -6e4));
+  await expect(train(run, text, events)).rejects.toThrow(
+    /^the gradient norm of step 1 is (NaN|Infinity): the training/,
+  );
+  disposeRun(run);
+});
+
 test('the checkpoint before stays, whole, as .previous', async () => {
   const path = join(folder, 'turns', 'checkpoint.safetensors');
   const previous = join(folder, 'turns', 'checkpoint.previous.safetensors');

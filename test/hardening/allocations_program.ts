@@ -18,17 +18,15 @@ import { TrainingStep } from './training_step.js';
 /** The preloaded library's control block: see native/failing_allocations.cc. */
 class Control {
   readonly #file = openSync(process.env.SAS_TEST_ALLOCATIONS as string, 'r+');
-  /** The pool asks again for device memory, after giving back what is free and after waiting for more: then all fail. */
-  arm(first: number, onlyDevice: boolean): void {
-    const last = onlyDevice ? first + 2 : first;
-    writeSync(this.#file, BigInt64Array.of(0n, BigInt(last), 0n, onlyDevice ? 1n : 0n), 0, 32, 0);
-    writeSync(this.#file, BigInt64Array.of(BigInt(first)), 0, 8, 0);
+  arm(number: number, onlyDevice: boolean): void {
+    writeSync(this.#file, BigInt64Array.of(0n, 0n, onlyDevice ? 1n : 0n, 0n), 0, 32, 0);
+    writeSync(this.#file, BigInt64Array.of(BigInt(number)), 0, 8, 0);
   }
   /** Nothing fails any more; whether the failure has happened. */
   disarm(): boolean {
-    const [first = 0n, , seen = 0n] = this.#read();
+    const [number = 0n, seen = 0n] = this.#read();
     writeSync(this.#file, BigInt64Array.of(0n), 0, 8, 0);
-    return seen >= first;
+    return seen >= number;
   }
   #read(): BigInt64Array {
     const values = new BigInt64Array(4);

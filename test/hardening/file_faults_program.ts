@@ -19,7 +19,7 @@ const folder = process.env.SAS_TEST_FILES as string;
 const tracePath = process.env.SAS_TEST_TRACE as string;
 const control = openSync(process.env.SAS_TEST_CONTROL as string, 'r+');
 
-/** -1: half of what the call was asked for. */
+/** -1: half of what the call was asked for; below: half, and then that error of every write. */
 const set = (failAt: number, error: number, trace: boolean) =>
   writeSync(control, new BigInt64Array([BigInt(failAt), 0n, BigInt(error), trace ? 1n : 0n]), 0, 32, 0);
 const seen = () => Number(readFileSync(process.env.SAS_TEST_CONTROL as string).readBigInt64LE(8));
@@ -149,7 +149,7 @@ async function letFail(operation: Operation): Promise<FaultCounts> {
   counts.calls = seen();
   const after = filesNow();
   const { EIO, ENOSPC, EACCES, EINTR } = constants.errno;
-  for (const error of kind === 'some' ? [EIO, EACCES, -1] : [EIO, ENOSPC, EACCES, EINTR, -1]) {
+  for (const error of kind === 'some' ? [EIO, EACCES, -ENOSPC] : [EIO, ENOSPC, EACCES, EINTR, -1, -ENOSPC]) {
     for (let call = 1; call <= counts.calls; call++) {
       await begin(operation);
       const descriptors = openFiles();

@@ -8,6 +8,7 @@ import { endLong, endProcesses, longWays, ways } from './exits.js';
 import { huntRaces } from './races.js';
 import { endure, forget } from './soak.js';
 import { keepDenormals, propagate } from './special_values.js';
+import { waitInVain } from './wait_program.js';
 
 const device = getDevice('cpu');
 
@@ -35,6 +36,18 @@ describe('out of memory', () => {
     expect(result.ops).toBeGreaterThan(15);
     expect(result.allocations).toBeGreaterThan(100);
     expect(result.toldByCall + result.toldByWait + (result.notNoticed ?? 0)).toBe(result.allocations);
+  });
+
+  test('memory that queued work holds is waited for, but not for ever', async () => {
+    const result = await waitInVain();
+    console.info(JSON.stringify(result));
+    expect(result.message).toMatch(
+      /^Tensor\.zeros: out of memory on cpu: .* in use, limit \d+, after waiting 10 seconds for queued work to give up memory$/,
+    );
+    expect(result.seconds).toBeGreaterThan(9.5);
+    expect(result.seconds).toBeLessThan(13);
+    expect(result.atOnce).toBeLessThan(1); // where waiting cannot help
+    expect(result.code).toBe(0);
   });
 
   test('device memory and scratch, each time in a new environment', () => {

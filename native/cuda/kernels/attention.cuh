@@ -187,8 +187,9 @@ __device__ __forceinline__ float WeightOf(const Accumulator (&weights)[kTiles], 
 template <bool kSplit, class T, int kKeyTiles, int kTiles>
 __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accumulator (&weights)[kKeyTiles],
                                            const T* b, int width) {
-  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / 8;
   constexpr bool kApart = std::is_same_v<T, float>;  // summed apart first: what overflows is taken again
+  // For those sums the widest result leaves fewer registers.
+  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / (kApart && kTiles * 8 == kWidest ? 16 : 8);
   static_assert(kKeyTiles % kTilesPerStep == 0 && kTiles % kTilesPerChunk == 0);
   const int stride = RowStride<T>(width);
 #pragma unroll
@@ -232,6 +233,15 @@ __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accum
 
 // ---- softmax, online: rows g and g + 8 of a warp's 16
 
+// From differences of scores to units of log2; finite for every scale, since the difference may be 0.
+__device__ __forceinline__ float Log2Scale(float scale) { return fmaxf(-kLargest, fminf(scale * kLog2E, kLargest)); }
+
+// The difference is taken first: it is small where weights count, while a product with the scale would round away 512
+// of a score of 1e10.
+__device__ __forceinline__ float Weight(float score, float reference, float log2_scale) {
+  return Exp2((score - reference) * log2_scale);
+}
+
 struct Softmax {
   // Of scores times sign; times log2_scale > 0 their differences are in units of log2. Either sign of the scale, and 0,
   // will do.
@@ -243,17 +253,11 @@ struct Softmax {
       : sign(scale > 0   ? 1.0f
              : scale < 0 ? -1.0f
                          : 0.0f),
-        log2_scale(scale != 0 ? fminf(fabsf(scale) * kLog2E, kLargest) : 1.0f) {}
+        log2_scale(scale != 0 ? Log2Scale(fabsf(scale)) : 1.0f) {}
 
   // The maximum as the weights are measured from it; 0 where all scores so far are -inf, which leaves weights of 0
   // instead of NaN.
   __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row]; }
-
-  // The difference is taken first: it is small where weights count, while a product with the scale would round away 512
-  // of a score of 1e10.
-  __device__ __forceinline__ float Weight(float score, float reference) const {
-    return Exp2(fmaf(score, sign, -reference) * log2_scale);
-  }
 
   // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
   template <int kTiles>
@@ -282,13 +286,13 @@ struct Softmax {
       for (int j = 0; j < kTiles; ++j) largest = fmaxf(largest, fmaxf(scores[j].c[2 * row], scores[j].c[2 * row + 1]));
       max[row] = RowMax(largest);
       const float reference = Reference(row);
-      shrink[row] = Exp2((before - reference) * log2_scale);
+      shrink[row] = Weight(before, reference, log2_scale);
       sum[row] *= shrink[row];
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
         for (int i = 2 * row; i < 2 * row + 2; ++i) {
-          scores[j].c[i] = Exp2((scores[j].c[i] - reference) * log2_scale);
+          scores[j].c[i] = Weight(scores[j].c[i], reference, log2_scale);
           sum[row] += scores[j].c[i];
         }
       }

@@ -18,9 +18,9 @@ namespace {
 template <class T, int kColumns>
 constexpr int kStreamed = kColumns > 64 && std::is_same_v<T, float> ? 16 : 32;
 
-// What the second kernel needs of a query, 16 bytes. A weight is Softmax::Weight(score, reference) * inverse_sum.
+// What the second kernel needs of a query, 16 bytes. A weight is Weight(score, reference) * inverse_sum.
 struct QueryStatistics {
-  float reference;  // Softmax::Reference
+  float reference;  // the score with the largest weight, 0 where no key is seen
   float inverse_sum;
   float mean;  // of dP
   float unused;
@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   };
 
   Softmax softmax(s.scale);
-  float mean[2] = {}, inverse[2] = {};
+  float reference[2] = {}, mean[2] = {}, inverse[2] = {};
+  const float log2_scale = Log2Scale(s.scale);
   Accumulator result[kColumns / 8];
   Clear(result);
 
@@ -101,6 +102,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const float total = RowSum(softmax.sum[i]);
+        reference[i] = softmax.Reference(i) * softmax.sign;
         inverse[i] = total == 0 ? 0.0f : 1.0f / total;
         mean[i] = RowSum(mean[i]) * inverse[i];
       }
@@ -126,7 +128,7 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const float weight = softmax.Weight(weights[j].c[i], softmax.Reference(i / 2));
+            const float weight = Weight(weights[j].c[i], reference[i / 2], log2_scale);
             weights[j].c[i] = weight * (grads[j].c[i] - mean[i / 2]);
           }
         }
@@ -155,7 +157,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   for (int i = 0; i < 2; ++i) {
     if (LaneId() % 4 == 0 && row + 8 * i < s.queries) {
       Store16(statistics + int64_t{batch_head} * s.queries + row + 8 * i,
-              make_uint4(FloatBits(softmax.Reference(i)), FloatBits(inverse[i]), FloatBits(mean[i]), 0));
+              make_uint4(FloatBits(reference[i]), FloatBits(inverse[i]), FloatBits(mean[i]), 0));
     }
   }
   const float factor[2] = {inverse[0] * s.scale, inverse[1] * s.scale};
@@ -187,7 +189,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   const int key = first + warp_row + AccumulatorRow();
   const int warp_first = FirstQuery(s, first + warp_row);                // the first query that sees a key of the warp
   const int warp_all = FirstQuery(s, first + warp_row + kWarpRows - 1);  // from here on they see all of them
-  const Softmax softmax(s.scale);
+  const float log2_scale = Log2Scale(s.scale);
 
   // Tiles of queries, one head of the group after the other.
   const int start = FirstQuery(s, first) / kStream * kStream;
@@ -239,7 +241,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const QueryStatistics& query = queries[8 * j + i % 2];
-          weights[j].c[i] = softmax.Weight(weights[j].c[i], query.reference) * query.inverse_sum;
+          weights[j].c[i] = Weight(weights[j].c[i], query.reference, log2_scale) * query.inverse_sum;
         }
       }
       if (position.query < warp_all) {

@@ -1,7 +1,8 @@
 // Replaces operator new in the process it is preloaded into (LD_PRELOAD), so that chosen allocations made by the
 // addon's own code fail. SAS_TEST_ALLOCATIONS names a file of four 64-bit integers, mapped here and written by the
-// test: first and last of those to fail (0: none), seen (how many there have been), only_device (1: count only the
-// aligned ones, the memory of tensors and scratch).
+// test: number of the one to fail (0: none), seen (how many there have been), only_device (1: count only the aligned
+// ones, the memory of tensors and scratch, and let all of the same size that follow fail: the pool asks again), and
+// that size.
 #include <fcntl.h>
 #include <link.h>
 #include <sys/mman.h>
@@ -16,7 +17,7 @@
 namespace {
 
 struct Control {
-  std::atomic<int64_t> first, last, seen, only_device;
+  std::atomic<int64_t> number, seen, only_device, size;
 };
 
 Control* Open() {
@@ -52,14 +53,16 @@ Range FindAddon() {
 }
 
 // Whether the allocation that `caller` asks for is one to fail.
-bool Fails(const void* caller, bool device) {
-  if (control == nullptr || control->first.load(std::memory_order_relaxed) == 0) return false;
-  if (!device && control->only_device.load(std::memory_order_relaxed) != 0) return false;
+bool Fails(const void* caller, size_t bytes, bool device) {
+  if (control == nullptr || control->number.load(std::memory_order_relaxed) == 0) return false;
+  const bool only_device = control->only_device.load(std::memory_order_relaxed) != 0;
+  if (!device && only_device) return false;
   static const Range addon = FindAddon();
   const auto address = reinterpret_cast<uintptr_t>(caller);
   if (address < addon.begin || address >= addon.end) return false;
-  const int64_t number = ++control->seen;
-  return number >= control->first && number <= control->last;
+  const int64_t seen = ++control->seen, size = static_cast<int64_t>(bytes);
+  if (seen == control->number) control->size = size;
+  return seen == control->number || (only_device && seen > control->number && size == control->size);
 }
 
 size_t RoundUp(size_t bytes, size_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
@@ -67,18 +70,18 @@ size_t RoundUp(size_t bytes, size_t alignment) { return (bytes + alignment - 1) 
 }  // namespace
 
 void* operator new(size_t bytes) {
-  if (Fails(__builtin_return_address(0), false)) throw std::bad_alloc();
+  if (Fails(__builtin_return_address(0), bytes, false)) throw std::bad_alloc();
   if (void* data = std::malloc(bytes == 0 ? 1 : bytes)) return data;
   throw std::bad_alloc();
 }
 
 void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
-  if (Fails(__builtin_return_address(0), false)) return nullptr;
+  if (Fails(__builtin_return_address(0), bytes, false)) return nullptr;
   return std::malloc(bytes == 0 ? 1 : bytes);
 }
 
 void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept {
-  if (Fails(__builtin_return_address(0), true)) return nullptr;
+  if (Fails(__builtin_return_address(0), bytes, true)) return nullptr;
   const auto align = static_cast<size_t>(alignment);
   return std::aligned_alloc(align, RoundUp(bytes == 0 ? 1 : bytes, align));
 }

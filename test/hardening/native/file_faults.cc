@@ -64,9 +64,11 @@ bool Ours(const char* path) {
 bool Ours(int file) { return control != nullptr && file >= 0 && file < kFiles && ours[file].load(); }
 
 // 0: the call goes on; -1: by half; else the errno it fails with.
-int64_t Fate() {
-  const int64_t number = ++control->seen;
-  return number == control->fail_at ? control->error.load() : 0;
+int64_t Fate(bool writes = false) {
+  const int64_t number = ++control->seen, first = control->fail_at, error = control->error;
+  if (first == 0 || number < first) return 0;
+  if (number == first) return error > 0 ? error : -1;
+  return writes && error < -1 ? -error : 0;
 }
 
 void Record(const std::string& line) {
@@ -107,8 +109,8 @@ auto Call(Do&& call, Describe&& describe) -> decltype(call()) {
 
 // A read or write of `bytes`, of which less may be done.
 template <typename Do, typename Describe>
-ssize_t Transfer(size_t bytes, Do&& call, Describe&& describe) {
-  const int64_t fate = Fate();
+ssize_t Transfer(bool writes, size_t bytes, Do&& call, Describe&& describe) {
+  const int64_t fate = Fate(writes);
   if (fate > 0) {
     errno = static_cast<int>(fate);
     return -1;
@@ -140,7 +142,7 @@ mode_t ModeOf(int flags, va_list rest) { return (flags & (O_CREAT | O_TMPFILE)) 
 ssize_t Write(int file, const void* data, size_t bytes, off64_t at,
               ssize_t (*pwrite)(int, const void*, size_t, off64_t)) {
   return Transfer(
-      bytes, [&](size_t count) { return pwrite ? pwrite(file, data, count, at) : real_write(file, data, count); },
+      true, bytes, [&](size_t count) { return pwrite ? pwrite(file, data, count, at) : real_write(file, data, count); },
       [&](size_t done) {
         const off64_t begin = pwrite ? at : lseek64(file, 0, SEEK_CUR) - static_cast<off64_t>(done);
         Record("write " + std::to_string(file) + " " + std::to_string(begin) + " " + Hex(data, done));
@@ -192,14 +194,14 @@ ssize_t read(int file, void* data, size_t bytes) {
   static const auto real = Next<ssize_t(int, void*, size_t)>("read");
   if (!Ours(file)) return real(file, data, bytes);
   return Transfer(
-      bytes, [&](size_t count) { return real(file, data, count); }, [](size_t) {});
+      false, bytes, [&](size_t count) { return real(file, data, count); }, [](size_t) {});
 }
 
 ssize_t pread64(int file, void* data, size_t bytes, off64_t at) {
   static const auto real = Next<ssize_t(int, void*, size_t, off64_t)>("pread64");
   if (!Ours(file)) return real(file, data, bytes, at);
   return Transfer(
-      bytes, [&](size_t count) { return real(file, data, count, at); }, [](size_t) {});
+      false, bytes, [&](size_t count) { return real(file, data, count, at); }, [](size_t) {});
 }
 
 int fsync(int file) {

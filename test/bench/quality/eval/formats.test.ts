@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { FORMAT_NAMES } from '../../../../bench/quality/eval/formats.js';
 import { readTask, type TaskOptions } from '../../../../bench/quality/eval/task.js';
 import { UsageError } from '../../../../lib/failure.js';
+import { Random } from '../../../../lib/gpt/random.js';
 import { sample } from './model.js';
 
 const asked = (context: string, texts: readonly string[]) => texts.map((text) => ({ context, text }));
@@ -191,6 +192,26 @@ test('capital letters as in Python: the first large, the others small', () => {
   expect(context('ΟΔΟΣ')).toBe('L: A. Οδος');
 });
 
+test('brackets: as the pattern of the harness takes them out, in a time that grows with the text', () => {
+  const context = (ctx_a: string) =>
+    readTask(file('brackets.jsonl', lines({ activity_label: 'L', ctx_a, ctx_b: '', endings: ['e'], label: 0 })))
+      .examples[0].requests[0].context;
+  const random = Random.seeded(11, 'brackets');
+  for (let i = 0; i < 500; i++) {
+    const text = Array.from({ length: 12 }, () => 'ab[]\n'[random.below(5)]).join('');
+    const expected = `L: x${text}x`.replaceAll(/\[[^\n]*?\]/g, '');
+    expect(context(`x${text}x`), JSON.stringify(text)).toBe(expected);
+  }
+  const begun = performance.now();
+  expect(context('['.repeat(1_000_000)).length).toBeGreaterThan(1_000_000);
+  expect(performance.now() - begun).toBeLessThan(10_000); // a pattern took minutes
+});
+
+test('what is no regular file is refused', () => {
+  expect(() => readTask('/dev/zero')).toThrow(new UsageError("--task '/dev/zero': it is not a regular file"));
+  expect(() => readTask(folder)).toThrow(new UsageError(`--task '${folder}': it is not a regular file`));
+});
+
 describe('refused', () => {
   const arcRecord = {
     question: { stem: 's', choices: [{ text: 'x', label: 'A' }] },
@@ -245,6 +266,14 @@ describe('refused', () => {
       lines({ ...gap, sentence: 'A b', answer: '1' }),
       ":1: 'sentence' has no blank \\(_\\)$",
     ],
+    ['an empty choice', lines({ ...piqa, sol2: '', label: 0 }), ':1: choice 2 of 2 is empty$'],
+    ['a choice of blanks', lines({ ...social, answerA: ' \n', correct: 'B' }), ':1: choice 1 of 3 is empty$'],
+    [
+      'an ending that is nothing but brackets',
+      lines({ activity_label: 'L', ctx_a: 'A', ctx_b: '', endings: ['[step][title]', 'y'], label: 1 }),
+      ':1: choice 1 of 2 is empty$',
+    ],
+    ['nothing behind the blank', lines({ ...gap, sentence: 'A _', answer: '1' }), ':1: choice 1 of 2 is empty$'],
     ['no labels anywhere', lines(piqa), ":1: no answer in the record, and no file '.*refused-labels.lst'; --labels"],
     ['bytes that are no UTF-8', Uint8Array.of(0x7b, 0xff, 0x7d), ': it is not UTF-8 text$'],
   ])('%s', (_, content, message) => {
