@@ -35,6 +35,7 @@ test('dispose gives the memory back', async () => {
   expect(device.memory().peak).toBeGreaterThanOrEqual(before + (1 << 20));
   t.dispose();
   expect(await live()).toBe(before);
+  expect(device.memory().peak).toBeGreaterThanOrEqual(before + (1 << 20));
 });
 
 test('memory that queued work still uses is live until that is done', async () => {

@@ -73,8 +73,8 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'scores scaled before they are subtracted',
     file: kernel('attention.cuh'),
-    find: 'Exp2((scores[j].c[i] - reference) * log2_scale)',
-    replace: 'Exp2(scores[j].c[i] * log2_scale - reference * log2_scale)',
+    find: 'return Exp2((score - reference) * log2_scale);',
+    replace: 'return Exp2(score * log2_scale - reference * log2_scale);',
     tests: [cases('attention')],
   },
   {

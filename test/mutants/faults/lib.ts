@@ -5,7 +5,6 @@ const FILES = 'test/api/safetensors_files.test.ts';
 const HOSTILE = 'test/api/safetensors.test.ts > hostile files';
 const FUNCTIONS = 'test/api/every_function.test.ts';
 const DISK = 'test/hardening/files.test.ts > power failures';
-const LOADER = 'test/package/loader.test.ts';
 const SCOPE = 'test/api/lifetime.test.ts > scope';
 
 /** Checks, lifetimes, modules, files. */
@@ -115,13 +114,6 @@ export const LIB: readonly Planted[] = [
     find: 'if (!Number.isFinite(stored) || !within(number, bounds)',
     replace: 'if (!Number.isFinite(value) || !within(number, bounds)',
     tests: [`${FUNCTIONS} > refuses numbers that f32 has not`],
-  },
-  {
-    name: 'addon looked for in the current folder',
-    file: 'lib/binding.ts',
-    find: "return name === 'sas-attention' ? folder : undefined;",
-    replace: "return name === 'sas-attention' ? folder : process.cwd();",
-    tests: [LOADER],
   },
   {
     name: 'kilobytes of a thousand',
