@@ -290,8 +290,8 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
     for (int i = 0; i < 4; ++i) finite = finite && fragment::IsFinite(c[j].c[i]);
   }
   if (__all_sync(0xffffffffu, finite)) return;
-#pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
+#pragma unroll 1
+  for (int tile = 0; tile < kTiles; ++tile) {
     Accumulator total = {};
 #pragma unroll 1
     for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with depth
@@ -299,7 +299,7 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
       const int64_t end = min(first + 64, depth);
 #pragma unroll 1
       for (int64_t k = first; k < end; ++k) {
-        const float left0 = a(k, 0), left1 = a(k, 1), right0 = b(k, j, 0), right1 = b(k, j, 1);
+        const float left0 = a(k, 0), left1 = a(k, 1), right0 = b(k, tile, 0), right1 = b(k, tile, 1);
         sum.c[0] = fmaf(left0, right0, sum.c[0]);
         sum.c[1] = fmaf(left0, right1, sum.c[1]);
         sum.c[2] = fmaf(left1, right0, sum.c[2]);
@@ -309,8 +309,11 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
       for (int i = 0; i < 4; ++i) total.c[i] += sum.c[i];
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
+    for (int j = 0; j < kTiles; ++j) {  // registers have no index
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (j == tile && !fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
+      }
     }
   }
 }

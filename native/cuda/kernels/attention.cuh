@@ -259,6 +259,10 @@ struct Softmax {
   // instead of NaN.
   __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row]; }
 
+  // For Weight of the scores themselves: the one with the largest weight, and the factor with its sign.
+  __device__ float ReferenceScore(int row) const { return Reference(row) * sign; }
+  __device__ float SignedLog2Scale() const { return log2_scale * sign; }
+
   // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
   template <int kTiles>
   __device__ void Weigh(Accumulator (&scores)[kTiles], const int (&visible)[2], float (&shrink)[2]) {
