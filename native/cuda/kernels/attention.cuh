@@ -132,13 +132,12 @@ template <bool kMirrored = false, class T, int kTiles>
 __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
   static_assert(kTiles % 2 == 0);
   const int stride = RowStride<T>(width);
-  const T *rows = a + AccumulatorRow() * stride, *columns = b + AccumulatorColumn() * stride;
-  a += RowOfA<T>() * stride + DepthOfA<T>();
+  const T* lane_a = a + RowOfA<T>() * stride + DepthOfA<T>();
   Clear(c);
 #pragma unroll 2
   for (int k = 0; k < width; k += kDepth<T>) {
     FragmentA<T> row;
-    LoadA(row, a + k);
+    LoadA(row, lane_a + k);
 #pragma unroll
     for (int j = 0; j < kTiles; j += 2) {
       FragmentB<T> b0, b1;
@@ -154,8 +153,8 @@ __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* 
   }
   if constexpr (std::is_same_v<T, float>) {
     RetakeOverflows<kTiles>(
-        c, width, [&](int64_t k, int half) { return rows[half * 8 * stride + k]; },
-        [&](int64_t k, int tile, int odd) { return columns[(8 * tile + odd) * stride + k]; });
+        c, width, [&](int64_t k, int row, int half) { return a[(row + 8 * half) * stride + k]; },
+        [&](int64_t k, int column) { return b[column * stride + k]; });
   }
 }
 
@@ -218,10 +217,9 @@ __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accum
       }
     }
     if constexpr (kApart) {
-      const T* columns = b + chunk * 8 + AccumulatorColumn();
       RetakeOverflows<kTilesPerChunk>(
-          apart, 8 * kKeyTiles, [&](int64_t k, int half) { return WeightOf(weights, static_cast<int>(k), half); },
-          [&](int64_t k, int tile, int odd) { return columns[k * stride + 8 * tile + odd]; });
+          apart, 8 * kKeyTiles, [&](int64_t k, int, int half) { return WeightOf(weights, static_cast<int>(k), half); },
+          [&](int64_t k, int column) { return b[k * stride + chunk * 8 + column]; });
 #pragma unroll
       for (int j = 0; j < kTilesPerChunk; ++j) {
 #pragma unroll
