@@ -131,10 +131,11 @@ __device__ __forceinline__ void Clear(Accumulator (&c)[kTiles]) {
 template <bool kMirrored = false, class T, int kTiles>
 __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
   static_assert(kTiles % 2 == 0);
+  constexpr int kUnrolled = std::is_same_v<T, float> ? 1 : 2;  // the parts of f32 take the registers of a second step
   const int stride = RowStride<T>(width);
   const T* lane_a = a + RowOfA<T>() * stride + DepthOfA<T>();
   Clear(c);
-#pragma unroll 2
+#pragma unroll kUnrolled
   for (int k = 0; k < width; k += kDepth<T>) {
     FragmentA<T> row;
     LoadA(row, lane_a + k);

@@ -90,8 +90,9 @@ __device__ __forceinline__ float InverseDeviation(const T* x, int width, float m
   return factor / sqrtf((variance < 0 ? 0.0f : variance) + eps * factor * factor);
 }
 
+// With any number of blocks at a time: ptxas else spills for the sake of one more.
 template <bool kCentred, class Layout, class T>
-__global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps)
+__global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps, 1)
     Kernel(LayerNormParams p) {
   using Group = typename Layout::Group;
   constexpr int kCount = Layout::kCount;
