@@ -278,9 +278,10 @@ __device__ __forceinline__ void MultiplyMirrored(Accumulator& c, const FragmentA
   }
 }
 
-// Sums over k < depth of a(k, half) * b(k, tile, odd), rows g + 8 * half by columns 8 * tile + 2 t + odd, of which
+// Sums over k < depth of a(k, g, half) * b(k, column), rows g + 8 * half by columns 8 * tile + 2 t + odd, of which
 // those that are not finite are taken again by multiply-adds: an operand is infinite, or a product beyond 2^93 has
-// overflown the scaled sum. Where all are finite that costs the look; the rest is slow and rare. By the whole warp.
+// overflown the scaled sum. Where all are finite that costs the look; the rest is slow and rare, and its addresses must
+// not take registers from what goes before. By the whole warp.
 template <int kTiles, class A, class B>
 __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, const A& a, const B& b) {
   bool finite = true;
@@ -290,8 +291,10 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
     for (int i = 0; i < 4; ++i) finite = finite && fragment::IsFinite(c[j].c[i]);
   }
   if (__all_sync(0xffffffffu, finite)) return;
-#pragma unroll
-  for (int j = 0; j < kTiles; ++j) {
+  const int lane = Opaque(LaneId()), row = lane / 4, pair = lane % 4 * 2;
+#pragma unroll 1
+  for (int tile = 0; tile < kTiles; ++tile) {
+    const int column = 8 * tile + pair;
     Accumulator total = {};
 #pragma unroll 1
     for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with depth
@@ -299,7 +302,7 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
       const int64_t end = min(first + 64, depth);
 #pragma unroll 1
       for (int64_t k = first; k < end; ++k) {
-        const float left0 = a(k, 0), left1 = a(k, 1), right0 = b(k, j, 0), right1 = b(k, j, 1);
+        const float left0 = a(k, row, 0), left1 = a(k, row, 1), right0 = b(k, column), right1 = b(k, column + 1);
         sum.c[0] = fmaf(left0, right0, sum.c[0]);
         sum.c[1] = fmaf(left0, right1, sum.c[1]);
         sum.c[2] = fmaf(left1, right0, sum.c[2]);
@@ -309,8 +312,11 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
       for (int i = 0; i < 4; ++i) total.c[i] += sum.c[i];
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
+    for (int j = 0; j < kTiles; ++j) {  // registers have no index
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (j == tile && !fragment::IsFinite(c[j].c[i])) c[j].c[i] = total.c[i];
+      }
     }
   }
 }

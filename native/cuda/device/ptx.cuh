@@ -170,6 +170,12 @@ __device__ __forceinline__ float Exp2(float x) {
   return result;
 }
 
+// `value` itself, but the compiler does not know: what follows from it is computed where it is used, not ahead.
+__device__ __forceinline__ int Opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 __device__ __forceinline__ uint32_t FloatBits(float value) { return __float_as_uint(value); }
 __device__ __forceinline__ float BitsToFloat(uint32_t bits) { return __uint_as_float(bits); }
 

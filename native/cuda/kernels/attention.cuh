@@ -131,14 +131,14 @@ __device__ __forceinline__ void Clear(Accumulator (&c)[kTiles]) {
 template <bool kMirrored = false, class T, int kTiles>
 __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* a, const T* b, int width) {
   static_assert(kTiles % 2 == 0);
+  constexpr int kUnrolled = std::is_same_v<T, float> ? 1 : 2;  // the parts of f32 take the registers of a second step
   const int stride = RowStride<T>(width);
-  const T *rows = a + AccumulatorRow() * stride, *columns = b + AccumulatorColumn() * stride;
-  a += RowOfA<T>() * stride + DepthOfA<T>();
+  const T* lane_a = a + RowOfA<T>() * stride + DepthOfA<T>();
   Clear(c);
-#pragma unroll 2
+#pragma unroll kUnrolled
   for (int k = 0; k < width; k += kDepth<T>) {
     FragmentA<T> row;
-    LoadA(row, a + k);
+    LoadA(row, lane_a + k);
 #pragma unroll
     for (int j = 0; j < kTiles; j += 2) {
       FragmentB<T> b0, b1;
@@ -154,8 +154,8 @@ __device__ __forceinline__ void MultiplyRows(Accumulator (&c)[kTiles], const T* 
   }
   if constexpr (std::is_same_v<T, float>) {
     RetakeOverflows<kTiles>(
-        c, width, [&](int64_t k, int half) { return rows[half * 8 * stride + k]; },
-        [&](int64_t k, int tile, int odd) { return columns[(8 * tile + odd) * stride + k]; });
+        c, width, [&](int64_t k, int row, int half) { return a[(row + 8 * half) * stride + k]; },
+        [&](int64_t k, int column) { return b[column * stride + k]; });
   }
 }
 
@@ -218,10 +218,9 @@ __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accum
       }
     }
     if constexpr (kApart) {
-      const T* columns = b + chunk * 8 + AccumulatorColumn();
       RetakeOverflows<kTilesPerChunk>(
-          apart, 8 * kKeyTiles, [&](int64_t k, int half) { return WeightOf(weights, static_cast<int>(k), half); },
-          [&](int64_t k, int tile, int odd) { return columns[k * stride + 8 * tile + odd]; });
+          apart, 8 * kKeyTiles, [&](int64_t k, int, int half) { return WeightOf(weights, static_cast<int>(k), half); },
+          [&](int64_t k, int column) { return b[k * stride + chunk * 8 + column]; });
 #pragma unroll
       for (int j = 0; j < kTilesPerChunk; ++j) {
 #pragma unroll
@@ -258,6 +257,10 @@ struct Softmax {
   // The maximum as the weights are measured from it; 0 where all scores so far are -inf, which leaves weights of 0
   // instead of NaN.
   __device__ float Reference(int row) const { return max[row] == kMinusInfinity ? 0.0f : max[row]; }
+
+  // For Weight of the scores themselves: the one with the largest weight, and the factor with its sign.
+  __device__ float ReferenceScore(int row) const { return Reference(row) * sign; }
+  __device__ float SignedLog2Scale() const { return log2_scale * sign; }
 
   // Turns scores into weights; row r sees the first visible[r] keys. What was accumulated shrinks by shrink[r].
   template <int kTiles>

@@ -85,8 +85,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   };
 
   Softmax softmax(s.scale);
-  float reference[2] = {}, mean[2] = {}, inverse[2] = {};
-  const float log2_scale = Log2Scale(s.scale);
+  float mean[2] = {}, inverse[2] = {};
   Accumulator result[kColumns / 8];
   Clear(result);
 
@@ -102,7 +101,6 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const float total = RowSum(softmax.sum[i]);
-        reference[i] = softmax.Reference(i) * softmax.sign;
         inverse[i] = total == 0 ? 0.0f : 1.0f / total;
         mean[i] = RowSum(mean[i]) * inverse[i];
       }
@@ -124,11 +122,12 @@ __global__ void __launch_bounds__(kMaxThreads)
           for (int i = 0; i < 4; ++i) mean[i / 2] += weights[j].c[i] * grads[j].c[i];
         }
       } else {
+        const float reference[2] = {softmax.ReferenceScore(0), softmax.ReferenceScore(1)};
 #pragma unroll
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            const float weight = Weight(weights[j].c[i], reference[i / 2], log2_scale);
+            const float weight = Weight(weights[j].c[i], reference[i / 2], softmax.SignedLog2Scale());
             weights[j].c[i] = weight * (grads[j].c[i] - mean[i / 2]);
           }
         }
@@ -157,7 +156,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   for (int i = 0; i < 2; ++i) {
     if (LaneId() % 4 == 0 && row + 8 * i < s.queries) {
       Store16(statistics + int64_t{batch_head} * s.queries + row + 8 * i,
-              make_uint4(FloatBits(reference[i]), FloatBits(inverse[i]), FloatBits(mean[i]), 0));
+              make_uint4(FloatBits(softmax.ReferenceScore(i)), FloatBits(inverse[i]), FloatBits(mean[i]), 0));
     }
   }
   const float factor[2] = {inverse[0] * s.scale, inverse[1] * s.scale};

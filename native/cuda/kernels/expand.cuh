@@ -232,19 +232,18 @@ __device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int 
       }
     }
     if constexpr (std::is_same_v<T, float>) {
-      const T* row = lane_a - b.depth - DepthOfA<T>() + (lane / 4 - RowOfA<T>()) * stride;
-      // Element [k, column] of packed weights: that of lane column % 8 * 4 + k % 4 (LoadPackedB).
-      const uint2* column = lane_b - b.steps * b.column_tiles * 32 - lane + lane % 4 * 2 * 4;
+      const T* start = a.rounded + first_row * stride;
+      const uint2* packed = weights + b.target + first * 32;
       RetakeOverflows<kColumnTiles>(
           sum, b.depth,
-          [&](int64_t k, int half) {
-            const float value = row[half * 8 * stride + k];
+          [&](int64_t k, int row, int half) {
+            const float value = start[(row + 8 * half) * stride + k];
             return kRelu && value < 0 ? 0.0f : value;
           },
-          [&](int64_t k, int j, int odd) {
-            if (j >= columns) return 0.0f;
-            const uint2 pair = column[(k / 8 * b.column_tiles + j) * 32 + odd * 4 + k % 4];
-            return BitsToFloat(k % 8 < 4 ? pair.x : pair.y);
+          [&](int64_t k, int column) {  // the one of lane column % 8 * 4 + k % 4 (LoadPackedB)
+            if (column >= 8 * columns) return 0.0f;
+            const uint2 both = packed[(k / 8 * b.column_tiles + column / 8) * 32 + column % 8 * 4 + k % 4];
+            return BitsToFloat(k % 8 < 4 ? both.x : both.y);
           });
     }
 #pragma unroll

@@ -97,12 +97,11 @@ __device__ __forceinline__ void OuterProduct(const T* a, int a_stride, const T* 
       if (with_bias) Multiply(sum[kColumnTiles], left, ones);
     }
     if constexpr (std::is_same_v<T, float>) {
-      const T *row = a + row_tile * 16 + lane / 4, *column = b + first * 8 + lane % 4 * 2;
       RetakeOverflows<kColumnTiles + 1>(
-          sum, depth, [&](int64_t k, int half) { return row[k * a_stride + half * 8]; },
-          [&](int64_t k, int j, int odd) {
-            if (j == kColumnTiles) return with_bias && lane % 4 == 0 && odd == 0 ? 1.0f : 0.0f;
-            const float value = j < columns ? column[k * b_stride + j * 8 + odd] : 0.0f;
+          sum, depth, [&](int64_t k, int row, int half) { return a[k * a_stride + row_tile * 16 + row + 8 * half]; },
+          [&](int64_t k, int column) {
+            if (column >= 8 * kColumnTiles) return with_bias && column == 8 * kColumnTiles ? 1.0f : 0.0f;
+            const float value = column < 8 * columns ? b[k * b_stride + first * 8 + column] : 0.0f;
             return kRelu && value < 0 ? 0.0f : value;
           });
     }

@@ -206,8 +206,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
     for (int i = 0; i < kDown; ++i) {
       RetakeOverflows<kAcross>(
           c[i], end - begin,
-          [&](int64_t k, int half) { return a.At(warp_row + 16 * i + LaneId() / 4 + 8 * half, begin + k); },
-          [&](int64_t k, int j, int odd) { return b.At(warp_column + 8 * j + LaneId() % 4 * 2 + odd, begin + k); });
+          [&](int64_t k, int row, int half) { return a.At(warp_row + 16 * i + row + 8 * half, begin + k); },
+          [&](int64_t k, int column) { return b.At(warp_column + column, begin + k); });
     }
   }
 

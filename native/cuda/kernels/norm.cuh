@@ -61,32 +61,38 @@ class Row {
   Words<Layout::kCount, T> held_[Layout::kHeld > 0 ? Layout::kHeld : 1];
 };
 
-// 1 / sqrt(variance + eps), variance = the mean over the row of values(i, ...)^2 minus rest^2; `squares` is the plain
-// sum of the squares. Where that has overflowed, or has vanished and eps does not hide it, values are scaled by a power
-// of two before they are squared. for_values(body) calls body for each of the thread's values. By the whole group.
-template <class Group, class ForValues>
-__device__ __forceinline__ float InverseDeviation(float size, float squares, float rest, float eps, float* shared,
-                                                  const ForValues& for_values) {
+// 1 / sqrt(variance + eps), variance = the mean over x [width] of (x - mean)^2 minus rest^2; `squares` is the plain sum
+// of the squares. Where that has overflowed, or has vanished and eps does not hide it, the differences are scaled by a
+// power of two before they are squared; x is read again for it. By the whole group.
+template <class Group, class T>
+__device__ __forceinline__ float InverseDeviation(const T* x, int width, float mean, float squares, float rest,
+                                                  float eps, float* shared) {
   float factor = 1;
   if (squares == INFINITY || (squares < 0x1p-100f && eps < 0x1p-60f)) {
     float largest = 0;
-    for_values([&](float value) { largest = fmaxf(largest, fabsf(value)); });
+#pragma unroll 1
+    for (int i = Group::Rank(); i < width; i += Group::kThreads) largest = fmaxf(largest, fabsf(Widen(x[i]) - mean));
     largest = Group::Max(largest, shared);
     if (largest > 0 && largest < INFINITY) {
       const int exponent = static_cast<int>(FloatBits(largest) >> 23) - 127;
       factor = BitsToFloat(static_cast<uint32_t>(127 - max(-75, min(exponent, 126))) << 23);
       float sum = 0;
-      for_values([&](float value) { sum += value * factor * (value * factor); });
+#pragma unroll 1
+      for (int i = Group::Rank(); i < width; i += Group::kThreads) {
+        const float scaled = (Widen(x[i]) - mean) * factor;
+        sum += scaled * scaled;
+      }
       squares = Group::Sum(sum, shared);
       rest *= factor;
     }
   }
-  const float variance = squares / size - rest * rest;
+  const float variance = squares / static_cast<float>(width) - rest * rest;
   return factor / sqrtf((variance < 0 ? 0.0f : variance) + eps * factor * factor);
 }
 
+// With any number of blocks at a time: ptxas else spills for the sake of one more.
 template <bool kCentred, class Layout, class T>
-__global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps)
+__global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kElementThreads : 32 * Layout::kWarps, 1)
     Kernel(LayerNormParams p) {
   using Group = typename Layout::Group;
   constexpr int kCount = Layout::kCount;
@@ -94,7 +100,8 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
   const int width = static_cast<int>(p.width);
   const float size = static_cast<float>(width);
   for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride()) {
-    const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
+    const T* const data = static_cast<const T*>(p.x) + row * p.width;
+    const Row<Layout, T> x(data, width);
     const auto for_values = [&](const auto& body) {
       Layout::ForColumns(width, [&](int step, int column) {
         float value[kCount];
@@ -111,14 +118,13 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
       for_values([&](float value) { sum += value; });
       mean = Group::Sum(sum, shared) / size;
     }
-    const auto for_centred = [&](const auto& body) { for_values([&](float value) { body(value - mean); }); };
-    for_centred([&](float value) {
-      moments[0] += value * value;
-      if constexpr (kCentred) moments[1] += value;
+    for_values([&](float value) {
+      moments[0] += (value - mean) * (value - mean);
+      if constexpr (kCentred) moments[1] += value - mean;
     });
     Group::Sum(moments, shared);
     if constexpr (kCentred) rest = moments[1] / size;
-    const float rstd = InverseDeviation<Group>(size, moments[0], rest, p.eps, shared, for_centred);
+    const float rstd = InverseDeviation<Group>(data, width, mean, moments[0], rest, p.eps, shared);
     const float normal_rest = rest * rstd;
     T* output = static_cast<T*>(p.output) + row * p.width;
     Layout::ForColumns(width, [&](int step, int column) {

@@ -141,6 +141,8 @@ inline void MmaTf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
 
 // ---- conversions
 
+inline int Opaque(int value) { return value; }
+
 inline uint32_t FloatBits(float value) { return sas::FloatBits(value); }
 inline float BitsToFloat(uint32_t bits) { return sas::BitsToFloat(bits); }
 
