@@ -16,9 +16,8 @@ export function glibcVersion(): string | undefined {
   }
 }
 
-/** Where a file is expected: one built on this machine, or the prebuilt one for its C library. Nowhere without a package. */
-export function addonFiles(packageRoot: string | undefined): string[] {
-  if (packageRoot === undefined) return [];
+/** Where a file is expected: one built on this machine, or the prebuilt one for its C library. */
+export function addonFiles(packageRoot: string): string[] {
   const tag = process.platform === 'linux' && (glibcVersion() ? 'glibc' : 'musl');
   return [
     join(packageRoot, 'build/Release/sas_attention.node'),

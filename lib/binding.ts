@@ -23,6 +23,24 @@ function ownFolder(): string | undefined {
   }
 }
 
+/**
+ * What node-gyp-build chooses, then where else a binary is expected, if only to say why that does not load. Environment variables
+ * and the folder of the `node` program make node-gyp-build look elsewhere too: what lies outside of the package's folder is not taken.
+ */
+function candidates(folder: string | undefined): Iterable<string> {
+  if (folder === undefined) return [];
+  const expected = addonFiles(folder);
+  try {
+    const { resolve } = createRequire(join(folder, 'package.json'))('node-gyp-build') as {
+      resolve(root: string): string;
+    };
+    const chosen = resolve(folder);
+    return chosen.startsWith(folder) ? new Set([chosen, ...expected]) : expected;
+  } catch {
+    return expected;
+  }
+}
+
 /** A path as a shell takes it. */
 const quoted = (path: string): string => (/^[\w/.@+-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`);
 
@@ -54,7 +72,7 @@ function load(): Binding {
   const folder = ownFolder();
   const failures: Failure[] = [];
   let cause: unknown;
-  for (const file of named ? [named] : addonFiles(folder)) {
+  for (const file of named ? [named] : candidates(folder)) {
     const flaw: Failure | undefined = isAbsolute(file)
       ? inspect(file)
       : { file, kind: 'other', reason: 'not an absolute path' };

@@ -8,7 +8,7 @@ import { attentionParameters, createAttention } from '../../lib/gpt/attention.js
 import { type Checkpoint, loadCheckpoint, resumeRun, saveCheckpoint } from '../../lib/gpt/checkpoint.js';
 import { ATTENTIONS, DEFAULT_CONFIG, POSITIONS, type TrainConfig } from '../../lib/gpt/config.js';
 import { splitText, type TextData } from '../../lib/gpt/data.js';
-import { train } from '../../lib/gpt/loop.js';
+import { train, validate } from '../../lib/gpt/loop.js';
 import { Gpt, parameterShapes } from '../../lib/gpt/model.js';
 import { disposeRun, modelConfig, type Run, startRun } from '../../lib/gpt/run.js';
 import { getDevice, loadSafetensors, type SafetensorsEntry, saveSafetensors } from '../../lib/index.js';
@@ -142,6 +142,7 @@ describe('forged', () => {
   ];
   test.each(cases)('%s', async (fault, make) => {
     const path = await make();
+    await device.synchronize();
     const before = device.memory();
     const error: Error = await loadCheckpoint(path).then(
       () => new Error('loaded'),
@@ -258,6 +259,7 @@ describe('diverged', () => {
 
   test('a loss or a validation that is not finite ends the training', async () => {
     const run = spoilt(Number.NaN);
+    await expect(validate(run, text)).rejects.toThrow('the validation loss after step 0 is NaN: the training diverged');
     await expect(train(run, text, events)).rejects.toThrow('the loss of step 1 is NaN: the training diverged');
     disposeRun(run);
   });

@@ -108,6 +108,7 @@ describe('training loop', () => {
     ['sas', 'f16'],
     ['sas-linear', 'f32'],
   ] as const)('%s in %s learns a simple text by heart and gives all memory back', async (attention, dtype) => {
+    await device.synchronize();
     const before = device.memory().live;
     const config: TrainConfig = { ...DEFAULT_CONFIG, ...tiny, dtype, steps: 60, lr: 1e-2 };
     const run = startRun(config, attention, device);

@@ -62,7 +62,9 @@ describe('between the CPU and the device', () => {
     });
   }
 
-  it('is refused at the call, with nothing left behind', () => {
+  it('is refused at the call, with nothing left behind', async () => {
+    const finished = () => Promise.all([device.synchronize(), cpu.synchronize()]);
+    await finished();
     const [there, here] = [device.memory().live, cpu.memory().live];
     for (const [from, to] of [
       ['i32', 'f32'],
@@ -74,6 +76,7 @@ describe('between the CPU and the device', () => {
         /^Tensor\.to: .* i32|'i32'/,
       );
     }
+    await finished();
     expect([device.memory().live, cpu.memory().live]).toEqual([there, here]);
   });
 

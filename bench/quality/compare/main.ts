@@ -1,12 +1,13 @@
 /** `npm run compare`: the attentions of the paper's tables, trained side by side. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { runProgram } from '../../../lib/cli/run_program.js';
 import { exitOnBrokenPipe } from '../../../lib/cli/terminal.js';
 import { Failure, UsageError } from '../../../lib/failure.js';
+import { replaceFile } from '../../../lib/files.js';
 import { getDevice } from '../../../lib/index.js';
 import { textOf } from '../texts.js';
 import { type CompareOptions, type Experiment, HELP, parseCompare } from './options.js';
@@ -42,7 +43,7 @@ function heldBy(path: string): Claim {
 }
 
 /** A folder holds one experiment; more seeds and other attentions may join it. */
-function claim(out: string, experiment: Experiment): Claim {
+async function claim(out: string, experiment: Experiment): Promise<Claim> {
   mkdirSync(out, { recursive: true });
   const path = join(out, 'experiment.json');
   const held = existsSync(path) ? heldBy(path) : null;
@@ -50,7 +51,7 @@ function claim(out: string, experiment: Experiment): Claim {
     throw new UsageError(`--out '${out}' holds an experiment with other settings: name another folder`);
   }
   const claimed = { ...experiment, commit: held?.commit ?? currentCommit() };
-  writeFileSync(path, `${JSON.stringify(claimed, null, 2)}\n`);
+  await replaceFile(path, [Buffer.from(`${JSON.stringify(claimed, null, 2)}\n`)]);
   return claimed;
 }
 
@@ -58,7 +59,7 @@ async function main({ experiment, out, device: id, jobs: asked, shard, reportOnl
   exitOnBrokenPipe();
   const device = getDevice(id);
   await (await textOf(experiment.config.text as string)).read(); // says now that it is missing, not in every run
-  const { commit } = claim(out, experiment);
+  const { commit } = await claim(out, experiment);
   const facts = modelFacts(experiment, device);
   const runs = plannedRuns(experiment, facts, out);
   const jobs = asked ?? (device.info.kind === 'cpu' ? availableParallelism() : 1);

@@ -1,6 +1,15 @@
 // `npm run compare` as a user has it, in a process of its own.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, test } from 'vitest';
@@ -95,6 +104,17 @@ test('a run that crashes costs itself alone', async () => {
   expect(text).toContain('failed: mha, seed 0; the same command tries them again');
   expect(readFileSync(join(folder, 'crash/mha-0/errors.txt'), 'utf8')).toContain('checkpoint.safetensors');
   expect(readFileSync(join(folder, 'crash/report.md'), 'utf8')).toContain('**1 run is missing.**');
+});
+
+test('a checkpoint of another run is not gone on with', async () => {
+  mkdirSync(join(folder, 'foreign/sas-0'), { recursive: true });
+  copyFileSync(
+    join(folder, 'whole/sas-0/checkpoint.safetensors'),
+    join(folder, 'foreign/sas-0/checkpoint.safetensors'),
+  );
+  const { code } = await start('foreign', '--attention', 'sas', '--lr', '0.5').ended;
+  expect(code).toBe(1);
+  expect(readFileSync(join(folder, 'foreign/sas-0/errors.txt'), 'utf8')).toContain('is of another run');
 });
 
 test('Ctrl-C keeps what is done', async () => {

@@ -72,6 +72,7 @@ describe.each(ATTENTIONS)('a %s checkpoint', (attention: Attention) => {
   });
 
   test('scores alike in every batch size, and gives its memory back', async () => {
+    await device.synchronize();
     const before = device.memory().live;
     const model = await CheckpointModel.open(path, device);
     const scores = [];
