@@ -90,3 +90,17 @@ it('neighbours in one array are no neighbours too many', async () => {
   await Tensor.from([0], [1]).device.synchronize();
   expect(Math.hypot(...array)).toBeCloseTo(1, 5);
 });
+
+it('a short operand does not hide a long one that begins before it', () => {
+  const array = new Float32Array(8);
+  const part = (begin: number, end: number) => Tensor.wrap(array.subarray(begin, end), [end - begin]);
+  const moments = (size: number) => ({ firstMoment: f32(size), secondMoment: f32(size) });
+  // Gradients are only read and may overlap; the second parameter lies in the first gradient, behind the second one.
+  const states = [
+    { parameter: f32(8), gradient: part(0, 8), ...moments(8) },
+    { parameter: part(4, 6), gradient: part(1, 3), ...moments(2) },
+  ];
+  expect(thrownBy(() => ops.adamW(states, { lr: 1, step: 1 })).message).toBe(
+    'adamW: states[0].gradient and states[1].parameter share memory, and states[1].parameter is written',
+  );
+});

@@ -19,8 +19,9 @@ describe('Tensor.dataSync', () => {
     expect(sum.dataSync().every((value) => value === 50)).toBe(true);
   });
 
-  test('throws where data() rejects', async () => {
-    const wrong = ops.embedding(Tensor.from([0, 4], [1, 2], { dtype: 'i32' }), Tensor.zeros([4, 2]));
+  test.each(['f32', 'bf16'] as const)('throws where data() rejects: %s', async (dtype) => {
+    const tokens = Tensor.from([0, 4], [1, 2], { dtype: 'i32' });
+    const wrong = ops.embedding(tokens, Tensor.zeros([4, 2]), undefined, { dtype });
     const dependent = ops.gelu(wrong);
     expect(() => dependent.dataSync()).toThrow(SasError);
     expect(() => dependent.dataSync()).toThrow(/^embedding: /);

@@ -54,7 +54,7 @@ export const BINDING: readonly Planted[] = [
     file: 'native/binding/args.cc',
     find: 'if (any == nullptr || end(operand) > end(*any)) any = &operand;',
     replace: 'any = &operand;',
-    tests: ['test/api/aliasing.test.ts'],
+    tests: ['test/api/aliasing.test.ts > a short operand does not hide'],
   },
   {
     name: 'message names the wrong one of two',
