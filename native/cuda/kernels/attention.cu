@@ -101,7 +101,7 @@ __device__ __forceinline__ void AddToSums(Accumulator (&result)[kTiles], const f
 // A block per tile and head of the output, [B, queries, heads, value_width]. With kMean, output head h is the mean of
 // the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too.
 template <class T, int kColumns, bool kMean>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     AttentionKernel(AttentionSizes s, int groups, int all_heads, const T* q, const T* k, const T* v, Stored<T>* output,
                     float* log_sum_exp) {
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;

@@ -23,6 +23,11 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLog2E = 1.44269504f;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
 
+// For __launch_bounds__: products of f32 need registers before occupancy, for which ptxas would spill. 0: as ptxas
+// likes.
+template <class T>
+constexpr int kLeastBlocks = std::is_same_v<T, float> ? 1 : 0;
+
 // The type in memory of element type T.
 template <class T>
 using Stored = std::conditional_t<std::is_same_v<T, Tf32>, float, T>;
@@ -188,8 +193,8 @@ template <bool kSplit, class T, int kKeyTiles, int kTiles>
 __device__ __forceinline__ void AddProduct(Accumulator (&c)[kTiles], const Accumulator (&weights)[kKeyTiles],
                                            const T* b, int width) {
   constexpr bool kApart = std::is_same_v<T, float>;  // summed apart first: what overflows is taken again
-  // For those sums the widest result leaves fewer registers.
-  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / (kApart && kTiles * 8 == kWidest ? 16 : 8);
+  // For those sums a wide result leaves fewer registers.
+  constexpr int kTilesPerStep = kDepth<T> / 8, kTilesPerChunk = kChunk / (kApart && kTiles > 8 ? 16 : 8);
   static_assert(kKeyTiles % kTilesPerStep == 0 && kTiles % kTilesPerChunk == 0);
   const int stride = RowStride<T>(width);
 #pragma unroll

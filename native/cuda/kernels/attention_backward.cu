@@ -51,7 +51,7 @@ __device__ __forceinline__ void StoreGradient(const Accumulator (&c)[kTiles], co
 // grad_q and the statistics [B, Hq, Tq]. kColumns >= width. Shared memory: q, grad_output [rows, ...], `stages` times
 // k, v [kStream, ...].
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     GradQueryKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, QueryStatistics* statistics,
                     Gradient grad_q) {
   constexpr int kStream = kStreamed<T, kColumns>;
@@ -168,7 +168,7 @@ enum class Part { kBoth, kKeys, kValues };
 // grad_k and grad_v, or one of them where registers hold no more. kColumns >= width, value_width. Shared memory: k, v
 // [rows, ...], `stages` times q, grad_output, statistics [kStream, ...].
 template <class T, int kColumns, Part kPart>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     GradKeyKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, const QueryStatistics* statistics,
                   Gradient grad_k, Gradient grad_v) {
   constexpr int kStream = kStreamed<T, kColumns>;
