@@ -329,7 +329,7 @@ Status AttentionBackward(CudaContext& context, const AttentionBackwardParams& p)
         return context.Launch(kernel, tiling.grid, s, static_cast<int>(key_heads), tiling.stages, in, statistics,
                               grad_k, grad_v);
       };
-      if constexpr (columns < kWidest) {
+      if constexpr (columns * sizeof(T) < 2 * kWidest) {
         return launch(GradKeyKernel<T, columns, Part::kBoth>);
       } else {
         SAS_TRY(launch(GradKeyKernel<T, columns, Part::kKeys>));
