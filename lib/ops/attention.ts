@@ -32,7 +32,7 @@ export interface AttentionMeanOptions extends AttentionOptions {
 export interface AttentionResult {
   /** [B, Tq, Hq, Dv], the dtype of q. */
   output: Tensor;
-  /** [B, Hq, Tq] f32, natural logarithm; -Infinity for a query that sees no key. */
+  /** [B, Hq, Tq] f32, natural logarithm; -Infinity for a query that sees no key, or none but with scores of -Infinity. */
   logSumExp: Tensor;
 }
 
