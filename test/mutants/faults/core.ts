@@ -8,10 +8,10 @@ const MEMORY = 'test/api/memory.test.ts';
 /** What both devices share: queue, buffers, statuses; and the CPU's threads and scratch memory. */
 export const CORE: readonly Planted[] = [
   {
-    name: 'inline op before what is queued',
+    name: 'inline op beside a copy',
     file: 'native/core/queue.cc',
-    find: 'if (run_inline && idle) {',
-    replace: 'if (run_inline) {',
+    find: 'completed() == submitted_ && waiting_.load(std::memory_order_acquire) == 0;',
+    replace: 'completed() == submitted_;',
     tests: ['test/hardening/hardening.test.ts > ThreadSanitizer'],
   },
   {
