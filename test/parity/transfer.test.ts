@@ -77,7 +77,9 @@ describe('between the CPU and the device', () => {
       );
     }
     await finished();
-    expect([device.memory().live, cpu.memory().live]).toEqual([there, here]);
+    // What other tests dropped may be collected meanwhile.
+    expect(device.memory().live).toBeLessThanOrEqual(there);
+    expect(cpu.memory().live).toBeLessThanOrEqual(here);
   });
 
   it('takes the content at its place in the order of ops', async () => {
