@@ -122,7 +122,8 @@ export function buildSound(addon: Addon): void {
     ...['-S', tree, '-B', folder, '-DCMAKE_BUILD_TYPE=Release', '-DSAS_CUDA=off', `-DSAS_ISAS=${isa}`],
     `-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=${join(folder, 'Release')}`,
   ]);
-  const failure = status === 0 ? build(addon) : `${stdout}\n${stderr}`;
+  // The second time CMake learns on which headers the objects of the first depend.
+  const failure = status === 0 ? build(addon) || build(addon) : `${stdout}\n${stderr}`;
   if (failure) throw new Failure(`the sound ${addon} addon does not build: ${failure}`);
   rmSync(pristine, { recursive: true, force: true });
   cpSync(folder, pristine, { recursive: true, preserveTimestamps: true });

@@ -3,7 +3,7 @@
 import { resolve } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
-import { type Device, type DType, getDevice, ops, scope, Tensor } from '../../lib/index.js';
+import { type Device, DeviceError, type DType, getDevice, ops, scope, Tensor } from '../../lib/index.js';
 import { device, timeout } from '../helpers/parity.js';
 import { integers, normal, roundTo, toBits } from '../helpers/random.js';
 
@@ -80,6 +80,18 @@ describe('between the CPU and the device', () => {
     // What other tests dropped may be collected meanwhile.
     expect(device.memory().live).toBeLessThanOrEqual(there);
     expect(cpu.memory().live).toBeLessThanOrEqual(here);
+  });
+
+  it.skipIf(device === cpu)('operands of one op are on one device', () => {
+    const [there, here] = [tensorOf([1], device), tensorOf([1], cpu)];
+    for (const [a, b] of [
+      [there, here],
+      [here, there],
+    ] as const) {
+      const call = () => ops.add(a, b);
+      expect(call).toThrow(DeviceError);
+      expect(call).toThrow(`add: b is on ${b.device.info.id}, expected ${a.device.info.id} (where a is)`);
+    }
   });
 
   it('takes the content at its place in the order of ops', async () => {
