@@ -5,6 +5,7 @@
 #include <exception>
 #include <functional>
 #include <new>
+#include <tuple>
 
 #include "binding/anomaly.h"
 
@@ -154,8 +155,10 @@ void Args::CheckOverlaps() {
   const auto begin = [](const Operand& operand) { return static_cast<const char*>(operand.buffer->data); };
   const auto end = [&](const Operand& operand) { return begin(operand) + operand.buffer->bytes; };
   const auto written = [](const Operand& operand) { return operand.access != Access::kRead; };
-  std::stable_sort(operands_.begin(), operands_.end(),
-                   [&](const Operand& a, const Operand& b) { return std::less<>()(begin(a), begin(b)); });
+  std::sort(operands_.begin(), operands_.end(), [&](const Operand& a, const Operand& b) {
+    if (begin(a) != begin(b)) return std::less<>()(begin(a), begin(b));
+    return std::tie(a.argument, a.entry.index) < std::tie(b.argument, b.entry.index);
+  });
   // Of the operands so far, the one that reaches furthest, and of those that are written.
   const Operand *any = nullptr, *any_written = nullptr;
   for (const Operand& operand : operands_) {
