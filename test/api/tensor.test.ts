@@ -36,6 +36,13 @@ describe('from', () => {
     const f16 = Tensor.from(Uint16Array.of(0x3c00, 0xc000), [2], { dtype: 'f16' });
     expect(await f16.data()).toEqual(Float32Array.of(1, -2));
     expect(await f16.raw()).toEqual(Uint16Array.of(0x3c00, 0xc000));
+    for (const [dtype, infinity] of [
+      ['bf16', 0x7f80],
+      ['f16', 0x7c00],
+    ] as const) {
+      const special = Tensor.from(Uint16Array.of(infinity, infinity | 0x8000, infinity | 1), [3], { dtype });
+      expect(await special.data()).toEqual(Float32Array.of(Infinity, -Infinity, Number.NaN));
+    }
   });
 
   test.each<[DType, number[]]>([
