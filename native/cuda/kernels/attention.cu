@@ -15,11 +15,14 @@ namespace {
 template <class T, int kColumns>
 constexpr int kKeys = (kColumns == kWidest ? 32 : 64) * 2 / static_cast<int>(sizeof(T));
 
-// Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width].
+// Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width], and then of the result on
+// its way out, [rows, value_width].
 template <class T, int kColumns>
-__host__ __device__ constexpr size_t OperandBytes(const AttentionSizes& s, int rows) {
-  return static_cast<size_t>(rows + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
-         static_cast<size_t>(kKeys<T, kColumns>) * RowBytes<T>(s.value_width);
+__host__ __device__ constexpr size_t TileBytes(const AttentionSizes& s, int rows) {
+  const size_t operands = static_cast<size_t>(rows + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
+                          static_cast<size_t>(kKeys<T, kColumns>) * RowBytes<T>(s.value_width);
+  const size_t result = static_cast<size_t>(rows) * RowBytes<T>(s.value_width);
+  return operands > result ? operands : result;
 }
 
 // One head's pass over its keys, for queries [first, first + rows): `result` becomes the warp's rows of weights times
@@ -112,7 +115,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
   const int batch = batch_head / heads, head = batch_head % heads;
   const int first = tile * rows, warp_first = first + static_cast<int>(threadIdx.x) / 32 * kWarpRows;
 
-  auto* sums = reinterpret_cast<float4*>(SharedMemory() + OperandBytes<T, kColumns>(s, rows));
+  auto* sums = reinterpret_cast<float4*>(SharedMemory() + TileBytes<T, kColumns>(s, rows));
   Accumulator result[kColumns / 8];
   float factor[2];
 #pragma unroll 1
@@ -134,10 +137,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     }
     if constexpr (kMean) AddToSums(result, factor, sums, group == 0, group == groups - 1);
   }
-  if constexpr (kMean) {
-    __syncthreads();  // all have read their sums
-    factor[0] = factor[1] = 1.0f / static_cast<float>(groups);
-  }
+  if constexpr (kMean) factor[0] = factor[1] = 1.0f / static_cast<float>(groups);
   StoreRows(result, factor, HeadRows(output, batch, s.queries, heads, head, s.value_width), warp_first);
 }
 
@@ -155,8 +155,7 @@ Status Launch(CudaContext& context, const Params& p, int groups, float* log_sum_
   const AttentionSizes s = SizesOf(p.shape);
   const int64_t all_heads = p.shape.batch * (p.shape.heads / groups);
   const auto shared_bytes = [&](int rows, int) {
-    const size_t sums = kMean ? static_cast<size_t>(rows) * kColumns * sizeof(float) : 0;
-    return std::max(OperandBytes<T, kColumns>(s, rows) + sums, static_cast<size_t>(rows) * RowBytes<T>(s.value_width));
+    return TileBytes<T, kColumns>(s, rows) + (kMean ? static_cast<size_t>(rows) * kColumns * sizeof(float) : 0);
   };
   Tiling tiling;
   SAS_TRY(ChooseTiling(context, all_heads, s.queries, 1, shared_bytes, &tiling));
