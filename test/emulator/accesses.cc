@@ -9,7 +9,9 @@
 namespace sas::emulator {
 namespace {
 
-constexpr int kPoison = 0xff;
+// What the target of a copy holds until it is waited for: large, but finite in every float type, for f32 products take
+// sums that are not finite again from device memory, and are right then.
+constexpr int kPending = 0xc2;
 constexpr size_t kSectorBytes = 32;
 
 // The allocations that the running kernel has touched last.
@@ -45,7 +47,7 @@ void CopyAsync(void* shared, const void* global, size_t bytes, bool valid) {
   if (!Aligned(global, bytes)) Fail("asynchronous copy from an address not aligned to %zu", bytes);
   if (valid && !InDevice(global, bytes)) Fail("asynchronous copy from an address outside of device memory");
   Thread& thread = Current();
-  memset(shared, kPoison, bytes);  // the data may come at any time
+  memset(shared, kPending, bytes);  // the data may come at any time
   thread.copies.push_back({shared, valid ? global : nullptr, bytes, thread.open_group});
   if (valid) thread.accesses.push_back(global);
 }
@@ -58,7 +60,7 @@ void CopyAsyncWait(int pending) {
   for (const PendingCopy& copy : thread.copies) {
     if (!due(copy)) continue;
     const auto* target = static_cast<const unsigned char*>(copy.target);
-    if (std::any_of(target, target + copy.bytes, [](unsigned char byte) { return byte != kPoison; })) {
+    if (std::any_of(target, target + copy.bytes, [](unsigned char byte) { return byte != kPending; })) {
       Fail("the target of an asynchronous copy was written to before the copy was waited for");
     }
     if (copy.source == nullptr) {

@@ -231,11 +231,4 @@ export const CUDA: readonly Planted[] = [
     replace: 'return failed && count == 0 ? ClearRecords(count) : Status();',
     tests: ['test/parity/failures.test.ts > work that fails on the device'],
   },
-  {
-    name: 'half of the staging memory overwritten',
-    file: 'native/cuda/context.cu',
-    find: 'SAS_TRY(Await(staging.done));  // the copy before last has left this half',
-    replace: '',
-    tests: ['test/parity/transfer.test.ts > between the CPU and the device'],
-  },
 ];
