@@ -166,7 +166,7 @@ export const CUDA: readonly Planted[] = [
     file: 'native/cuda/device/sort.cuh',
     find: 'const unsigned earlier = peers & ((1u << lane) - 1);',
     replace: 'const unsigned earlier = peers & (0xfffffffeu << lane);',
-    tests: [random('embedding')],
+    tests: [cases('embedding')],
   },
   {
     name: 'partitions of column sums beyond the first warp lost',
