@@ -31,8 +31,9 @@ __global__ void __launch_bounds__(kElementThreads)
   if (!finite) *found = 1;
 }
 
-// One thread.
-__global__ void CountSkippedKernel(const __grid_constant__ CheckGuard guard, const uint32_t* found, int32_t* skipped) {
+// One warp.
+__global__ void __launch_bounds__(32)
+    CountSkippedKernel(const __grid_constant__ CheckGuard guard, const uint32_t* found, int32_t* skipped) {
   if (threadIdx.x == 0 && *found != 0 && !Failed(guard)) ++*skipped;
 }
 

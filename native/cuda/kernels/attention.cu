@@ -18,7 +18,7 @@ constexpr int kKeys = (kColumns == kWidest ? 32 : 64) * 2 / static_cast<int>(siz
 // Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width], and then of the result on
 // its way out, [rows, value_width].
 template <class T, int kColumns>
-__host__ __device__ constexpr size_t TileBytes(const AttentionSizes& s, int rows) {
+constexpr size_t TileBytes(const AttentionSizes& s, int rows) {
   const size_t operands = static_cast<size_t>(rows + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
                           static_cast<size_t>(kKeys<T, kColumns>) * RowBytes<T>(s.value_width);
   const size_t result = static_cast<size_t>(rows) * RowBytes<T>(s.value_width);
@@ -102,11 +102,12 @@ __device__ __forceinline__ void AddToSums(Accumulator (&result)[kTiles], const f
 }
 
 // A block per tile and head of the output, [B, queries, heads, value_width]. With kMean, output head h is the mean of
-// the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too.
+// the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too,
+// after `tile_bytes`: computed here, that number cost registers and so blocks.
 template <class T, int kColumns, bool kMean>
 __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
-    AttentionKernel(AttentionSizes s, int groups, int all_heads, const T* q, const T* k, const T* v, Stored<T>* output,
-                    float* log_sum_exp) {
+    AttentionKernel(AttentionSizes s, int groups, int all_heads, int tile_bytes, const T* q, const T* k, const T* v,
+                    Stored<T>* output, float* log_sum_exp) {
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
   const int heads = kMean ? s.heads / groups : s.heads;
@@ -115,7 +116,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
   const int batch = batch_head / heads, head = batch_head % heads;
   const int first = tile * rows, warp_first = first + static_cast<int>(threadIdx.x) / 32 * kWarpRows;
 
-  auto* sums = reinterpret_cast<float4*>(SharedMemory() + TileBytes<T, kColumns>(s, rows));
+  auto* sums = reinterpret_cast<float4*>(SharedMemory() + tile_bytes);
   Accumulator result[kColumns / 8];
   float factor[2];
 #pragma unroll 1
@@ -163,8 +164,9 @@ Status Launch(CudaContext& context, const Params& p, int groups, float* log_sum_
     // With too few blocks to keep all multiprocessors busy, it is better to have the groups side by side.
     if (tiling.grid.blocks.x < static_cast<unsigned>(context.multiprocessors())) return AttendThenAggregate(context, p);
   }
+  const auto tile_bytes = static_cast<int>(TileBytes<T, kColumns>(s, tiling.warps * kWarpRows));
   return context.Launch(AttentionKernel<T, kColumns, kMean>, tiling.grid, s, groups, static_cast<int>(all_heads),
-                        static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v),
+                        tile_bytes, static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v),
                         static_cast<Stored<T>*>(p.output), log_sum_exp);
 }
 
