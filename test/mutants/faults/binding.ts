@@ -3,7 +3,6 @@ import type { Planted } from '../fault.js';
 const ODD = 'test/api/odd_arguments.test.ts > ';
 const TENSOR = 'test/api/tensor.test.ts > ';
 const LIFETIME = 'test/api/lifetime.test.ts > ';
-const FUZZ = 'test/hardening/fuzz.test.ts';
 
 /** N-API: handles, lifetimes, sizes. */
 export const BINDING: readonly Planted[] = [
@@ -110,7 +109,7 @@ export const BINDING: readonly Planted[] = [
     file: 'native/binding/memory.cc',
     find: 'ExpectContent(args, source, handle.dtype, handle.shape);',
     replace: 'if (!source.Holds(handle.dtype)) args.Fail("the array is of another kind");',
-    tests: [FUZZ],
+    tests: ['test/hardening/raw_binding.test.ts > every size of every operand is held against the others'],
   },
   {
     name: 'view frees the memory of its base',
