@@ -34,9 +34,9 @@ export const elements = (shape: readonly number[]): number => shape.reduce((prod
 export const show = (shape: Pattern): string =>
   `[${Array.from(shape, (size: unknown) => (typeof size === 'object' ? describe(size) : String(size))).join(', ')}]`;
 
-/** A wrong value as it stands in messages. */
+/** A wrong value as it stands in messages, in one line. */
 export function describe(value: unknown): string {
-  if (typeof value === 'string') return `'${value}'`;
+  if (typeof value === 'string') return `'${value.replace(/\p{Cc}/gu, (c) => JSON.stringify(c).slice(1, -1))}'`;
   if (Array.isArray(value)) return 'an array';
   if (typeof value === 'function') return 'a function';
   if (typeof value !== 'object' || value === null) return String(value);

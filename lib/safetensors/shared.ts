@@ -18,6 +18,8 @@ export async function withPath<R>(
   use: (path: string) => Promise<R>,
 ): Promise<R> {
   if (typeof path !== 'string') throw new ArgumentError(`${op}: path is ${check.describe(path)}, expected a string`);
+  if (path === '' || path.endsWith('/') || path.includes('\0'))
+    throw new ArgumentError(`${op}: path is ${check.describe(path)}, expected the name of a file`);
   const absolute = resolve(path);
   try {
     return await use(absolute);

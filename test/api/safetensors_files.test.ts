@@ -226,6 +226,9 @@ describe('what a file cannot hold', () => {
     ],
     ['a is undefined, expected an object', () => saveSafetensors(at('x'), [['a']] as never)],
     ['path is 3, expected a string', () => saveSafetensors(3 as never, [['a', one]])],
+    ["path is '', expected the name of a file", () => saveSafetensors('', [['a', one]])],
+    ["path is 'folder/', expected the name of a file", () => saveSafetensors('folder/', [['a', one]])],
+    ["path is 'a\\u0000b', expected the name of a file", () => saveSafetensors('a\0b', [['a', one]])],
     [
       'metadata is an array, expected a plain object or a Map of strings',
       () => saveSafetensors(at('x'), [], { metadata: [] as never }),
