@@ -66,6 +66,16 @@ export default defineConfig({
           testTimeout: 1_800_000,
         },
       },
+      {
+        extends: true,
+        test: {
+          name: 'cuda-emulated-tf32',
+          include: ['test/emulator/tf32.ts'],
+          globalSetup: 'test/helpers/emulated_device.ts',
+          env: { SAS_BINDING: emulatedAddon, SAS_DEVICE: 'cuda:0', SAS_POISON: '1', SAS_TF32: '1' },
+          testTimeout: 1_800_000,
+        },
+      },
       // The parity suite runs once per instruction set. SAS_POISON fills fresh memory with NaN.
       ...instructionSets.map((isa) => ({
         extends: true as const,

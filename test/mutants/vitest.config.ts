@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts', 'test/emulator/shared_memory.ts'],
+    include: ['test/**/*.test.ts', 'test/emulator/{shared_memory,tf32}.ts'],
     pool: 'forks',
     execArgv: ['--expose-gc'],
     maxWorkers: 2,

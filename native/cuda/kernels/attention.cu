@@ -15,14 +15,11 @@ namespace {
 template <class T, int kColumns>
 constexpr int kKeys = (kColumns == kWidest ? 32 : 64) * 2 / static_cast<int>(sizeof(T));
 
-// Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width], and then of the result on
-// its way out, [rows, value_width].
+// Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width].
 template <class T, int kColumns>
-constexpr size_t TileBytes(const AttentionSizes& s, int rows) {
-  const size_t operands = static_cast<size_t>(rows + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
-                          static_cast<size_t>(kKeys<T, kColumns>) * RowBytes<T>(s.value_width);
-  const size_t result = static_cast<size_t>(rows) * RowBytes<T>(s.value_width);
-  return operands > result ? operands : result;
+__host__ __device__ constexpr size_t OperandBytes(const AttentionSizes& s, int rows) {
+  return static_cast<size_t>(rows + kKeys<T, kColumns>) * RowBytes<T>(s.width) +
+         static_cast<size_t>(kKeys<T, kColumns>) * RowBytes<T>(s.value_width);
 }
 
 // One head's pass over its keys, for queries [first, first + rows): `result` becomes the warp's rows of weights times
@@ -102,12 +99,11 @@ __device__ __forceinline__ void AddToSums(Accumulator (&result)[kTiles], const f
 }
 
 // A block per tile and head of the output, [B, queries, heads, value_width]. With kMean, output head h is the mean of
-// the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too,
-// after `tile_bytes`: computed here, that number cost registers and so blocks.
+// the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too.
 template <class T, int kColumns, bool kMean>
 __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
-    AttentionKernel(AttentionSizes s, int groups, int all_heads, int tile_bytes, const T* q, const T* k, const T* v,
-                    Stored<T>* output, float* log_sum_exp) {
+    AttentionKernel(AttentionSizes s, int groups, int all_heads, const T* q, const T* k, const T* v, Stored<T>* output,
+                    float* log_sum_exp) {
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
   const int heads = kMean ? s.heads / groups : s.heads;
@@ -116,7 +112,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
   const int batch = batch_head / heads, head = batch_head % heads;
   const int first = tile * rows, warp_first = first + static_cast<int>(threadIdx.x) / 32 * kWarpRows;
 
-  auto* sums = reinterpret_cast<float4*>(SharedMemory() + tile_bytes);
+  auto* sums = reinterpret_cast<float4*>(SharedMemory() + OperandBytes<T, kColumns>(s, rows));
   Accumulator result[kColumns / 8];
   float factor[2];
 #pragma unroll 1
@@ -138,7 +134,10 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     }
     if constexpr (kMean) AddToSums(result, factor, sums, group == 0, group == groups - 1);
   }
-  if constexpr (kMean) factor[0] = factor[1] = 1.0f / static_cast<float>(groups);
+  if constexpr (kMean) {
+    __syncthreads();  // all have read their sums
+    factor[0] = factor[1] = 1.0f / static_cast<float>(groups);
+  }
   StoreRows(result, factor, HeadRows(output, batch, s.queries, heads, head, s.value_width), warp_first);
 }
 
@@ -156,7 +155,8 @@ Status Launch(CudaContext& context, const Params& p, int groups, float* log_sum_
   const AttentionSizes s = SizesOf(p.shape);
   const int64_t all_heads = p.shape.batch * (p.shape.heads / groups);
   const auto shared_bytes = [&](int rows, int) {
-    return TileBytes<T, kColumns>(s, rows) + (kMean ? static_cast<size_t>(rows) * kColumns * sizeof(float) : 0);
+    const size_t sums = kMean ? static_cast<size_t>(rows) * kColumns * sizeof(float) : 0;
+    return std::max(OperandBytes<T, kColumns>(s, rows) + sums, static_cast<size_t>(rows) * RowBytes<T>(s.value_width));
   };
   Tiling tiling;
   SAS_TRY(ChooseTiling(context, all_heads, s.queries, 1, shared_bytes, &tiling));
@@ -164,9 +164,8 @@ Status Launch(CudaContext& context, const Params& p, int groups, float* log_sum_
     // With too few blocks to keep all multiprocessors busy, it is better to have the groups side by side.
     if (tiling.grid.blocks.x < static_cast<unsigned>(context.multiprocessors())) return AttendThenAggregate(context, p);
   }
-  const auto tile_bytes = static_cast<int>(TileBytes<T, kColumns>(s, tiling.warps * kWarpRows));
   return context.Launch(AttentionKernel<T, kColumns, kMean>, tiling.grid, s, groups, static_cast<int>(all_heads),
-                        tile_bytes, static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v),
+                        static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v),
                         static_cast<Stored<T>*>(p.output), log_sum_exp);
 }
 
