@@ -31,7 +31,7 @@ describe.each([attention, attentionMean, expand, linear].map((op): [string, Op] 
         const { fused, naiveErrors } = await compare(problem, truth, run(op, problem));
         dispose(problem);
         for (const [name, error] of Object.entries(errorsOf(fused, truth))) {
-      worst = Math.max(worst, error);
+          worst = Math.max(worst, error);
           expect(error, `${label}: ${name}`).toBeLessThanOrEqual(limit(name in truth.outputs, naiveErrors[name]));
         }
       },
