@@ -3,6 +3,7 @@
  * their own, and seen to differ from full f32.
  */
 import { afterAll, describe, expect, it } from 'vitest';
+import { expectError, limit } from '../helpers/compare.js';
 import type { Case, Op } from '../helpers/op.js';
 import { compare, dispose, here, problemOf, run, truthOf } from '../helpers/op_run.js';
 import { errorsOf, timeout } from '../helpers/parity.js';
@@ -11,7 +12,6 @@ import attentionMean from '../ops/attention_mean.js';
 import expansions from '../ops/expand.js';
 import linear from '../ops/linear.js';
 
-const limit = (isOutput: boolean, naiveError: number) => Math.max(isOutput ? 1e-3 : 2e-3, 2 * naiveError);
 const FULL_F32 = 1e-5; // no result of full f32 has a larger error in these cases
 
 const [expand] = expansions;
@@ -32,7 +32,8 @@ describe.each([attention, attentionMean, expand, linear].map((op): [string, Op] 
         dispose(problem);
         for (const [name, error] of Object.entries(errorsOf(fused, truth))) {
           worst = Math.max(worst, error);
-          expect(error, `${label}: ${name}`).toBeLessThanOrEqual(limit(name in truth.outputs, naiveErrors[name]));
+          const kind = name in truth.outputs ? 'output' : 'gradient';
+          expectError(error, limit('tf32', kind, naiveErrors[name]), `tf32 ${op.name}: ${label}, ${name}`);
         }
       },
     );

@@ -13,9 +13,10 @@ export interface Values {
  * The largest error that passes, for every shape alike. `naiveError` is the error, against the same float64 truth, of the
  * unfused pipeline in the same precision (every step rounded to the storage type).
  */
-export function limit(dtype: FloatType, kind: 'output' | 'gradient', naiveError: number): number {
+export function limit(dtype: FloatType | 'tf32', kind: 'output' | 'gradient', naiveError: number): number {
   if (Number.isNaN(naiveError)) throw new Error('limit: the naive error is NaN');
   if (dtype === 'f32') return Math.max(kind === 'output' ? 2e-6 : 5e-6, 2 * naiveError);
+  if (dtype === 'tf32') return Math.max(kind === 'output' ? 1e-3 : 2e-3, 2 * naiveError);
   return 2 * naiveError + (kind === 'output' ? 1e-3 : 2e-3);
 }
 
