@@ -77,10 +77,11 @@ export interface Binding {
   peakFlops(device: DeviceHandle, seconds: number, target: Float32Array): Promise<void>;
 
   /**
-   * Fresh memory, content undefined; at most 8 sizes, 0 among them or not. Where there is none, waits on this thread for memory
-   * that work still uses, up to 10 seconds. Throws SAS_OUT_OF_MEMORY. As all that make buffers.
+   * One buffer of fresh memory for each dtype and the shape beside it, content undefined; shapes of at most 8 sizes, 0 among them
+   * or not. Where there is no memory, waits on this thread for what work still uses, up to 10 seconds. Throws SAS_OUT_OF_MEMORY, as
+   * all that make buffers, and then makes none.
    */
-  allocate(device: DeviceHandle, dtype: DTypeCode, shape: readonly number[]): BufferHandle;
+  allocate(device: DeviceHandle, dtypes: readonly DTypeCode[], shapes: readonly (readonly number[])[]): BufferHandle[];
   /** Fresh memory holding a copy of `source`, taken before the call returns: the array that holds that dtype, as long as the shape says. */
   upload(device: DeviceHandle, dtype: DTypeCode, shape: readonly number[], source: HostArray): BufferHandle;
   /**
@@ -95,8 +96,8 @@ export interface Binding {
   transfer(source: BufferHandle, device: DeviceHandle): BufferHandle;
   /** A second owner of the same memory, under another shape of as many elements. */
   share(buffer: BufferHandle, shape: readonly number[]): BufferHandle;
-  /** Gives up ownership. Work already enqueued finishes on the memory. Idempotent. */
-  release(buffer: BufferHandle): void;
+  /** Gives up ownership of each. Work already enqueued finishes on the memory. Idempotent. */
+  release(buffers: readonly BufferHandle[]): void;
   /** Replaces the content, in order with enqueued work; `source`, as in `upload`, is copied before the call returns. */
   write(buffer: BufferHandle, source: HostArray): void;
   /**

@@ -27,8 +27,17 @@ export const MAX_RANK = 8;
 /** Tensors are smaller than this many bytes, so that no size or offset is ever inexact. */
 const MAX_BYTES = 2 ** 48;
 
+/** Part of a message: a name, or why something is expected. A function where putting it together takes time: most are never read. */
+export type Text = string | (() => string);
+
+export const text = (part: Text): string => (typeof part === 'string' ? part : part());
+
 /** The number of elements of a shape; 1 for []. */
-export const elements = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
+export function elements(shape: readonly number[]): number {
+  let product = 1;
+  for (const size of shape) product *= size;
+  return product;
+}
 
 /** A shape as it stands in messages: [2, 64, Hkv, 96]. What is no size is described. */
 export const show = (shape: Pattern): string =>
@@ -51,7 +60,16 @@ export function isPlain(value: object): value is Readonly<Record<string, unknown
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-const why = (because: string): string => (because ? ` (${because})` : '');
+/** The shape of another operand as the reason. */
+export const because =
+  (name: string, { shape }: Described) =>
+  (): string =>
+    `${name} has shape ${show(shape)}`;
+
+function why(reason: Text): string {
+  const written = text(reason);
+  return written ? ` (${written})` : '';
+}
 
 /**
  * The call has no arguments beyond the `most` that are declared; `given` is its `arguments.length`. Returns the op's name.
@@ -68,50 +86,55 @@ export function call(op: string, given: number, most: number): string {
  */
 export function shape<const P extends Pattern>(
   op: string,
-  name: string,
+  name: Text,
   tensor: Described,
   expected: P,
-  because = '',
+  reason: Text = '',
 ): { -readonly [I in keyof P]: number } {
   const open = expected[0] === '...' ? 1 : 0;
   const lead = tensor.shape.length - expected.length + open;
   const sizes = open ? [elements(tensor.shape.slice(0, lead)), ...tensor.shape.slice(lead)] : tensor.shape;
-  const fits =
-    (open ? lead >= 0 : lead === 0) && expected.every((size, i) => typeof size === 'string' || size === sizes[i]);
-  if (!fits || sizes.some((size) => size < 1)) {
-    const positive = fits ? ' with every size at least 1' : '';
+  let fits = open ? lead >= 0 : lead === 0;
+  let positive = true;
+  for (let i = 0; i < sizes.length; i++) {
+    const [size, wanted] = [sizes[i] as number, expected[i]];
+    if (size !== wanted && typeof wanted !== 'string') fits = false;
+    if (size < 1) positive = false;
+  }
+  if (!fits || !positive) {
+    const rule = fits ? ' with every size at least 1' : '';
     throw new ShapeError(
-      `${op}: ${name} has shape ${show(tensor.shape)}, expected ${show(expected)}${positive}${why(because)}`,
+      `${op}: ${text(name)} has shape ${show(tensor.shape)}, expected ${show(expected)}${rule}${why(reason)}`,
     );
   }
   return sizes as { -readonly [I in keyof P]: number };
 }
 
 /** `size` is a multiple of `divisor`; `name` says what it is the size of. */
-export function multiple(op: string, name: string, size: number, divisor: number, because: string): number {
+export function multiple(op: string, name: string, size: number, divisor: number, reason: Text): number {
   if (size % divisor !== 0) {
-    throw new ShapeError(`${op}: ${name} is ${size}, expected a multiple of ${divisor}${why(because)}`);
+    throw new ShapeError(`${op}: ${name} is ${size}, expected a multiple of ${divisor}${why(reason)}`);
   }
   return size;
 }
 
 /** `size` is odd. */
-export function odd(op: string, name: string, size: number, because: string): number {
-  if (size % 2 !== 1) throw new ShapeError(`${op}: ${name} is ${size}, expected an odd number${why(because)}`);
+export function odd(op: string, name: string, size: number, reason: Text): number {
+  if (size % 2 !== 1) throw new ShapeError(`${op}: ${name} is ${size}, expected an odd number${why(reason)}`);
   return size;
 }
 
 /** The tensor's dtype is the allowed one, or one of those allowed. */
 export function dtype(
   op: string,
-  name: string,
+  name: Text,
   tensor: Described,
   allowed: DType | readonly DType[],
-  because = '',
+  reason: Text = '',
 ): DType {
-  const list = [allowed].flat();
-  if (!list.includes(tensor.dtype)) {
-    throw new DTypeError(`${op}: ${name} has dtype ${tensor.dtype}, expected ${list.join(', ')}${why(because)}`);
+  if (tensor.dtype !== allowed && !(typeof allowed === 'object' && allowed.includes(tensor.dtype))) {
+    const list = [allowed].flat().join(', ');
+    throw new DTypeError(`${op}: ${text(name)} has dtype ${tensor.dtype}, expected ${list}${why(reason)}`);
   }
   return tensor.dtype;
 }
@@ -142,9 +165,9 @@ export function finite(op: string, name: string, value: unknown, bounds: Bounds 
   const number = value as number;
   const stored = Math.fround(Number.isFinite(value) ? number : Number.NaN);
   if (!Number.isFinite(stored) || !within(number, bounds) || !within(stored, bounds)) {
-    const because = Number.isFinite(value) && within(number, bounds) ? `in f32 it is ${stored}` : '';
+    const reason = Number.isFinite(value) && within(number, bounds) ? `in f32 it is ${stored}` : '';
     const given = describe(value);
-    throw new ArgumentError(`${op}: ${name} is ${given}, expected a finite number${limits(bounds)}${why(because)}`);
+    throw new ArgumentError(`${op}: ${name} is ${given}, expected a finite number${limits(bounds)}${why(reason)}`);
   }
   return number;
 }
@@ -186,28 +209,28 @@ export function oneOf<W extends string>(op: string, name: string, value: unknown
 }
 
 /** The value is an object. */
-export function object<T extends object>(op: string, name: string, value: T): T {
+export function object<T extends object>(op: string, name: Text, value: T): T {
   if (typeof value !== 'object' || value === null) {
-    throw new ArgumentError(`${op}: ${name} is ${describe(value)}, expected an object`);
+    throw new ArgumentError(`${op}: ${text(name)} is ${describe(value)}, expected an object`);
   }
   return value;
 }
 
 /** The first key of a plain object that is not known. */
-function stranger(op: string, name: string, value: object, known: readonly string[]): string | undefined {
+function stranger(op: string, name: Text, value: object, known: readonly string[]): string | undefined {
   if (!isPlain(object(op, name, value))) {
     throw new ArgumentError(
-      `${op}: ${name} is ${describe(value)}, expected a plain object (known: ${known.join(', ')})`,
+      `${op}: ${text(name)} is ${describe(value)}, expected a plain object (known: ${known.join(', ')})`,
     );
   }
   return Object.keys(value).find((key) => !known.includes(key));
 }
 
 /** The value is a record, such as the tensors that a backward op takes, without a key that is not known. */
-export function record<T extends object>(op: string, name: string, value: T, known: readonly (keyof T & string)[]): T {
+export function record<T extends object>(op: string, name: Text, value: T, known: readonly (keyof T & string)[]): T {
   const unknown = stranger(op, name, value, known);
   if (unknown !== undefined) {
-    throw new ArgumentError(`${op}: ${name} has the key '${unknown}', expected only ${known.join(', ')}`);
+    throw new ArgumentError(`${op}: ${text(name)} has the key '${unknown}', expected only ${known.join(', ')}`);
   }
   return value;
 }
@@ -260,10 +283,15 @@ export function sizes(op: string, value: readonly number[], type: DType): readon
   if (!copy.every((size) => Number.isSafeInteger(size) && size >= 0)) {
     throw new ShapeError(`${op}: shape is ${show(copy)}, expected integers of at least 0`);
   }
-  if (elements(copy) * dtypes[type].bytes >= MAX_BYTES) {
-    throw new ShapeError(`${op}: shape ${show(copy)} of ${type} is too large, expected fewer than 2^48 bytes`);
-  }
+  bytes(op, copy, type);
   return copy;
+}
+
+/** A tensor of that shape has fewer bytes than no device has. */
+export function bytes(op: string, shape: readonly number[], type: DType): void {
+  if (elements(shape) * dtypes[type].bytes >= MAX_BYTES) {
+    throw new ShapeError(`${op}: shape ${show(shape)} of ${type} is too large, expected fewer than 2^48 bytes`);
+  }
 }
 
 /** There are as many elements as the shape says. */

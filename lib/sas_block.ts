@@ -78,6 +78,8 @@ const layers: Readonly<Record<keyof ExpandWeights, string>> = {
   featureResidualBias: '3.process.bias',
 };
 
+const layerEntries = Object.entries(layers) as [keyof ExpandWeights, string][];
+
 /** Every parameter, in the order q, k, v, output. */
 export function parameterTable(sizes: Sizes, variant = complete): ParameterSpec[] {
   const { heads: H, headDim: D, simHeads: Hs, simHeadDim: Ds, kernelSize: k } = sizes;
@@ -124,10 +126,10 @@ export function forward(
   save: boolean,
 ): { output: Tensor; activations: Activations | null } {
   const { heads: H, headDim: D, dtype, causal, scale, rope, aggregation = true } = settings;
-  operands(op, { q, k, v, ...Object.fromEntries(parameters) });
+  operands(op, { q, k, v, ...onePlace(parameters) });
   const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
-  const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], `q has shape ${check.show(q.shape)}`);
-  check.shape(op, 'v', v, [B, Tk, H, D], `k has shape ${check.show(k.shape)}`);
+  const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], check.because('q', q));
+  check.shape(op, 'v', v, [B, Tk, H, D], check.because('k', k));
   for (const [name, tensor] of Object.entries({ q, k, v })) {
     check.dtype(op, name, tensor, dtype, 'the dtype of the module');
   }
@@ -164,7 +166,7 @@ export function backward(
   from: Activations,
 ): SasGradients {
   const { heads: H, headDim: D, simHeads, dtype, causal, scale, rope, aggregation = true } = settings;
-  operands(op, { gradOutput, ...Object.fromEntries(parameters) });
+  operands(op, { gradOutput, ...onePlace(parameters) });
   check.shape(op, 'gradOutput', gradOutput, [...from.q.shape.slice(0, 2), H * D], 'the shape of the output');
   check.dtype(op, 'gradOutput', gradOutput, dtype, 'the dtype of the module');
 
@@ -192,14 +194,24 @@ export function backward(
   });
 }
 
+/** One of the parameters by its name: all are on one device. */
+function onePlace(parameters: Parameters): Record<string, Tensor> {
+  for (const [name, tensor] of parameters) return { [name]: tensor };
+  return {};
+}
+
 function parameter(parameters: Parameters, name: string): Tensor {
   return parameters.get(name) as Tensor;
 }
 
 /** The weights of one tensor's expansion, by the names that `expand` gives them; those of features are absent for v. */
 export function expandWeights(parameters: Parameters, tensor: Projected): ExpandWeights {
-  const entries = Object.entries(layers).map(([weight, layer]) => [weight, parameters.get(`sas_${tensor}.${layer}`)]);
-  return Object.fromEntries(entries.filter(([, weight]) => weight)) as ExpandWeights;
+  const weights: Partial<ExpandWeights> = {};
+  for (const [name, layer] of layerEntries) {
+    const weight = parameters.get(`sas_${tensor}.${layer}`);
+    if (weight) weights[name] = weight;
+  }
+  return weights as ExpandWeights;
 }
 
 /** What belongs to an expansion's weights (gradients), by the names of the parameters. */

@@ -1,5 +1,6 @@
 /** Lifetimes: which tensors die when a block of code ends. */
 import { types } from 'node:util';
+import { together } from './buffers.js';
 import { call, describe, isPlain } from './checks.js';
 import { ArgumentError } from './errors.js';
 
@@ -43,10 +44,12 @@ export function scope<R>(body: () => R): R {
     return result;
   } finally {
     current = outer;
-    for (const resource of made) {
-      if (kept.has(resource)) track(resource);
-      else resource.dispose();
-    }
+    together(() => {
+      for (const resource of made) {
+        if (kept.has(resource)) track(resource);
+        else resource.dispose();
+      }
+    });
   }
 }
 

@@ -1,6 +1,7 @@
 /** Tensors: a shape and a dtype over memory on one device. */
 import { markAsUntransferable } from 'node:worker_threads';
 import { type BufferHandle, binding, type HostArray } from './binding.js';
+import { release } from './buffers.js';
 import * as check from './checks.js';
 import { Device, deviceHandle, getDevice } from './device.js';
 import { codeOf, type DType, dtypes, floats } from './dtype.js';
@@ -21,7 +22,7 @@ type Outputs = Readonly<Record<string, Output | undefined>>;
 type Made<S extends Outputs, T, Absent> = { [N in keyof S]: undefined extends S[N] ? T | Absent : T };
 
 let make: (buffer: BufferHandle, shape: readonly number[], dtype: DType, device: Device) => Tensor;
-let bufferOf: (op: string, name: string, tensor: Tensor) => BufferHandle;
+let bufferOf: (op: string, name: check.Text, tensor: Tensor) => BufferHandle;
 
 /**
  * A row-major, contiguous tensor on one device. `[]` is the shape of a scalar, at most 8 sizes; a size may be 0 here, though
@@ -33,9 +34,9 @@ export class Tensor {
     make = (buffer, shape, dtype, device) => new Tensor(buffer, shape, dtype, device);
     bufferOf = (op, name, tensor) => {
       if (!(typeof tensor === 'object' && tensor !== null && #buffer in tensor)) {
-        throw new ArgumentError(`${op}: ${name} is ${check.describe(tensor)}, expected a Tensor`);
+        throw new ArgumentError(`${op}: ${check.text(name)} is ${check.describe(tensor)}, expected a Tensor`);
       }
-      if (!tensor.#buffer) throw new DisposedError(`${op}: ${name} has been disposed`);
+      if (!tensor.#buffer) throw new DisposedError(`${op}: ${check.text(name)} has been disposed`);
       return tensor.#buffer;
     };
   }
@@ -93,7 +94,8 @@ export class Tensor {
   static zeros(shape: readonly number[], options?: TensorOptions): Tensor {
     const op = check.call('Tensor.zeros', arguments.length, 2);
     const { dtype, device = getDevice() } = tensorOptions(op, options);
-    return produce(op, device, { output: [shape, dtype] }, (to) => binding.fill(to.output, 0)).output;
+    const dims = check.sizes(op, shape, dtype);
+    return produce(op, device, { output: [dims, dtype] }, (to) => binding.fill(to.output, 0)).output;
   }
 
   /** Independent normal numbers, mean 0 and deviation 1: the same for the same seed (an integer of at least 0) on every device. */
@@ -176,7 +178,7 @@ export class Tensor {
 
   /** Gives up the memory; work already queued finishes on it. Any later use throws DisposedError; a second call does nothing. */
   dispose(): void {
-    if (this.#buffer) binding.release(this.#buffer);
+    if (this.#buffer) release(this.#buffer);
     this.#buffer = null;
   }
 
@@ -232,7 +234,7 @@ export function hostMemory<A>(op: string, array: new (length: number) => A, leng
 }
 
 /** Names the op in what native code says of memory. */
-function allocated(op: string, allocate: () => BufferHandle): BufferHandle {
+function allocated<Buffers>(op: string, allocate: () => Buffers): Buffers {
   try {
     return allocate();
   } catch (cause) {
@@ -292,7 +294,8 @@ export function random(
   { dtype, device = getDevice() }: { dtype: DType; device?: Device },
   { kind, scale, seed, stream }: { kind: 0 | 1; scale: number; seed: number; stream: number },
 ): Tensor {
-  return produce(op, device, { output: [shape, dtype] }, (to) => binding.random(to.output, kind, scale, seed, stream))
+  const dims = check.sizes(op, shape, dtype);
+  return produce(op, device, { output: [dims, dtype] }, (to) => binding.random(to.output, kind, scale, seed, stream))
     .output;
 }
 
@@ -303,46 +306,89 @@ export function random(
 export function operands<K extends string, O extends string = never>(
   op: string,
   required: Readonly<Record<K, Tensor>>,
-  optional = {} as Readonly<Record<O, Tensor | undefined>>,
+  optional?: Readonly<Record<O, Tensor | undefined>>,
 ): { device: Device; buffers: Record<K, BufferHandle> & Record<O, BufferHandle | null> } {
-  const given: [string, Tensor | undefined][] = Object.entries(required);
-  for (const entry of Object.entries<Tensor | undefined>(optional)) if (entry[1] !== undefined) given.push(entry);
-  const buffers: Record<string, BufferHandle | null> = Object.fromEntries(
-    Object.keys(optional).map((name) => [name, null]),
-  );
-  let first: [string, Device] | undefined;
-  for (const [name, tensor] of given as [string, Tensor][]) {
-    buffers[name] = bufferOf(op, name, tensor);
-    first ??= [name, tensor.device];
-    if (tensor.device !== first[1]) {
-      throw new DeviceError(
-        `${op}: ${name} is on ${tensor.device.info.id}, expected ${first[1].info.id} (where ${first[0]} is)`,
-      );
-    }
+  const buffers: Record<string, BufferHandle | null> = {};
+  const device = new OneDevice(op);
+  for (const name in required) buffers[name] = device.take(name, required[name]);
+  for (const name in optional) {
+    const tensor = optional[name];
+    buffers[name] = tensor === undefined ? null : device.take(name, tensor);
   }
-  return { device: (first as [string, Device])[1], buffers: buffers as ReturnType<typeof operands<K, O>>['buffers'] };
+  return { device: device.found, buffers: buffers as ReturnType<typeof operands<K, O>>['buffers'] };
 }
 
-/** Makes the outputs of an op and lets `run` enqueue it, with null for one not wanted; when either fails, none is left behind. */
+/** As `operands`, for a list of any length. */
+export function listed(
+  op: string,
+  tensors: readonly Tensor[],
+  name: (i: number) => string,
+): { device: Device; buffers: BufferHandle[] } {
+  const device = new OneDevice(op);
+  const buffers = tensors.map((tensor, i) => device.take(() => name(i), tensor));
+  return { device: device.found, buffers };
+}
+
+/** The device that all operands of a call are on. */
+class OneDevice {
+  #first: readonly [name: check.Text, device: Device] | undefined;
+
+  constructor(private readonly op: string) {}
+
+  /** Of the operands so far, which are one at least. */
+  get found(): Device {
+    return (this.#first as readonly [check.Text, Device])[1];
+  }
+
+  /** The buffer of the next operand. */
+  take(name: check.Text, tensor: Tensor): BufferHandle {
+    const buffer = bufferOf(this.op, name, tensor);
+    this.#first ??= [name, tensor.device];
+    const [first, device] = this.#first;
+    if (tensor.device === device) return buffer;
+    const [is, expected] = [tensor.device.info.id, device.info.id];
+    throw new DeviceError(
+      `${this.op}: ${check.text(name)} is on ${is}, expected ${expected} (where ${check.text(first)} is)`,
+    );
+  }
+}
+
+/**
+ * Makes the outputs of an op, whose shapes are valid, and lets `run` enqueue it, with null for one not wanted; when either fails,
+ * none is left behind.
+ */
 export function produce<const S extends Outputs>(
   op: string,
   device: Device,
   outputs: S,
   run: (to: Made<S, BufferHandle, null>) => void,
 ): Made<S, Tensor, undefined> {
-  return scope(() => {
-    const tensors: Record<string, Tensor> = {};
-    const buffers: Record<string, BufferHandle | null> = {};
-    for (const [name, output] of Object.entries(outputs)) {
-      buffers[name] = null;
-      if (!output) continue;
-      const dtype = output[1];
-      const shape = check.sizes(op, output[0], dtype);
-      const buffer = allocated(op, () => binding.allocate(deviceHandle(device), codeOf(dtype), shape));
-      tensors[name] = make(buffer, shape, dtype, device);
-      buffers[name] = buffer;
-    }
+  const buffers: Record<string, BufferHandle | null> = {};
+  const wanted: (readonly [name: string, shape: readonly number[], dtype: DType])[] = [];
+  for (const name in outputs) {
+    buffers[name] = null;
+    const output = outputs[name];
+    if (!output) continue;
+    check.bytes(op, output[0], output[1]);
+    wanted.push([name, Object.freeze(output[0]), output[1]]);
+  }
+  const made = allocated(op, () =>
+    binding.allocate(
+      deviceHandle(device),
+      wanted.map(([, , dtype]) => codeOf(dtype)),
+      wanted.map(([, shape]) => shape),
+    ),
+  );
+  try {
+    for (const [i, [name]] of wanted.entries()) buffers[name] = made[i] as BufferHandle;
     run(buffers as Made<S, BufferHandle, null>);
-    return tensors as Made<S, Tensor, undefined>;
-  });
+  } catch (error) {
+    binding.release(made);
+    throw error;
+  }
+  const tensors: Record<string, Tensor> = {};
+  for (const [i, [name, shape, dtype]] of wanted.entries()) {
+    tensors[name] = make(made[i] as BufferHandle, shape, dtype, device);
+  }
+  return tensors as Made<S, Tensor, undefined>;
 }

@@ -1,6 +1,7 @@
-import { binding } from '../binding.js';
+import type { RawAdamWState } from '../../binding.js';
+import { type BufferHandle, binding } from '../binding.js';
 import * as check from '../checks.js';
-import { operands, type Tensor } from '../tensor.js';
+import { listed, type Tensor } from '../tensor.js';
 
 /** One parameter and what AdamW keeps of it: f32 tensors of one shape. */
 export interface AdamWState {
@@ -30,6 +31,9 @@ export interface AdamWOptions {
   skipped?: Tensor;
 }
 
+type FourBuffers = [BufferHandle, BufferHandle, BufferHandle, BufferHandle];
+
+/** In the order of a state's tensors in a list of all. */
 const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
 
 /**
@@ -42,11 +46,10 @@ const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
  */
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
   const op = check.call('adamW', arguments.length, 2);
-  const named: Record<string, Tensor> = {};
   const list = check.list(op, 'states', states);
-  list.forEach((state, i) => {
-    const given = check.record(op, `states[${i}]`, state, roles);
-    for (const role of roles) named[`states[${i}].${role}`] = given[role];
+  const tensors = list.flatMap((state, i) => {
+    const { parameter, gradient, firstMoment, secondMoment } = check.record(op, () => `states[${i}]`, state, roles);
+    return [parameter, gradient, firstMoment, secondMoment];
   });
   const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'skipped'] as const;
   const {
@@ -58,22 +61,13 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
     step,
     skipped,
   } = check.options(op, options, known);
-  const { buffers } = operands(op, named, { skipped });
-  const raw = list.map((_, i) => {
-    const { shape } = named[`states[${i}].parameter`] as Tensor;
-    const of = (role: keyof AdamWState) => {
-      const name = `states[${i}].${role}`;
-      check.shape(op, name, named[name] as Tensor, shape, 'the shape of the parameter');
-      check.dtype(op, name, named[name] as Tensor, 'f32');
-      return buffers[name] as NonNullable<(typeof buffers)[string]>;
-    };
-    return {
-      parameter: of('parameter'),
-      gradient: of('gradient'),
-      firstMoment: of('firstMoment'),
-      secondMoment: of('secondMoment'),
-    };
-  });
+  const name = (i: number) => (i === tensors.length ? 'skipped' : `states[${Math.floor(i / 4)}].${roles[i % 4]}`);
+  const { buffers } = listed(op, skipped === undefined ? tensors : [...tensors, skipped], name);
+  for (const [i, tensor] of tensors.entries()) {
+    const { shape } = tensors[i - (i % 4)] as Tensor;
+    check.shape(op, () => name(i), tensor, shape, 'the shape of the parameter');
+    check.dtype(op, () => name(i), tensor, 'f32');
+  }
   if (skipped) {
     check.shape(op, 'skipped', skipped, []);
     check.dtype(op, 'skipped', skipped, 'i32');
@@ -84,5 +78,9 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
   check.finite(op, 'eps', eps, { min: 0 });
   check.finite(op, 'weightDecay', weightDecay, { min: 0 });
   check.integer(op, 'step', step, { min: 1 });
-  binding.adamW(raw, buffers.skipped, lr, beta1, beta2, eps, weightDecay, step);
+  const raw = list.map((_, i): RawAdamWState => {
+    const [parameter, gradient, firstMoment, secondMoment] = buffers.slice(4 * i, 4 * i + 4) as FourBuffers;
+    return { parameter, gradient, firstMoment, secondMoment };
+  });
+  binding.adamW(raw, buffers[tensors.length] ?? null, lr, beta1, beta2, eps, weightDecay, step);
 }

@@ -58,7 +58,7 @@ function checked(
   const [B, Tq, Hq, D] = check.shape(op, 'q', q, ['B', 'Tq', 'Hq', 'Dqk']);
   // Any Tk is right: naming the one that came lets the size that is wrong stand out.
   const [, Tk, Hkv] = check.shape(op, 'k', k, [B, k.shape.at(-3) ?? 'Tk', 'Hkv', D], `q has width ${D}`);
-  const [, , , Dv] = check.shape(op, 'v', v, [B, Tk, Hkv, 'Dv'], `k has shape ${check.show(k.shape)}`);
+  const [, , , Dv] = check.shape(op, 'v', v, [B, Tk, Hkv, 'Dv'], check.because('k', k));
   check.multiple(op, 'the number of heads of q', Hq, Hkv, `k and v have ${Hkv} heads`);
   check.dtype(op, 'q', q, floats);
   check.dtype(op, 'k', k, q.dtype, `q has dtype ${q.dtype}`);

@@ -25,7 +25,7 @@ export function concat(a: Tensor, b: Tensor): Tensor {
   const { device, buffers } = operands(op, { a, b });
   const [B, T, Ha, Da] = check.shape(op, 'a', a, ['B', 'T', 'Ha', 'Da']);
   check.dtype(op, 'a', a, floats);
-  const because = `a has shape ${check.show(a.shape)}`;
+  const because = check.because('a', a);
   const [, , Hb, Db] = check.shape(op, 'b', b, [B, T, 'Hb', 'Db'], because);
   check.dtype(op, 'b', b, a.dtype, `a has dtype ${a.dtype}`);
   if (Ha !== 1) oneOrAll(op, 'the number of heads of b', Hb, Ha, `a has ${Ha} heads`);

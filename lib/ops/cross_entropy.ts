@@ -13,7 +13,7 @@ export interface CrossEntropyOptions {
 function checked(op: string, logits: Tensor, targets: Tensor, options: CrossEntropyOptions | undefined) {
   const [rows] = check.shape(op, 'logits', logits, ['...', 'V']);
   check.dtype(op, 'logits', logits, floats);
-  check.shape(op, 'targets', targets, logits.shape.slice(0, -1), `logits has shape ${check.show(logits.shape)}`);
+  check.shape(op, 'targets', targets, logits.shape.slice(0, -1), check.because('logits', logits));
   check.dtype(op, 'targets', targets, 'i32');
   const { ignoreIndex = -100 } = check.options(op, options, ['ignoreIndex']);
   check.integer(op, 'ignoreIndex', ignoreIndex, { min: -(2 ** 31), max: 2 ** 31 - 1 });

@@ -46,13 +46,7 @@ export function embeddingBackward(
   const { device, buffers } = operands(op, { gradOutput, tokens });
   const [B, T] = check.shape(op, 'tokens', tokens, ['B', 'T']);
   check.dtype(op, 'tokens', tokens, 'i32');
-  const [, , C] = check.shape(
-    op,
-    'gradOutput',
-    gradOutput,
-    [B, T, 'C'],
-    `tokens has shape ${check.show(tokens.shape)}`,
-  );
+  const [, , C] = check.shape(op, 'gradOutput', gradOutput, [B, T, 'C'], check.because('tokens', tokens));
   check.dtype(op, 'gradOutput', gradOutput, floats);
   const { vocabulary, positions } = check.options(op, sizes, ['vocabulary', 'positions']);
   const V = check.integer(op, 'vocabulary', vocabulary, { min: 1 });

@@ -41,6 +41,8 @@ const featureNames: readonly WeightName[] = [
   'featureResidualBias',
 ];
 
+const allNames: readonly WeightName[] = [...headNames, ...featureNames];
+
 /** The operands in the order of the binding, and the values that both directions pass to it last. */
 function checked(
   op: string,
@@ -50,24 +52,23 @@ function checked(
   options: ExpandOptions | undefined,
   gradient: { gradOutput?: Tensor } = {},
 ) {
-  check.record(op, 'weights', weights, [...headNames, ...featureNames]);
+  check.record(op, 'weights', weights, allNames);
   const features = featureNames.filter((name) => weights[name] !== undefined);
   const missing = featureNames.find((name) => weights[name] === undefined);
   if (features.length && missing) {
     throw new ArgumentError(`${op}: ${missing} is missing, expected all of ${featureNames.join(', ')} or none`);
   }
-  const names = [...headNames, ...features];
-  const given = Object.fromEntries(names.map((name) => [name, weights[name] as Tensor])) as Record<WeightName, Tensor>;
-  const { device, buffers } = operands(op, { x, ...given, ...gradient } as Record<
-    'x' | 'gradOutput' | WeightName,
-    Tensor
-  >);
+  const names = features.length ? allNames : headNames;
+  const given = { x } as Record<'x' | 'gradOutput' | WeightName, Tensor>;
+  for (const name of names) given[name] = weights[name] as Tensor;
+  Object.assign(given, gradient);
+  const { device, buffers } = operands(op, given);
 
   const [B, T, H, D] = check.shape(op, 'x', x, ['B', 'T', 'H', 'D']);
   check.dtype(op, 'x', x, floats);
   for (const name of names) check.dtype(op, name, given[name], 'f32', 'parameters are f32');
   const [Hs, , k] = check.shape(op, 'headWeight', given.headWeight, ["H'", H, 'k'], `x has ${H} heads`);
-  const heads = `headWeight has shape ${check.show(given.headWeight.shape)}`;
+  const heads = check.because('headWeight', given.headWeight);
   check.odd(op, 'the kernel size', k, heads);
   check.shape(op, 'headBias', given.headBias, [Hs], heads);
   check.shape(op, 'headResidualWeight', given.headResidualWeight, [Hs, Hs, k], heads);
@@ -75,7 +76,7 @@ function checked(
   let Ds = D;
   if (features.length) {
     [Ds] = check.shape(op, 'featureWeight', given.featureWeight, ["D'", D], `x has width ${D}`);
-    const width = `featureWeight has shape ${check.show(given.featureWeight.shape)}`;
+    const width = check.because('featureWeight', given.featureWeight);
     check.shape(op, 'featureBias', given.featureBias, [Ds], width);
     check.shape(op, 'featureResidualWeight', given.featureResidualWeight, [Ds, Ds], width);
     check.shape(op, 'featureResidualBias', given.featureResidualBias, [Ds], width);

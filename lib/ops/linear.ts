@@ -14,7 +14,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   check.dtype(op, 'x', x, floats);
   check.dtype(op, 'weight', weight, 'f32', parameters);
   if (bias) {
-    check.shape(op, 'bias', bias, [N], `weight has shape ${check.show(weight.shape)}`);
+    check.shape(op, 'bias', bias, [N], check.because('weight', weight));
     check.dtype(op, 'bias', bias, 'f32', parameters);
   }
   return produce(op, device, { output: [[...x.shape.slice(0, -1), N], x.dtype] }, (to) =>

@@ -11,7 +11,7 @@ function checkFactors(
 ): { outputShape: [B: number, T: number, H: number, D: number]; dtype: DType } {
   const [B, T, R, H] = check.shape(op, 'headFactors', headFactors, ['B', 'T', 'R', 'H']);
   const dtype = check.dtype(op, 'headFactors', headFactors, floats);
-  const because = `headFactors has shape ${check.show(headFactors.shape)}`;
+  const because = check.because('headFactors', headFactors);
   const [, , , D] = check.shape(op, 'featureFactors', featureFactors, [B, T, R, 'D'], because);
   check.dtype(op, 'featureFactors', featureFactors, dtype, `headFactors has dtype ${dtype}`);
   return { outputShape: [B, T, H, D], dtype };

@@ -2,6 +2,7 @@
 
 #include <new>
 #include <thread>
+#include <utility>
 
 #include "cpu/cpu_backend.h"
 #include "cuda/cuda_backend.h"
@@ -143,6 +144,17 @@ void Environment::Enqueue(Session& session, Ticket ticket, Pending pending) {
   }
 }
 
+void Environment::CountExternal(int64_t change) {
+  external_ += change;
+  if (external_ == 0 || reporting_) return;
+  reporting_ = napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking) == napi_ok;
+}
+
+void Environment::ReportExternal() {
+  reporting_ = false;
+  if (external_ != 0) Napi::MemoryManagement::AdjustExternalMemory(env_, std::exchange(external_, 0));
+}
+
 void Environment::PushReady(Pending* pending) {
   std::lock_guard lock(mutex_);
   (last_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = pending;
@@ -159,6 +171,7 @@ Environment::Pending* Environment::PopReady() {
 
 void Environment::Settle() {
   const Napi::HandleScope scope(env_);
+  ReportExternal();
   while (Pending* ready = PopReady()) {
     Pending pending = std::move(*ready);
     pending_.erase(ready->self);

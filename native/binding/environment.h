@@ -74,6 +74,11 @@ class Environment {
   // To be called now and then while this thread waits: once the environment is to end, all work ends early.
   void CancelIfEnding();
 
+  // V8 is to hear that JavaScript objects hold that many bytes more, or fewer, outside of its heap. It is told once per
+  // turn of the event loop, of what the turn leaves: finalizers run between turns, so a collection within one would
+  // free nothing, and what a scope takes and gives back is no reason for any.
+  void CountExternal(int64_t change);
+
   // Whether an ArrayBuffer, of any realm, may change its length.
   bool IsResizable(Napi::Value array_buffer) const;
 
@@ -104,7 +109,8 @@ class Environment {
   void Enqueue(Session& session, Ticket ticket, Pending pending);
   void PushReady(Pending* pending);
   Pending* PopReady();
-  void Settle();    // JavaScript thread
+  void Settle();  // JavaScript thread, as the next
+  void ReportExternal();
   void Shutdown();  // stops all queues; the environment is about to end
 
   Status AllocateWaiting(Session& session, size_t bytes, bool idle, Buffer* out);
@@ -116,8 +122,10 @@ class Environment {
   Napi::FunctionReference is_resizable_;  // the getter of ArrayBuffer.prototype.resizable
 
   napi_threadsafe_function wake_ = nullptr;
-  PendingList pending_;  // JavaScript thread
-  size_t promises_ = 0;  // of them with a promise
+  PendingList pending_;     // JavaScript thread
+  size_t promises_ = 0;     // of them with a promise
+  int64_t external_ = 0;    // bytes, not reported yet
+  bool reporting_ = false;  // whether ReportExternal is about to be called
   std::mutex mutex_;
   // Guarded by mutex_: those whose ticket is completed, in order, linked so that an executor thread needs no memory.
   Pending* first_ready_ = nullptr;

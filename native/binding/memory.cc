@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <future>
 #include <memory>
 #include <new>
@@ -75,7 +76,7 @@ void Release(Napi::Env env, BufferHandle& handle) {
   Session& session = *handle.session;
   if (wrapped == nullptr) {
     session.pool.Free(*buffer);
-    Napi::MemoryManagement::AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));
+    if (session.queue != nullptr) Environment::Of(env).CountExternal(-static_cast<int64_t>(buffer->bytes));
     return;
   }
   if (session.queue != nullptr && session.queue->completed() < buffer->last_use) {
@@ -117,7 +118,7 @@ class NewHandle {
     auto buffer = std::make_shared<Buffer>();
     Environment& environment = Environment::Of(env_);
     environment.ThrowIfFailed(environment.Allocate(*handle_->session, bytes, idle, buffer.get()));
-    Napi::MemoryManagement::AdjustExternalMemory(env_, static_cast<int64_t>(bytes));
+    environment.CountExternal(static_cast<int64_t>(bytes));
     return Adopt(std::move(buffer), nullptr);
   }
   // Becomes one of the owners of the buffer.
@@ -127,6 +128,7 @@ class NewHandle {
     handle_->wrapped = std::move(wrapped);
     return handle_->buffer;
   }
+  Napi::Value value() const { return value_; }
   Napi::Value Keep() {
     handle_ = nullptr;
     return value_;
@@ -140,17 +142,29 @@ class NewHandle {
 
 Napi::Value Allocate(Info info) {
   Args args(info, "allocate");
-  const Content content = ContentOf(args, info[1], info[2]);
   const auto session = SessionOf(args, info[0]);
-  NewHandle handle(info.Env(), session, content.dtype, content.shape);
-  const BufferRef& buffer = handle.Allocate(content.bytes(), false);
-  if (session->debugging.poison) {
+  if (!info[1].IsArray() || !info[2].IsArray()) args.Fail("not lists of dtypes and shapes");
+  const auto dtypes = info[1].As<Napi::Array>(), shapes = info[2].As<Napi::Array>();
+  const uint32_t count = dtypes.Length();
+  if (shapes.Length() != count) args.Fail("not as many shapes as dtypes");
+  std::vector<Content> contents;
+  for (uint32_t i = 0; i < count; ++i) contents.push_back(ContentOf(args, dtypes[i], shapes[i]));
+  if (session->queue == nullptr) args.Fail("the device is closed");
+
+  std::deque<NewHandle> handles;
+  for (const Content& content : contents) {
+    NewHandle& handle = handles.emplace_back(info.Env(), session, content.dtype, content.shape);
+    const BufferRef& buffer = handle.Allocate(content.bytes(), false);
+    if (!session->debugging.poison) continue;
     session->queue->Submit(
         {"poison", {}, {buffer}, [device = session->device.get(), data = buffer->data, bytes = buffer->bytes] {
            return device->Poison(data, bytes);
          }});
   }
-  return handle.Keep();
+  const Napi::Array made = Napi::Array::New(info.Env(), count);
+  for (uint32_t i = 0; i < count; ++i) made.Set(i, handles[i].value());
+  for (NewHandle& handle : handles) handle.Keep();
+  return made;
 }
 
 // Copies host bytes into a buffer in order with the queue.
@@ -231,11 +245,17 @@ Napi::Value Share(Info info) {
   return second.Keep();
 }
 
-Napi::Value ReleaseBuffer(Info info) {
-  BufferHandle* handle = GetBufferHandle(info[0]);
-  if (handle == nullptr) Args(info, "release").Fail("not a buffer");
-  Release(info.Env(), *handle);
-  return info.Env().Undefined();
+// All of the list are buffers, or none is released.
+void ReleaseBuffers(Info info) {
+  Args args(info, "release");
+  if (!info[0].IsArray()) args.Fail("not a list of buffers");
+  const auto list = info[0].As<Napi::Array>();
+  std::vector<BufferHandle*> handles;
+  for (uint32_t i = 0, count = list.Length(); i < count; ++i) {
+    handles.push_back(GetBufferHandle(list[i]));
+    if (handles.back() == nullptr) args.Fail("not a buffer");
+  }
+  for (BufferHandle* handle : handles) Release(info.Env(), *handle);
 }
 
 Napi::Value Write(Info info) {
@@ -365,7 +385,7 @@ void ExportMemory(Napi::Object exports) {
   Export<Wrap>(exports, "wrap");
   Export<Transfer>(exports, "transfer");
   Export<Share>(exports, "share");
-  Export<ReleaseBuffer>(exports, "release");
+  Export<ReleaseBuffers>(exports, "release");
   Export<Write>(exports, "write");
   Export<Read>(exports, "read");
   Export<ReadSync>(exports, "readSync");

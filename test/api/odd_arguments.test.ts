@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { DTypeCode } from '../../binding.js';
 import { binding } from '../../lib/binding.js';
 import { ArgumentError, getDevice, SasError, ShapeError, Tensor } from '../../lib/index.js';
+import { allocate } from '../hardening/raw_calls.js';
 import { expectRefusal, f32, thrownBy } from './helpers.js';
 
 describe('messages', () => {
@@ -29,7 +30,7 @@ describe('messages', () => {
 
 describe('the binding', () => {
   const device = binding.openDevice('cpu');
-  const make = (dtype: DTypeCode, ...shape: number[]) => binding.allocate(device, dtype, shape);
+  const make = (dtype: DTypeCode, ...shape: number[]) => allocate(device, dtype, shape);
   const floats = (...shape: number[]) => make(0, ...shape);
 
   test.each([[2 ** 32, 2 ** 32], [2 ** 53 - 1], [2, 2 ** 62]])('a shape that no memory holds: %s, %s', (...shape) => {
@@ -111,7 +112,7 @@ describe('the binding', () => {
     const gradients = [gradient, gradient];
     Object.defineProperty(gradients, 1, {
       get: () => {
-        binding.release(gradient);
+        binding.release([gradient]);
         return floats(4);
       },
     });
@@ -125,6 +126,6 @@ describe('the binding', () => {
     structuredClone(data.buffer, { transfer: [data.buffer] });
     expect(thrownBy(() => binding.add(wrapped, wrapped, floats(4))).message).toContain('has been detached');
     expect(() => binding.read(wrapped, new Float32Array(4))).toThrow('has been detached');
-    binding.release(wrapped);
+    binding.release([wrapped]);
   });
 });

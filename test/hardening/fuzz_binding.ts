@@ -11,7 +11,7 @@ import { Draw, detached, wrongArray, wrongNumber, wrongValue } from './draw.js';
 import { generators } from './fuzz_library.js';
 import { Maker } from './library_operands.js';
 import { memoryCalls } from './memory_calls.js';
-import { callRaw, type Made, type RawCall, type RawName, Recording, rawNames } from './raw_calls.js';
+import { allocate, callRaw, type Made, type RawCall, type RawName, Recording, rawNames } from './raw_calls.js';
 import { foreignExternals } from './strangers.js';
 
 export interface FuzzCounts {
@@ -66,10 +66,10 @@ class BindingFuzz {
     this.#draw = draw;
     this.#handles = devices.map((device) => binding.openDevice(device.info.id));
     this.#live = this.#handles.map((device) => binding.memory(device).live);
-    this.#small = this.#handles.map((device) => binding.allocate(device, 0, [4]));
+    this.#small = this.#handles.map((device) => allocate(device, 0, [4]));
     const [first] = this.#handles as [DeviceHandle];
-    const released = binding.allocate(first, 0, [4]);
-    binding.release(released);
+    const released = allocate(first, 0, [4]);
+    binding.release([released]);
     const streams = (process.stdout as { _handle?: { _externalStream?: unknown } })._handle?._externalStream;
     this.#strays = [released, first, ...this.#small, streams, ...foreignExternals()];
     this.#sources = [
@@ -109,7 +109,7 @@ class BindingFuzz {
   }
 
   async end(): Promise<void> {
-    for (const buffer of this.#small) binding.release(buffer);
+    binding.release(this.#small);
     for (const [i, device] of this.#handles.entries()) {
       await binding.synchronize(device).catch(() => {});
       const left = binding.memory(device).live - (this.#live[i] as number);
@@ -190,7 +190,7 @@ class BindingFuzz {
   #otherBuffer(buffer: BufferHandle, { device, dtype, shape }: Made, recording: Recording): BufferHandle {
     const draw = this.#draw;
     const like = (sizes: readonly number[], other = dtype, where = device) =>
-      recording.during(() => binding.allocate(where, other, sizes));
+      recording.during(() => allocate(where, other, sizes));
     return draw.pick<() => BufferHandle>([
       () => like(shape.slice(1)),
       () => like([...shape].reverse()),
@@ -204,7 +204,7 @@ class BindingFuzz {
       () => recording.during(() => binding.share(buffer, shape.length < 8 ? [...shape, 1] : [...shape].reverse())),
       () => {
         const gone = like(shape);
-        binding.release(gone);
+        binding.release([gone]);
         return gone;
       },
     ])();

@@ -45,14 +45,20 @@ export const memoryCalls: readonly ((of: Operands) => RawCall)[] = [
   ({ device }) => ({ name: 'synchronize', args: [device] }),
   ({ device }) => ({ name: 'trim', args: [device] }),
   ({ devices }) => ({ name: 'peakFlops', args: [devices[0], 1e-4, new Float32Array(1)], seconds: 1 }),
-  (of) => ({ name: 'allocate', args: [of.device, ...content(of).slice(0, 2)] }),
+  (of) => {
+    const contents = Array.from({ length: 1 + of.draw.below(3) }, () => content(of));
+    return {
+      name: 'allocate',
+      args: [of.device, contents.map(([dtype]) => dtype), contents.map(([, shape]) => shape)],
+    };
+  },
   (of) => ({ name: 'upload', args: [of.device, ...content(of)] }),
   (of) => ({ name: 'wrap', args: [of.devices[0], ...content(of)] }),
   (of) => {
     const { handle, shape } = buffer(of);
     return { name: 'share', args: [handle, of.draw.pick([shape, [...shape].reverse(), [1, ...shape]])] };
   },
-  (of) => ({ name: 'release', args: [buffer(of).handle] }),
+  (of) => ({ name: 'release', args: [[buffer(of).handle, buffer(of).handle]] }),
   (of) => {
     const { handle, array } = buffer(of);
     return { name: 'write', args: [handle, array] };

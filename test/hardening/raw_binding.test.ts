@@ -5,7 +5,7 @@ import type { DTypeCode, RawSettings } from '../../binding.js';
 import { type BufferHandle, binding, type HostArray } from '../../lib/binding.js';
 import { getDevice, SasError } from '../../lib/index.js';
 import { detached } from './draw.js';
-import { type RawName, rawNames } from './raw_calls.js';
+import { allocate, type RawName, rawNames } from './raw_calls.js';
 import { oddSizes } from './sizes.js';
 import { foreignExternals, realm } from './strangers.js';
 
@@ -15,10 +15,10 @@ const keep = (buffer: BufferHandle): BufferHandle => {
   made.push(buffer);
   return buffer;
 };
-const floats = (...shape: number[]): BufferHandle => keep(binding.allocate(cpu, 0, shape));
+const floats = (...shape: number[]): BufferHandle => keep(allocate(cpu, 0, shape));
 const zeros = (size: number): Float32Array<ArrayBuffer> => new Float32Array(size);
 afterAll(() => {
-  for (const buffer of made) binding.release(buffer);
+  binding.release(made);
 });
 
 /** What the binding says: its errors have the code of a fault in `lib/`. */
@@ -190,12 +190,12 @@ describe('Externals of another addon', () => {
   test('are neither devices nor buffers', () => {
     expect(strangers.length).toBe(4);
     for (const stranger of [...strangers, streams] as never[]) {
-      expect(problemOf(() => binding.release(stranger))).toBe('release: not a buffer');
+      expect(problemOf(() => binding.release([floats(1), stranger]))).toBe('release: not a buffer');
       expect(problemOf(() => binding.memory(stranger))).toBe('memory: not an open device');
       expect(problemOf(() => binding.add(stranger, floats(1), floats(1)))).toMatch(
         /^add: an operand is not a live buffer/,
       );
-      expect(problemOf(() => binding.release(cpu as never))).toBe('release: not a buffer');
+      expect(problemOf(() => binding.release([cpu as never]))).toBe('release: not a buffer');
       expect(problemOf(() => binding.memory(floats(1) as never))).toBe('memory: not an open device');
     }
   });

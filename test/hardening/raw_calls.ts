@@ -24,6 +24,10 @@ export const rawNames = Object.keys(binding) as RawName[];
 /** The binding itself, however it may be wrapped at the moment. */
 const functions = { ...binding } as unknown as Record<RawName, (...args: unknown[]) => unknown>;
 
+/** One buffer of fresh memory. */
+export const allocate = (device: DeviceHandle, dtype: DTypeCode, shape: readonly number[]): BufferHandle =>
+  binding.allocate(device, [dtype], [shape])[0] as BufferHandle;
+
 export const callRaw = ({ name, args }: RawCall): unknown => functions[name](...args);
 
 /** Records what runs in `during`: every call, and how each buffer was made. Nothing is released until `release`. */
@@ -44,31 +48,37 @@ export class Recording {
 
   /** A result of a call that was made outside of `during`. */
   adopt(result: unknown): void {
-    if (types.isExternal(result)) this.made.set(result as BufferHandle, { device: null as never, dtype: 0, shape: [] });
+    for (const buffer of [result].flat()) {
+      if (types.isExternal(buffer))
+        this.made.set(buffer as BufferHandle, { device: null as never, dtype: 0, shape: [] });
+    }
   }
 
   release(): void {
-    for (const buffer of this.made.keys()) functions.release(buffer);
+    functions.release([...this.made.keys()]);
   }
 
   #record(call: RawCall): unknown {
     this.calls.push({ ...call, args: [...call.args] });
     if (call.name === 'release') return undefined;
     const result = callRaw(call);
-    if (types.isExternal(result) && call.name !== 'openDevice') {
-      this.made.set(result as BufferHandle, this.#madeBy(call));
+    if (call.name === 'openDevice') return result;
+    for (const [i, buffer] of [result].flat().entries()) {
+      if (types.isExternal(buffer)) this.made.set(buffer as BufferHandle, this.#madeBy(call, i));
     }
     return result;
   }
 
-  #madeBy({ name, args }: RawCall): Made {
-    if (name !== 'share' && name !== 'transfer') {
-      const [device, dtype, shape] = args as [DeviceHandle, DTypeCode, number[]];
-      return { device, dtype, shape };
+  /** The i-th buffer that a call returns. */
+  #madeBy({ name, args }: RawCall, i: number): Made {
+    if (name === 'share' || name === 'transfer') {
+      const source = this.made.get(args[0] as BufferHandle) as Made;
+      return name === 'share'
+        ? { ...source, shape: args[1] as number[] }
+        : { ...source, device: args[1] as DeviceHandle };
     }
-    const source = this.made.get(args[0] as BufferHandle) as Made;
-    return name === 'share'
-      ? { ...source, shape: args[1] as number[] }
-      : { ...source, device: args[1] as DeviceHandle };
+    const [device, dtype, shape] =
+      name === 'allocate' ? [args[0], (args[1] as unknown[])[i], (args[2] as unknown[])[i]] : args;
+    return { device: device as DeviceHandle, dtype: dtype as DTypeCode, shape: shape as number[] };
   }
 }

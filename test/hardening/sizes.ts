@@ -9,7 +9,7 @@ import { Draw } from './draw.js';
 import { generators } from './fuzz_library.js';
 import { Maker } from './library_operands.js';
 import { memoryCalls } from './memory_calls.js';
-import { callRaw, type Made, type RawCall, Recording } from './raw_calls.js';
+import { allocate, callRaw, type Made, type RawCall, Recording } from './raw_calls.js';
 
 export interface OddSizes {
   refused: number;
@@ -60,7 +60,7 @@ const fits: Record<string, (...shapes: [Shape, Shape, Shape, Shape]) => boolean>
 function* oddCalls(value: unknown, recording: Recording): Generator<[place: string, args: unknown]> {
   const made = recording.made.get(value as BufferHandle);
   if (made) {
-    for (const [axis, shape] of oddShapes(made.shape)) yield [`[${axis}]`, allocate(made, shape, recording)];
+    for (const [axis, shape] of oddShapes(made.shape)) yield [`[${axis}]`, like(made, shape, recording)];
   } else if (types.isTypedArray(value)) {
     for (const [axis, [length]] of oddShapes([value.length])) {
       yield [`[${axis}]`, new (value.constructor as new (length: number) => HostArray)(length as number)];
@@ -89,8 +89,8 @@ function* oddShapes(shape: Shape): Generator<[axis: number, shape: number[]]> {
   }
 }
 
-const allocate = ({ device, dtype }: Made, shape: number[], recording: Recording) =>
-  recording.during(() => binding.allocate(device, dtype, shape));
+const like = ({ device, dtype }: Made, shape: number[], recording: Recording) =>
+  recording.during(() => allocate(device, dtype, shape));
 
 /** The shapes of the operands of a call, in order. */
 const shapesOf = (args: readonly unknown[], recording: Recording): Shape[] =>

@@ -147,10 +147,17 @@ export const BINDING: readonly Planted[] = [
     tests: ['test/api/memory.test.ts > wrapped memory lives as long as queued work'],
   },
   {
+    name: 'V8 told of memory within a turn of the event loop',
+    file: 'native/binding/environment.cc',
+    find: 'if (external_ == 0 || reporting_) return;',
+    replace: 'if (external_ == 0 || reporting_) return;\n  ReportExternal();',
+    tests: ['test/api/memory.test.ts > what a turn of the event loop takes'],
+  },
+  {
     name: 'V8 not told of memory that goes back',
     file: 'native/binding/memory.cc',
-    find: 'AdjustExternalMemory(env, -static_cast<int64_t>(buffer->bytes));',
-    replace: 'AdjustExternalMemory(env, 0 * static_cast<int64_t>(buffer->bytes));',
+    find: 'CountExternal(-static_cast<int64_t>(buffer->bytes));',
+    replace: 'CountExternal(0 * static_cast<int64_t>(buffer->bytes));',
     tests: ['test/api/memory.test.ts > V8 hears of memory'],
   },
   {
