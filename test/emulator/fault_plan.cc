@@ -1,5 +1,6 @@
 #include "fault_plan.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
