@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string>
 
 #include "memory.h"
 
@@ -22,10 +23,17 @@ bool InDevice(const void* address, size_t bytes) {
   for (const Range& range : recent) {
     if (range.Contains(address, bytes)) return true;
   }
-  const Range range = DeviceRange(address);
+  const Range range = DeviceMemory().Find(address);
   if (!range.Contains(address, bytes)) return false;
   recent[oldest++ % recent.size()] = range;
   return true;
+}
+
+// What is wrong with an address that is not in device memory.
+std::string WrongWith(const void* address, size_t bytes) {
+  std::string why;
+  static_cast<void>(DeviceMemory().Usable(address, bytes, &why));
+  return why;
 }
 
 bool Aligned(const void* address, size_t bytes) { return reinterpret_cast<uintptr_t>(address) % bytes == 0; }
@@ -45,7 +53,9 @@ void CopyAsync(void* shared, const void* global, size_t bytes, bool valid) {
   if (!InShared(shared, bytes)) Fail("asynchronous copy to an address outside of shared memory");
   if (!Aligned(shared, bytes)) Fail("asynchronous copy to an address not aligned to %zu", bytes);
   if (!Aligned(global, bytes)) Fail("asynchronous copy from an address not aligned to %zu", bytes);
-  if (valid && !InDevice(global, bytes)) Fail("asynchronous copy from an address outside of device memory");
+  if (valid && !InDevice(global, bytes)) {
+    Fail("asynchronous copy from device memory %s", WrongWith(global, bytes).c_str());
+  }
   Thread& thread = Current();
   memset(shared, kPending, bytes);  // the data may come at any time
   thread.copies.push_back({shared, valid ? global : nullptr, bytes, thread.open_group});
@@ -77,7 +87,9 @@ void CopyAsyncWait(int pending) {
 void CountVector(const void* address) {
   if (!Aligned(address, 16)) Fail("16-byte access to an address not aligned to 16");
   if (InShared(address, 16)) return;
-  if (!InDevice(address, 16)) Fail("16-byte access outside of shared and device memory");
+  if (!InDevice(address, 16)) {
+    Fail("16-byte access to device memory %s", WrongWith(address, 16).c_str());
+  }
   Current().accesses.push_back(address);
 }
 

@@ -12,9 +12,11 @@
 
 #include "accesses.h"
 #include "cuda_runtime.h"
+#include "faults.h"
 #include "fiber.h"
 #include "memory.h"
 #include "runtime.h"
+#include "streams.h"
 
 namespace sas::emulator {
 
@@ -47,7 +49,8 @@ class Machine {
  public:
   Machine() : random_(Seed()) {}
 
-  cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
+  // Returns what the kernel did wrong, or nothing.
+  std::string Run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body);
 
   // From fibers.
   void ArriveAtBarrier();
@@ -93,12 +96,9 @@ std::string Name(const Thread& thread) {
   return text;
 }
 
-cudaError_t Machine::Launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {
+std::string Machine::Run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& body) {
   const dim3 grid = config.gridDim;
   const unsigned threads = config.blockDim.x;
-  if (const std::string fault = CheckLaunch(config, kernel); !fault.empty()) {
-    return SetFailure(cudaErrorInvalidConfiguration, fault);
-  }
   ForgetAllocations();
   KernelCounts& counts = CountsOf(kernel);
   ++counts.launches;
@@ -128,11 +128,10 @@ cudaError_t Machine::Launch(const cudaLaunchConfig_t& config, const void* kernel
     }
     if (!failure_.empty()) break;
   }
-  if (const std::string damage = DeviceDamage(); !damage.empty() && failure_.empty()) {
+  if (const std::string damage = DeviceMemory().Damage(); !damage.empty() && failure_.empty()) {
     failure_ = "device memory was written " + damage;
   }
-  if (failure_.empty()) return cudaSuccess;
-  return SetFailure(cudaErrorLaunchFailure, failure_ + " (SAS_EMULATOR_SEED=" + std::to_string(Seed()) + ")");
+  return failure_;
 }
 
 // ---- a block
@@ -310,8 +309,18 @@ void Machine::FailIncomplete(int warp, const Lane& last) const {
 
 }  // namespace
 
-cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {
-  return TheMachine().Launch(config, kernel, thread);
+// What the runtime checks fails the call; what the kernel does wrong is known when it runs.
+cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
+  if (const cudaError_t error = Begin("cudaLaunchKernelEx"); error != cudaSuccess) return error;
+  if (const std::string fault = CheckLaunch(config, kernel); !fault.empty()) {
+    return SetFailure(cudaErrorInvalidConfiguration, fault);
+  }
+  return Enqueue(config.stream, [=, thread = std::move(thread), planned = CountKernel()]() -> Fault {
+    if (!planned.ok()) return planned;
+    std::string fault = TheMachine().Run(config, kernel, thread);
+    if (fault.empty()) return {};
+    return {cudaErrorLaunchFailure, std::move(fault)};
+  });
 }
 
 void Fail(const char* format, ...) {

@@ -1,20 +1,50 @@
 // Stands in for libcublas.so.13 and libcublasLt.so.13 in tests on the emulated device: the entry points that
 // native/cuda uses, as plain loops over host memory, with every argument checked as the manual states it. A call that
-// the real library would reject returns its status, and says why on stderr.
+// the real library would reject returns its status, and says why on stderr. Products are done when their stream comes
+// to them, on what the operands hold then.
+//
+//   FAKE_CUBLAS_FAIL=cublasCreate_v2:1:CUBLAS_STATUS_ALLOC_FAILED,cublasLtMatmul:1/20:CUBLAS_STATUS_EXECUTION_FAILED
+//                          calls that fail (see FaultPlan); a product is refused by CUBLAS_STATUS_NOT_SUPPORTED
+//   FAKE_CUBLAS_MAJOR=12   the version that it says it is
+// Compiled with FAKE_CUBLAS_INCOMPLETE it lacks cublasLtMatmul.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "core/convert.h"
+#include "fault_plan.h"
+#include "stream_hook.h"
 
 namespace {
 
 using sas::BFloat16, sas::Float16;
 
-enum Status { kSuccess = 0, kNotInitialized = 1, kInvalidValue = 7, kNotSupported = 15 };
+enum Status {
+  kSuccess = 0,
+  kNotInitialized = 1,
+  kAllocFailed = 3,
+  kInvalidValue = 7,
+  kArchMismatch = 8,
+  kExecutionFailed = 13,
+  kInternalError = 14,
+  kNotSupported = 15,
+};
+constexpr std::pair<Status, const char*> kStatuses[] = {
+    {kSuccess, "CUBLAS_STATUS_SUCCESS"},
+    {kNotInitialized, "CUBLAS_STATUS_NOT_INITIALIZED"},
+    {kAllocFailed, "CUBLAS_STATUS_ALLOC_FAILED"},
+    {kInvalidValue, "CUBLAS_STATUS_INVALID_VALUE"},
+    {kArchMismatch, "CUBLAS_STATUS_ARCH_MISMATCH"},
+    {kExecutionFailed, "CUBLAS_STATUS_EXECUTION_FAILED"},
+    {kInternalError, "CUBLAS_STATUS_INTERNAL_ERROR"},
+    {kNotSupported, "CUBLAS_STATUS_NOT_SUPPORTED"},
+};
 enum { kFloat32 = 0, kFloat16 = 2, kBFloat16 = 14 };
 enum { kComputeF32 = 68, kComputeTf32 = 77 };
 
@@ -22,6 +52,31 @@ int Reject(Status status, const char* call, const char* reason) {
   std::fprintf(stderr, "fake cuBLAS: %s: %s\n", call, reason);
   return status;
 }
+
+uint64_t Setting(const char* name, uint64_t fallback) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? fallback : std::strtoull(value, nullptr, 10);
+}
+
+int StatusOf(const std::string& name) {
+  for (const auto& [status, each] : kStatuses) {
+    if (name == each) return status;
+  }
+  return -1;
+}
+int Planned(const char* call) {
+  static sas::emulator::FaultPlan plan("FAKE_CUBLAS_FAIL", Setting("SAS_EMULATOR_SEED", 0), StatusOf);
+  return plan.Count(call).value_or(kSuccess);
+}
+// Every call begins with it.
+#define BEGIN() \
+  if (const int planned = Planned(__func__); planned != kSuccess) return planned
+
+void Enqueue(void* stream, std::function<void()> work) {
+  auto* const hook = static_cast<sas::emulator::StreamHook*>(stream);
+  hook->enqueue(hook, std::move(work));
+}
+
 #define REQUIRE(condition) \
   if (!(condition)) return Reject(kInvalidValue, __func__, "expected " #condition)
 
@@ -29,7 +84,7 @@ int Reject(Status status, const char* call, const char* reason) {
 enum class Kind : uint32_t { kHandle = 0x48414e44, kLight, kMatmul, kLayout, kPreference, kGone };
 struct Handle {
   Kind kind = Kind::kHandle;
-  bool has_stream = false;
+  void* stream = nullptr;
 };
 struct Light {
   Kind kind = Kind::kLight;
@@ -122,36 +177,31 @@ bool AlignedTo(const void* data, size_t bytes) { return reinterpret_cast<uintptr
 extern "C" {
 
 int cublasGetProperty(int property, int* value) {
+  BEGIN();
   REQUIRE(property >= 0 && property <= 2 && value != nullptr);
-  *value = property == 0 ? 13 : property == 1 ? 1 : 0;
+  *value = property == 0 ? static_cast<int>(Setting("FAKE_CUBLAS_MAJOR", 13)) : property == 1 ? 1 : 0;
   return kSuccess;
 }
 const char* cublasGetStatusName(int status) {
-  switch (status) {
-    case kSuccess:
-      return "CUBLAS_STATUS_SUCCESS";
-    case kNotInitialized:
-      return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case kInvalidValue:
-      return "CUBLAS_STATUS_INVALID_VALUE";
-    default:
-      return "CUBLAS_STATUS_NOT_SUPPORTED";
+  for (const auto& [each, name] : kStatuses) {
+    if (each == status) return name;
   }
+  return "CUBLAS_STATUS_UNKNOWN";
 }
 
-// FAKE_CUBLAS_FAIL=create: as on a device without memory for the handle.
 int cublasCreate_v2(void** handle) {
-  const char* fail = std::getenv("FAKE_CUBLAS_FAIL");
-  if (fail != nullptr && std::strcmp(fail, "create") == 0) return kNotInitialized;
+  BEGIN();
   return Create<Handle>(handle);
 }
 int cublasDestroy_v2(void* handle) { return Destroy<Handle>(handle); }
 int cublasSetStream_v2(void* handle, void* stream) {
+  BEGIN();
   REQUIRE(Is<Handle>(handle) && stream != nullptr);
-  static_cast<Handle*>(handle)->has_stream = true;
+  static_cast<Handle*>(handle)->stream = stream;
   return kSuccess;
 }
 int cublasSetMathMode(void* handle, int mode) {
+  BEGIN();
   REQUIRE(Is<Handle>(handle));
   REQUIRE(mode == 0 || mode == 16);  // full f32
   return kSuccess;
@@ -161,7 +211,8 @@ int cublasGemmStridedBatchedEx(void* handle, int transpose_a, int transpose_b, i
                                const void* a, int type_a, int lda, long long stride_a, const void* b, int type_b,
                                int ldb, long long stride_b, const float* beta, void* c, int type_c, int ldc,
                                long long stride_c, int batches, int compute, int algorithm) {
-  REQUIRE(Is<Handle>(handle) && static_cast<Handle*>(handle)->has_stream);
+  BEGIN();
+  REQUIRE(Is<Handle>(handle) && static_cast<Handle*>(handle)->stream != nullptr);
   REQUIRE((transpose_a == 0 || transpose_a == 1) && (transpose_b == 0 || transpose_b == 1));
   REQUIRE(m > 0 && n > 0 && k > 0 && batches > 0);
   REQUIRE(KnownType(type_a) && type_a == type_b && (type_c == type_a || type_c == kFloat32));
@@ -171,18 +222,24 @@ int cublasGemmStridedBatchedEx(void* handle, int transpose_a, int transpose_b, i
   REQUIRE(algorithm == -1 && alpha != nullptr && *alpha == 1 && beta != nullptr && *beta == 0);
   REQUIRE(a != nullptr && b != nullptr && c != nullptr);
   REQUIRE(AlignedTo(a, SizeOf(type_a)) && AlignedTo(b, SizeOf(type_b)) && AlignedTo(c, SizeOf(type_c)));
-  for (int batch = 0; batch < batches; ++batch) {
-    Multiply(transpose_a == 1, transpose_b == 1, m, n, k, Offset(a, type_a, batch * stride_a), type_a, lda,
-             Offset(b, type_b, batch * stride_b), ldb, nullptr, Offset(c, type_c, batch * stride_c), type_c, ldc,
-             compute);
-  }
+  Enqueue(static_cast<Handle*>(handle)->stream, [=] {
+    for (int batch = 0; batch < batches; ++batch) {
+      Multiply(transpose_a == 1, transpose_b == 1, m, n, k, Offset(a, type_a, batch * stride_a), type_a, lda,
+               Offset(b, type_b, batch * stride_b), ldb, nullptr, Offset(c, type_c, batch * stride_c), type_c, ldc,
+               compute);
+    }
+  });
   return kSuccess;
 }
 
-int cublasLtCreate(void** handle) { return Create<Light>(handle); }
+int cublasLtCreate(void** handle) {
+  BEGIN();
+  return Create<Light>(handle);
+}
 int cublasLtDestroy(void* handle) { return Destroy<Light>(handle); }
 
 int cublasLtMatmulDescCreate(void** matmul, int compute, int scale_type) {
+  BEGIN();
   REQUIRE((compute == kComputeF32 || compute == kComputeTf32) && scale_type == kFloat32);
   const int status = Create<Matmul>(matmul);
   if (status == kSuccess) static_cast<Matmul*>(*matmul)->compute = compute;
@@ -190,6 +247,7 @@ int cublasLtMatmulDescCreate(void** matmul, int compute, int scale_type) {
 }
 int cublasLtMatmulDescDestroy(void* matmul) { return Destroy<Matmul>(matmul); }
 int cublasLtMatmulDescSetAttribute(void* object, int attribute, const void* value, size_t bytes) {
+  BEGIN();
   REQUIRE(Is<Matmul>(object) && value != nullptr);
   auto& matmul = *static_cast<Matmul*>(object);
   const auto set = [&](auto* target) {
@@ -212,6 +270,7 @@ int cublasLtMatmulDescSetAttribute(void* object, int attribute, const void* valu
 }
 
 int cublasLtMatrixLayoutCreate(void** layout, int type, uint64_t rows, uint64_t columns, int64_t ld) {
+  BEGIN();
   REQUIRE(KnownType(type) && rows > 0 && columns > 0 && ld >= static_cast<int64_t>(rows));
   const int status = Create<Layout>(layout);
   if (status == kSuccess) *static_cast<Layout*>(*layout) = {Kind::kLayout, type, rows, columns, ld};
@@ -222,6 +281,7 @@ int cublasLtMatrixLayoutDestroy(void* layout) { return Destroy<Layout>(layout); 
 int cublasLtMatmulPreferenceCreate(void** preference) { return Create<Preference>(preference); }
 int cublasLtMatmulPreferenceDestroy(void* preference) { return Destroy<Preference>(preference); }
 int cublasLtMatmulPreferenceSetAttribute(void* object, int attribute, const void* value, size_t bytes) {
+  BEGIN();
   REQUIRE(Is<Preference>(object) && value != nullptr);
   auto& preference = *static_cast<Preference*>(object);
   if (attribute == 1) {
@@ -273,6 +333,7 @@ static int CheckMatmul(const char* call, const void* matmul, const void* a, cons
 
 int cublasLtMatmulAlgoGetHeuristic(void* handle, void* matmul, void* a, void* b, void* c, void* d, void* preference,
                                    int wanted, Heuristic* results, int* found) {
+  BEGIN();
   REQUIRE(Is<Light>(handle) && Is<Preference>(preference) && wanted > 0 && results != nullptr && found != nullptr);
   const auto& wishes = *static_cast<const Preference*>(preference);
   REQUIRE(wishes.reductions == 2);  // in the compute type: repeatable
@@ -288,9 +349,11 @@ int cublasLtMatmulAlgoGetHeuristic(void* handle, void* matmul, void* a, void* b,
   return kSuccess;
 }
 
+#ifndef FAKE_CUBLAS_INCOMPLETE
 int cublasLtMatmul(void* handle, void* matmul, const float* alpha, const void* a, void* layout_a, const void* b,
                    void* layout_b, const float* beta, const void* c, void* layout_c, void* d, void* layout_d,
                    const Algorithm* algorithm, void* workspace, size_t workspace_bytes, void* stream) {
+  BEGIN();
   REQUIRE(Is<Light>(handle) && stream != nullptr);
   if (const int status = CheckMatmul(__func__, matmul, layout_a, layout_b, layout_c, layout_d); status != kSuccess) {
     return status;
@@ -299,14 +362,18 @@ int cublasLtMatmul(void* handle, void* matmul, const float* alpha, const void* a
   REQUIRE(algorithm != nullptr && algorithm->data[0] == kOwnAlgorithm);
   REQUIRE(workspace_bytes == 0 || (workspace != nullptr && AlignedTo(workspace, 256)));
   REQUIRE(AlignedTo(a, algorithm->data[1]) && AlignedTo(b, algorithm->data[2]) && AlignedTo(d, algorithm->data[4]));
-  std::memset(workspace, 0xff, workspace_bytes);
-  const auto& op = *static_cast<const Matmul*>(matmul);
-  const auto &left = *static_cast<const Layout*>(layout_a), &right = *static_cast<const Layout*>(layout_b);
-  const auto& out = *static_cast<const Layout*>(layout_d);
+  const Matmul op = *static_cast<const Matmul*>(matmul);
+  const Layout left = *static_cast<const Layout*>(layout_a), right = *static_cast<const Layout*>(layout_b);
+  const Layout out = *static_cast<const Layout*>(layout_d);
   const uint64_t k = op.transpose_a == 1 ? left.rows : left.columns;
-  Multiply(op.transpose_a == 1, op.transpose_b == 1, static_cast<int64_t>(out.rows), static_cast<int64_t>(out.columns),
-           static_cast<int64_t>(k), a, left.type, left.ld, b, right.ld, op.bias, d, out.type, out.ld, op.compute);
+  Enqueue(stream, [=] {
+    std::memset(workspace, 0xff, workspace_bytes);
+    Multiply(op.transpose_a == 1, op.transpose_b == 1, static_cast<int64_t>(out.rows),
+             static_cast<int64_t>(out.columns), static_cast<int64_t>(k), a, left.type, left.ld, b, right.ld, op.bias, d,
+             out.type, out.ld, op.compute);
+  });
   return kSuccess;
 }
+#endif
 
 }  // extern "C"

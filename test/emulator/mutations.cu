@@ -8,6 +8,7 @@
 
 #include "core/convert.h"
 #include "cuda/device/mma.cuh"
+#include "trials.h"
 
 namespace sas::cuda {
 namespace {
@@ -211,7 +212,7 @@ std::string Judge(const std::vector<double>& results, const std::vector<double>&
   return text;
 }
 
-// Launches; on failure, what the device says.
+// Launches and waits; on failure, what the device says.
 template <class... Parameters, class... Arguments>
 std::string Run(void (*kernel)(Parameters...), dim3 blocks, unsigned threads, size_t shared, bool ask,
                 Arguments... arguments) {
@@ -222,7 +223,8 @@ std::string Run(void (*kernel)(Parameters...), dim3 blocks, unsigned threads, si
   }
   const cudaLaunchConfig_t config{blocks, dim3(threads), shared, nullptr};
   if (error == cudaSuccess) error = cudaLaunchKernelEx(&config, kernel, arguments...);
-  return error == cudaSuccess ? "" : std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
+  if (error == cudaSuccess) error = cudaStreamSynchronize(nullptr);
+  return emulator::Describe(error);
 }
 
 template <Fault kFault>
@@ -282,17 +284,8 @@ std::string TryRowSum() {
   return Judge(results, expected, 1e-6);
 }
 
-void Report(const char* kernel, const char* fault, const std::string& caught) {
-  std::string text;
-  for (const char character : caught) {
-    if (character == '"' || character == '\\') text += '\\';
-    text += character;
-  }
-  std::printf("{\"kernel\": \"%s\", \"fault\": \"%s\", \"caught\": \"%s\"}\n", kernel, fault, text.c_str());
-}
-
 void RunAll() {
-#define SAS_PRODUCT(fault, text) Report("product", text, TryProduct<Fault::fault>());
+#define SAS_PRODUCT(fault, text) emulator::Try("product", text, TryProduct<Fault::fault>);
   SAS_PRODUCT(kNone, "none")
   SAS_PRODUCT(kNoBarrierBeforeReuse, "no __syncthreads before a tile is copied over")
   SAS_PRODUCT(kNoBarrierAfterWait, "no __syncthreads after the wait for asynchronous copies")
@@ -317,7 +310,7 @@ void RunAll() {
   SAS_PRODUCT(kSharedNotAskedFor, "more than 48 KB of shared memory without asking for it")
   SAS_PRODUCT(kBlockTooLarge, "1056 threads in a block")
   SAS_PRODUCT(kBlockNotWhole, "120 threads in a block")
-#define SAS_ROW_SUM(fault, text) Report("row sum", text, TryRowSum<Fault::fault>());
+#define SAS_ROW_SUM(fault, text) emulator::Try("row sum", text, TryRowSum<Fault::fault>);
   SAS_ROW_SUM(kNone, "none")
   SAS_ROW_SUM(kShuffleWithoutLane, "lanes missing from a shuffle")
   SAS_ROW_SUM(kMixedShuffles, "lanes of a warp in two different shuffles")

@@ -1,19 +1,19 @@
-// The runtime API of the emulated device: host memory, synchronous streams, the limits of an sm_80 device.
+// The runtime API of the emulated device: its properties, the limits of launches, counts per kernel. (Errors:
+// faults.cc; streams and events: streams.cc; pools: pools.cc; copies and pinned memory: copies.cc.)
 #include "runtime.h"
 
 #include <dlfcn.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <random>
 
-#include "memory.h"
+#include "faults.h"
+#include "pools.h"
 
 namespace sas::emulator {
 namespace {
@@ -21,14 +21,19 @@ namespace {
 constexpr size_t kSharedByDefault = 48 << 10;
 constexpr unsigned kMaxThreads = 1024;
 
-uint64_t Setting(const char* name, uint64_t fallback) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? fallback : std::strtoull(value, nullptr, 10);
-}
-
 // Dynamic shared memory of a block: that of sm_80; SAS_EMULATOR_SHARED=101376 is that of sm_86, sm_89 and sm_120.
 size_t SharedLimit() { return Setting("SAS_EMULATOR_SHARED", 163 << 10); }
-size_t MemoryLimit() { return Setting("SAS_EMULATOR_MEMORY", size_t{4} << 30); }
+
+struct Capability {
+  int major = 8, minor = 0;
+};
+Capability ComputeCapability() {
+  Capability capability;
+  if (const char* setting = std::getenv("SAS_EMULATOR_CAPABILITY"); setting != nullptr) {
+    std::sscanf(setting, "%d.%d", &capability.major, &capability.minor);
+  }
+  return capability;
+}
 
 // What all threads of the process share.
 struct Globals {
@@ -89,16 +94,7 @@ Globals::~Globals() {
   std::fclose(file);
 }
 
-thread_local cudaError_t last_error = cudaSuccess, explained_error = cudaSuccess;
-thread_local std::string explanation;
-
 }  // namespace
-
-cudaError_t SetFailure(cudaError_t error, std::string message) {
-  last_error = explained_error = error;
-  explanation = std::move(message);
-  return error;
-}
 
 std::string CheckLaunch(const cudaLaunchConfig_t& config, const void* kernel) {
   const auto number = [](auto value) { return std::to_string(value); };
@@ -124,11 +120,6 @@ std::string CheckLaunch(const cudaLaunchConfig_t& config, const void* kernel) {
   return "";
 }
 
-uint64_t Seed() {
-  static const uint64_t seed = Setting("SAS_EMULATOR_SEED", std::random_device{}());
-  return seed;
-}
-
 KernelCounts& CountsOf(const void* kernel) {
   Globals& globals = TheGlobals();
   const std::lock_guard lock(globals.mutex);
@@ -141,132 +132,78 @@ KernelCounts& CountsOf(const void* kernel) {
 
 using namespace sas::emulator;
 
-struct CUstream_st {};
-struct CUevent_st {
-  std::chrono::steady_clock::time_point time;
-};
-
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorInvalidValue:
-      return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration:
-      return "cudaErrorInvalidConfiguration";
-    case cudaErrorInsufficientDriver:
-      return "cudaErrorInsufficientDriver";
-    case cudaErrorNoDevice:
-      return "cudaErrorNoDevice";
-    case cudaErrorInvalidDevice:
-      return "cudaErrorInvalidDevice";
-    case cudaErrorMisalignedAddress:
-      return "cudaErrorMisalignedAddress";
-    case cudaErrorNotReady:
-      return "cudaErrorNotReady";
-    case cudaErrorLaunchFailure:
-      return "cudaErrorLaunchFailure";
-  }
-  return "cudaErrorUnknown";
-}
-const char* cudaGetErrorString(cudaError_t error) {
-  return error != explained_error || explanation.empty() ? "emulated device" : explanation.c_str();
-}
-cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+#define SAS_BEGIN() \
+  if (const cudaError_t error = Begin(__func__); error != cudaSuccess) return error
+// Where no device is needed a lost one does not show.
+#define SAS_BEGIN_WITHOUT_DEVICE() \
+  if (const cudaError_t error = BeginWithoutDevice(__func__); error != cudaSuccess) return error
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  SAS_BEGIN_WITHOUT_DEVICE();
   *count = 1;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int ordinal) { return ordinal == 0 ? cudaSuccess : cudaErrorInvalidDevice; }
+cudaError_t cudaGetDevice(int* ordinal) {
+  SAS_BEGIN_WITHOUT_DEVICE();
+  *ordinal = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int ordinal) {
+  SAS_BEGIN();
+  return ordinal == 0 ? cudaSuccess : SetFailure(cudaErrorInvalidDevice);
+}
 cudaError_t cudaDriverGetVersion(int* version) {
+  SAS_BEGIN_WITHOUT_DEVICE();
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  SAS_BEGIN_WITHOUT_DEVICE();
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int ordinal) {
+  SAS_BEGIN_WITHOUT_DEVICE();
+  if (ordinal != 0) return SetFailure(cudaErrorInvalidDevice);
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "emulated CUDA device (on the CPU, seed %llu)",
                 static_cast<unsigned long long>(Seed()));
   properties->totalGlobalMem = MemoryLimit();
-  properties->major = 8;
+  properties->major = ComputeCapability().major;
+  properties->minor = ComputeCapability().minor;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : static_cast<int>(SharedLimit());
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = std::make_unique<CUstream_st>().release();
-  return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  const std::unique_ptr<CUstream_st> owned(stream);
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = std::make_unique<CUevent_st>().release();
-  return cudaSuccess;
-}
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->time = std::chrono::steady_clock::now();
-  return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
-  *milliseconds = std::chrono::duration<float, std::milli>(stop->time - start->time).count();
-  return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  const std::unique_ptr<CUevent_st> owned(event);
-  return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
-  *pool = nullptr;
-  return cudaSuccess;
-}
-cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
-cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
-
-cudaError_t cudaMallocAsync(void** data, size_t bytes, cudaStream_t) {
-  *data = AllocateDevice(bytes, MemoryLimit());
-  return *data != nullptr ? cudaSuccess : SetFailure(cudaErrorMemoryAllocation, "");
-}
-cudaError_t cudaFreeAsync(void* data, cudaStream_t) {
-  return FreeDevice(data) ? cudaSuccess : SetFailure(cudaErrorInvalidValue, "freeing what was not allocated");
-}
-cudaError_t cudaMallocHost(void** data, size_t bytes) {
-  *data = std::malloc(bytes);
-  return *data == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-}
-cudaError_t cudaFreeHost(void* data) {
-  std::free(data);
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  memcpy(target, source, bytes);
-  return cudaSuccess;
-}
-cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
-  memset(target, value, bytes);
-  return cudaSuccess;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ordinal) {
+  SAS_BEGIN_WITHOUT_DEVICE();
+  if (ordinal != 0) return SetFailure(cudaErrorInvalidDevice);
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = 3;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = ComputeCapability().major;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = ComputeCapability().minor;
+      return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(SharedLimit());
+      return cudaSuccess;
+    case cudaDevAttrMemoryPoolsSupported:
+      *value = PoolsSupported() ? 1 : 0;
+      return cudaSuccess;
+  }
+  return SetFailure(cudaErrorInvalidValue, "an attribute that is not emulated");
 }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  SAS_BEGIN();
   attributes->maxThreadsPerBlock = 1024;  // __launch_bounds__ are not known here
   return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  SAS_BEGIN();
   if (value < 0 || static_cast<size_t>(value) > SharedLimit()) {
     return SetFailure(cudaErrorInvalidValue, std::to_string(value) + " bytes of shared memory, the device has " +
                                                  std::to_string(SharedLimit()));

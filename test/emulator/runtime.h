@@ -1,4 +1,4 @@
-// The emulated device's limits, errors and counters, shared by the runtime API and the machine that runs kernels.
+// The emulated device's limits of launches and its counters, for the machine that runs kernels.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,8 @@
 
 namespace sas::emulator {
 
-// Remembered for cudaGetErrorString.
-cudaError_t SetFailure(cudaError_t error, std::string message);
 // What is wrong with a launch, or nothing.
 std::string CheckLaunch(const cudaLaunchConfig_t& config, const void* kernel);
-// SAS_EMULATOR_SEED, else drawn once per process.
-uint64_t Seed();
 KernelCounts& CountsOf(const void* kernel);
 
 }  // namespace sas::emulator

@@ -14,6 +14,8 @@
 //     are enforced; memory is surrounded by guard zones that every launch leaves untouched, or fails;
 //   - bank conflicts and uncoalesced accesses are counted per kernel, for what passes through ptx.cuh
 //     (SAS_EMULATOR_REPORT=file writes them at exit).
+//   - streams are late: what they are given is done at some later call, and use of memory before or after its life, by
+//     the device or the host, shows (streams.h); every call can be made to fail (faults.h).
 // Not seen: races on plain accesses between two collectives of one warp, races between blocks, reads outside of an
 // allocation by plain accesses (the address sanitizer's build sees those), rounding inside a tensor-core product.
 #pragma once
