@@ -28,7 +28,7 @@ export interface DeviceInfo {
   readonly computeCapability?: readonly [number, number];
   /** CUDA: the newest CUDA version that the driver supports. */
   readonly driver?: string;
-  /** CUDA: what computes plain matrix products, cuBLAS with its version and place or the built-in kernels, and why. */
+  /** CUDA, once the device has been opened: what computes plain matrix products, cuBLAS with its version and place or the built-in kernels, and why. */
   readonly blas?: string;
 }
 
@@ -138,5 +138,8 @@ function open(id: string, origin: string): Device {
   if (!info.usable) {
     throw new DeviceError(`getDevice: device '${id}'${origin} cannot be used: ${info.reason}`);
   }
-  return new Device(Object.freeze(info), binding.openDevice(id, settings()));
+  const handle = binding.openDevice(id, settings());
+  // Of an open device more is known.
+  const known = listDevices().find((device) => device.id === id) ?? info;
+  return new Device(Object.freeze(known), handle);
 }

@@ -37,7 +37,10 @@ Environment::~Environment() = default;
 std::vector<DeviceInfo> Environment::ListDevices(const Settings& settings) const {
   std::vector<DeviceInfo> all;
   for (const Backend& backend : backends_) {
-    for (DeviceInfo& info : backend.list(settings)) all.push_back(std::move(info));
+    for (DeviceInfo& info : backend.list(settings)) {
+      const auto opened = sessions_.find(info.id);
+      all.push_back(opened == sessions_.end() ? std::move(info) : opened->second->device->info());
+    }
   }
   return all;
 }

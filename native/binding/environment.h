@@ -32,7 +32,9 @@ struct Session {
       : device(std::move(opened)),
         pool(*device, memory_limit),
         queue(std::make_unique<Queue>(*device)),
-        debugging(debugs) {}
+        debugging(debugs) {
+    device->SetReclaim([this, tasks = queue.get()] { pool.Trim(tasks->completed()); });
+  }
 
   bool idle() const { return queue->completed() == queue->submitted() && device->Idle(); }
 

@@ -21,6 +21,7 @@ size_t BlockCapacity(size_t bytes) {
 
 Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, Buffer* out) {
   const size_t capacity = BlockCapacity(bytes);
+  const std::lock_guard lock(mutex_);
   void* data = nullptr;
   Ticket last_use = 0;
   if (auto entry = classes_.find(capacity); entry != classes_.end()) {
@@ -36,18 +37,18 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
     }
   }
   if (data == nullptr) {
-    if (capacity <= limit_ && reserved_ + capacity > limit_) Trim(completed);
+    if (capacity <= limit_ && reserved_ + capacity > limit_) GiveBack(completed);
     if (capacity <= limit_ && reserved_ + capacity <= limit_) {
       Status status = NewBlock(capacity, &data);
       if (status.code() == StatusCode::kOutOfMemory) {
-        Trim(completed);
+        GiveBack(completed);
         status = NewBlock(capacity, &data);
       }
       if (!status.ok() && status.code() != StatusCode::kOutOfMemory) return status;
     }
     if (data == nullptr) {
       return Status(StatusCode::kOutOfMemory, "out of memory on " + device_.info().id + ": " + std::to_string(bytes) +
-                                                  " bytes requested, " + std::to_string(Use(completed).live) +
+                                                  " bytes requested, " + std::to_string(Count(completed).live) +
                                                   " in use, limit " + std::to_string(limit_));
     }
     reserved_ += capacity;
@@ -56,12 +57,13 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
   out->bytes = bytes;
   out->capacity = capacity;
   out->last_use = out->last_write = last_use;
-  Own(bytes, completed);
+  AddOwned(bytes, completed);
   return {};
 }
 
 bool BufferPool::MayFit(size_t bytes) const {
   const size_t capacity = BlockCapacity(bytes);
+  const std::lock_guard lock(mutex_);
   size_t left = reserved_;
   for (const auto& [size, size_class] : classes_) left -= size * size_class.free.size();
   return capacity <= limit_ && left <= limit_ - capacity;
@@ -76,13 +78,24 @@ Status BufferPool::NewBlock(size_t capacity, void** data) {
 }
 
 void BufferPool::Free(const Buffer& buffer) noexcept {
-  Disown(buffer.bytes);
+  const std::lock_guard lock(mutex_);
+  owned_ -= buffer.bytes;
   if (buffer.capacity == 0) return;
   classes_.find(buffer.capacity)->second.free.push_back({buffer.data, buffer.bytes, buffer.last_use, true});
   held_ += buffer.bytes;
 }
 
 void BufferPool::Own(size_t bytes, Ticket completed) {
+  const std::lock_guard lock(mutex_);
+  AddOwned(bytes, completed);
+}
+
+void BufferPool::Disown(size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  owned_ -= bytes;
+}
+
+void BufferPool::AddOwned(size_t bytes, Ticket completed) {
   owned_ += bytes;
   if (owned_ + held_ <= peak_) return;
   CountHeld(completed);
@@ -90,6 +103,11 @@ void BufferPool::Own(size_t bytes, Ticket completed) {
 }
 
 MemoryUse BufferPool::Use(Ticket completed) {
+  const std::lock_guard lock(mutex_);
+  return Count(completed);
+}
+
+MemoryUse BufferPool::Count(Ticket completed) {
   CountHeld(completed);
   peak_ = std::max(peak_, owned_ + held_);
   return {owned_ + held_, peak_, reserved_};
@@ -106,6 +124,11 @@ void BufferPool::CountHeld(Ticket completed) {
 }
 
 void BufferPool::Trim(Ticket completed) {
+  const std::lock_guard lock(mutex_);
+  GiveBack(completed);
+}
+
+void BufferPool::GiveBack(Ticket completed) {
   for (auto& [capacity, size_class] : classes_) {
     size_class.blocks -= std::erase_if(size_class.free, [&, size = capacity](const FreeBlock& block) {
       if (block.last_use > completed) return false;

@@ -1,10 +1,11 @@
 // Device memory as tensors own it, and the caching pool it comes from. Everything here belongs to the environment's
-// thread, except Buffer::failure and pending_checks, which belong to the queue.
+// thread, except Buffer::failure and pending_checks, which belong to the queue, and BufferPool::Trim.
 #pragma once
 
 #include <bitset>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <vector>
 
 #include "core/device.h"
@@ -57,11 +58,11 @@ class BufferPool {
   // Whether that much would fit into the limit if all blocks that are free were idle too.
   bool MayFit(size_t bytes) const;
   void Free(const Buffer& buffer) noexcept;
-  // Gives free blocks that tasks no longer use back to the system.
+  // Gives free blocks that tasks no longer use back to the system. Any thread.
   void Trim(Ticket completed);
   // Memory that the pool does not own (wrapped) is live too.
   void Own(size_t bytes, Ticket completed);
-  void Disown(size_t bytes) { owned_ -= bytes; }
+  void Disown(size_t bytes);
   MemoryUse Use(Ticket completed);
 
  private:
@@ -71,7 +72,11 @@ class BufferPool {
     Ticket last_use;
     bool held;  // whether `held_` counts it
   };
+  // With the mutex held, as all that follow.
   Status NewBlock(size_t capacity, void** data);
+  void GiveBack(Ticket completed);
+  void AddOwned(size_t bytes, Ticket completed);
+  MemoryUse Count(Ticket completed);
   void CountHeld(Ticket completed);
   void Forget(const FreeBlock& block) {
     if (block.held) held_ -= block.bytes;
@@ -79,7 +84,8 @@ class BufferPool {
 
   Device& device_;
   const size_t limit_;
-  size_t owned_ = 0;     // bytes of buffers
+  mutable std::mutex mutex_;  // guards what follows
+  size_t owned_ = 0;          // bytes of buffers
   size_t held_ = 0;      // bytes of free blocks that tasks used when they were last counted, and of those freed since
   size_t peak_ = 0;      // of `owned_` and what tasks use
   size_t reserved_ = 0;  // bytes of all blocks

@@ -3,6 +3,7 @@
 
 #include <bitset>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <variant>
@@ -101,6 +102,9 @@ class Device {
   // Called from the environment's thread.
   virtual Status AllocateRaw(size_t bytes, void** data) = 0;
   virtual void FreeRaw(void* data, size_t bytes) = 0;
+  // How an operation that finds no memory for scratch space takes back what tensors no longer use: set once, before the
+  // first task, and called on the executor thread.
+  virtual void SetReclaim(std::function<void()>) {}
   // Bytes held for the scratch memory of operations.
   virtual size_t ScratchBytes() const = 0;
 

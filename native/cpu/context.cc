@@ -35,6 +35,10 @@ void Scratch::Reset(bool poison) {
 
 void Scratch::Grow(size_t capacity) {
   char* data = static_cast<char*>(AllocatePages(capacity));
+  if (data == nullptr && reclaim_) {
+    reclaim_();
+    data = static_cast<char*>(AllocatePages(capacity));
+  }
   if (data == nullptr) throw std::bad_alloc();
   chunks_.push_back({data, capacity});
   bytes_ += capacity;

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "core/device.h"
@@ -40,6 +42,8 @@ class Scratch {
     current_ = used_ = 0;
   }
   size_t bytes() const { return bytes_; }
+  // See Device::SetReclaim.
+  void SetReclaim(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
  private:
   struct Chunk {
@@ -49,6 +53,7 @@ class Scratch {
   void Grow(size_t capacity);
   void FreeAll();
 
+  std::function<void()> reclaim_;
   std::vector<Chunk> chunks_;
   size_t current_ = 0;  // the chunk that memory is taken from
   size_t used_ = 0;     // bytes of it

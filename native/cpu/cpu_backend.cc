@@ -64,6 +64,7 @@ class CpuDevice : public Device {
     return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
   }
   void FreeRaw(void* data, size_t bytes) override { FreePages(data, bytes); }
+  void SetReclaim(std::function<void()> reclaim) override { context_.scratch.SetReclaim(std::move(reclaim)); }
   size_t ScratchBytes() const override { return context_.scratch.bytes(); }
 
   bool HostAccessible() const override { return true; }

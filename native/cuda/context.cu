@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstring>
 #include <string>
@@ -37,33 +38,21 @@ void Poll(const Done& done) {
 
 }  // namespace
 
-Status ToStatus(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return {};
-  static_cast<void>(cudaGetLastError());  // clears the error unless the device is lost
-  const std::string message =
-      std::string(what) + " failed: " + cudaGetErrorName(error) + " (" + cudaGetErrorString(error) + ")";
-  if (error == cudaErrorMemoryAllocation) return Status(StatusCode::kOutOfMemory, message);
-  return Status(StatusCode::kDevice, message);
-}
-
 Status CudaContext::Open(int ordinal, bool tf32) {
   ordinal_ = ordinal;
   tf32_ = tf32;
-  SAS_TRY(Begin());
+  const CurrentDevice current(ordinal);
+  SAS_TRY(current.status());
   int shared = 0;
   SAS_CUDA_TRY(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, ordinal));
   SAS_CUDA_TRY(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal));
   shared_limit_ = static_cast<size_t>(shared);
   SAS_CUDA_TRY(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   SAS_CUDA_TRY(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming));
-  // Freed memory stays in the pool: the next operation takes it again without a call to the driver.
-  cudaMemPool_t pool = nullptr;
-  uint64_t keep = ~uint64_t{0};
-  SAS_CUDA_TRY(cudaDeviceGetDefaultMemPool(&pool, ordinal));
-  SAS_CUDA_TRY(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
+  SAS_TRY(memory_.Open(ordinal, stream_));
   constexpr size_t kRecordBytes = Device::kMaxChecks * sizeof(CheckRecord);
   void* memory = nullptr;
-  SAS_CUDA_TRY(cudaMallocAsync(&memory, kRecordBytes, stream_));
+  SAS_TRY(memory_.Allocate(kRecordBytes, &memory));
   records_ = static_cast<CheckRecord*>(memory);
   SAS_CUDA_TRY(cudaMallocHost(&memory, kRecordBytes));
   host_records_ = static_cast<CheckRecord*>(memory);
@@ -73,28 +62,83 @@ Status CudaContext::Open(int ordinal, bool tf32) {
 
 CudaContext::~CudaContext() {
   if (stream_ == nullptr) return;
-  static_cast<void>(cudaSetDevice(ordinal_));
+  const CurrentDevice current(ordinal_);
   End();
-  if (records_ != nullptr) static_cast<void>(cudaFreeAsync(records_, stream_));
+  if (records_ != nullptr) memory_.Free(records_);
   const auto end = Clock::now() + kLongestShutdown;
   Poll([&] { return Idle() || Clock::now() > end; });
   // What kernels that run on may still use is left to the end of the process.
   if (!Idle()) return;
   if (reached_ != nullptr) static_cast<void>(cudaEventDestroy(reached_));
   if (host_records_ != nullptr) static_cast<void>(cudaFreeHost(host_records_));
-  for (const Staging& staging : staging_) {
-    if (staging.done != nullptr) static_cast<void>(cudaEventDestroy(staging.done));
-    if (staging.memory != nullptr) static_cast<void>(cudaFreeHost(staging.memory));
-  }
+  staging_.Close();
   blas_.Close();
+  memory_.Close();
   static_cast<void>(cudaStreamDestroy(stream_));
 }
 
-void* CudaContext::TakeBytes(size_t bytes) {
+Status CudaContext::Begin(const char* operation) {
+  SAS_TRY(Alive());
+  if (operation != nullptr) operation_ = operation;
+  return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice");
+}
+
+Status CudaContext::Alive() const {
+  if (!lost_.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(mutex_);
+  return loss_;
+}
+
+Status CudaContext::Judge(Status status) {
+  if (status.code() != StatusCode::kDevice || lost_ || cancelled()) return status;
+  // After a fault in a kernel every call fails, this one too; after anything else it works.
+  const cudaError_t error = cudaStreamQuery(stream_);
+  if (error == cudaSuccess || NotReady(error)) return status;
+  static_cast<void>(cudaGetLastError());
+  std::string last(operation_.load());
+  last[0] = static_cast<char>(std::tolower(last[0]));  // the op's name in JavaScript
+  const std::lock_guard lock(mutex_);
+  loss_ = Status(StatusCode::kDevice, "the device is lost to this process: " + DescribeError(error) +
+                                          "; the op launched last was " + last +
+                                          ". Start a new process, from the last checkpoint");
+  lost_.store(true, std::memory_order_release);
+  return loss_;
+}
+
+Status CudaContext::AllocateRaw(size_t bytes, void** data) {
+  SAS_TRY(Alive());
+  const CurrentDevice current(ordinal_);
+  SAS_TRY(current.status());
+  return Judge(memory_.Allocate(bytes, data));
+}
+
+void CudaContext::FreeRaw(void* data) noexcept {
+  const CurrentDevice current(ordinal_);
+  memory_.Free(data);
+}
+
+// Takes back what others no longer use, once the stream is done with it.
+void CudaContext::MakeRoom() {
+  if (reclaim_) reclaim_();
+  if (cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
+  memory_.Trim();
+}
+
+// In stream order, for the running operation.
+void* CudaContext::Allocate(size_t bytes) {
   void* data = nullptr;
-  Status status = ToStatus(cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_), "cudaMallocAsync");
+  Status status = memory_.Allocate(bytes, &data);
+  if (status.code() == StatusCode::kOutOfMemory) {
+    MakeRoom();
+    status = memory_.Allocate(bytes, &data);
+  }
   if (status.code() == StatusCode::kOutOfMemory) throw std::bad_alloc();
   if (!status.ok()) throw DeviceFailure{std::move(status)};
+  return data;
+}
+
+void* CudaContext::TakeBytes(size_t bytes) {
+  void* data = Allocate(bytes);
   scratch_.push_back(data);
   scratch_bytes_ += bytes;
   if (scratch_bytes_ > scratch_peak()) scratch_peak_.store(scratch_bytes_, std::memory_order_relaxed);
@@ -103,7 +147,7 @@ void* CudaContext::TakeBytes(size_t bytes) {
 
 void CudaContext::End() {
   // In stream order: kernels already queued finish on the memory.
-  for (void* data : scratch_) static_cast<void>(cudaFreeAsync(data, stream_));
+  for (void* data : scratch_) memory_.Free(data);
   scratch_.clear();
   scratch_bytes_ = 0;
 }
@@ -150,33 +194,17 @@ Status CudaContext::CollectCheckResults() {
   return failed ? ClearRecords(count) : Status();
 }
 
-Status CudaContext::PrepareStaging() {
-  for (Staging& staging : staging_) {
-    if (staging.memory == nullptr) {
-      void* memory = nullptr;
-      SAS_CUDA_TRY(cudaMallocHost(&memory, kStagingBytes));
-      staging.memory = static_cast<unsigned char*>(memory);
-    }
-    if (staging.done == nullptr) {
-      SAS_CUDA_TRY(cudaEventCreateWithFlags(&staging.done, cudaEventDisableTiming));
-      SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
-    }
-  }
-  return {};
-}
-
 Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes) {
   SAS_TRY(Begin());
-  SAS_TRY(PrepareStaging());
-  size_t chunk = 0;
-  for (size_t at = 0; at < bytes; at += kStagingBytes, ++chunk) {
-    const Staging& staging = staging_[chunk % 2];
-    const size_t count = std::min(kStagingBytes, bytes - at);
-    SAS_TRY(Await(staging.done));  // the copy before last has left this half
-    std::memcpy(staging.memory, static_cast<const unsigned char*>(source) + at, count);
-    SAS_CUDA_TRY(cudaMemcpyAsync(static_cast<unsigned char*>(target) + at, staging.memory, count,
-                                 cudaMemcpyHostToDevice, stream_));
-    SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
+  for (size_t at = 0, count = 0; at < bytes; at += count) {
+    count = std::min(Staging::kSlotBytes, bytes - at);
+    Staging::Slot* slot = nullptr;
+    SAS_TRY(staging_.Next(&slot));
+    SAS_TRY(Await(slot->done));
+    std::memcpy(slot->memory, static_cast<const unsigned char*>(source) + at, count);
+    SAS_CUDA_TRY(cudaMemcpyAsync(static_cast<unsigned char*>(target) + at, slot->memory, count, cudaMemcpyHostToDevice,
+                                 stream_));
+    SAS_CUDA_TRY(cudaEventRecord(slot->done, stream_));
   }
   return {};
 }
@@ -184,24 +212,26 @@ Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes)
 Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
   if (bytes == 0) return {};
   SAS_TRY(Begin());
-  SAS_TRY(PrepareStaging());
   SAS_TRY(FetchRecords());
-  const size_t chunks = static_cast<size_t>(CeilDiv(static_cast<int64_t>(bytes), kStagingBytes));
-  for (size_t chunk = 0; chunk <= chunks; ++chunk) {
-    if (chunk < chunks) {  // one half fills while the other is emptied
-      const Staging& staging = staging_[chunk % 2];
-      const size_t at = chunk * kStagingBytes;
-      SAS_TRY(Await(staging.done));
-      SAS_CUDA_TRY(cudaMemcpyAsync(staging.memory, static_cast<const unsigned char*>(source) + at,
-                                   std::min(kStagingBytes, bytes - at), cudaMemcpyDeviceToHost, stream_));
-      SAS_CUDA_TRY(cudaEventRecord(staging.done, stream_));
+  Staging::Slot* filled = nullptr;  // with what follows `at`, once it is done
+  size_t at = 0, filled_bytes = 0;
+  for (size_t next = 0, count = 0; at < bytes; next += count) {  // one slot fills while the other is emptied
+    count = std::min(Staging::kSlotBytes, bytes - next);
+    Staging::Slot* slot = nullptr;
+    if (count > 0) {
+      SAS_TRY(staging_.Next(&slot));
+      SAS_TRY(Await(slot->done));
+      SAS_CUDA_TRY(cudaMemcpyAsync(slot->memory, static_cast<const unsigned char*>(source) + next, count,
+                                   cudaMemcpyDeviceToHost, stream_));
+      SAS_CUDA_TRY(cudaEventRecord(slot->done, stream_));
     }
-    if (chunk > 0) {
-      const Staging& staging = staging_[(chunk - 1) % 2];
-      const size_t at = (chunk - 1) * kStagingBytes;
-      SAS_TRY(Await(staging.done));
-      std::memcpy(static_cast<unsigned char*>(target) + at, staging.memory, std::min(kStagingBytes, bytes - at));
+    if (filled != nullptr) {
+      SAS_TRY(Await(filled->done));
+      std::memcpy(static_cast<unsigned char*>(target) + at, filled->memory, filled_bytes);
+      at += filled_bytes;
     }
+    filled = slot;
+    filled_bytes = count;
   }
   return CollectCheckResults();
 }
@@ -224,9 +254,8 @@ Status CudaContext::Await(cudaEvent_t event) {
 }
 
 void CudaContext::Trim() {
-  cudaMemPool_t pool = nullptr;
-  if (cudaDeviceGetDefaultMemPool(&pool, ordinal_) != cudaSuccess) return;
-  static_cast<void>(cudaMemPoolTrimTo(pool, 0));
+  const CurrentDevice current(ordinal_);
+  memory_.Trim();
 }
 
 }  // namespace sas::cuda

@@ -4,8 +4,9 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
+#include <functional>
+#include <mutex>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -13,17 +14,11 @@
 
 #include "core/device.h"
 #include "cuda/cublas.h"
+#include "cuda/device_memory.h"
+#include "cuda/failure.h"
+#include "cuda/staging.h"
 
 namespace sas::cuda {
-
-// A failed call as a Status with the name of the CUDA error. `what` says which call.
-Status ToStatus(cudaError_t error, const char* what);
-
-#define SAS_TRY(expression)                                               \
-  do {                                                                    \
-    if (::sas::Status status = (expression); !status.ok()) return status; \
-  } while (false)
-#define SAS_CUDA_TRY(call) SAS_TRY(::sas::cuda::ToStatus(call, #call))
 
 // Thrown where scratch memory cannot be had because the device has failed.
 struct DeviceFailure {
@@ -56,10 +51,19 @@ class CudaContext : public Context {
 
   Status Open(int ordinal, bool tf32);
 
-  // Every operation runs between Begin, which makes the device current on this thread, and End, which returns the
-  // scratch memory.
-  Status Begin() { return ToStatus(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  // Every operation runs between Begin, which makes the device current on the executor thread, and End, which returns
+  // the scratch memory. `operation` is a literal, null for a copy. Begin fails where the device is lost.
+  Status Begin(const char* operation = nullptr);
   void End();
+  // Of a failed operation, copy or wait: the same, or that the device is lost, and then of all that follow.
+  Status Judge(Status status);
+  // Fails where the device is lost. Any thread.
+  Status Alive() const;
+
+  // Memory of tensors. Any thread.
+  Status AllocateRaw(size_t bytes, void** data);
+  void FreeRaw(void* data) noexcept;
+  void SetReclaim(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
   // Scratch memory for the running operation, aligned to 256 bytes. Throws std::bad_alloc where there is none left,
   // DeviceFailure where the device cannot give any.
@@ -131,10 +135,10 @@ class CudaContext : public Context {
 
  private:
   static constexpr size_t kSharedByDefault = 48 << 10;
-  static constexpr size_t kStagingBytes = 4 << 20;
 
+  void* Allocate(size_t bytes);
   void* TakeBytes(size_t bytes);
-  Status PrepareStaging();
+  void MakeRoom();
   Status ClearRecords(size_t count);
   Status FetchRecords();
   Status CollectCheckResults();
@@ -146,16 +150,18 @@ class CudaContext : public Context {
   std::atomic<bool> cancelled_{false};
   cudaStream_t stream_ = nullptr;
   cudaEvent_t reached_ = nullptr;  // recorded at the end of the stream by Synchronize
+  DeviceMemory memory_;
+  std::function<void()> reclaim_;  // see Device::SetReclaim
   Blas blas_;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
   std::atomic<size_t> scratch_peak_{0};
-  // Pinned host memory through which copies pass, two halves in turn.
-  struct Staging {
-    unsigned char* memory = nullptr;
-    cudaEvent_t done = nullptr;
-  };
-  std::array<Staging, 2> staging_;
+  Staging staging_;
+  std::atomic<const char*> operation_{"none"};  // begun last
+
+  std::atomic<bool> lost_{false};
+  mutable std::mutex mutex_;
+  Status loss_;  // how the device was lost; guarded by mutex_
 
   struct Check {
     Describe describe;

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "cuda/architectures.h"
 #include "cuda/cuda_backend.h"
 #include "cuda/operations.h"
 
@@ -10,24 +11,29 @@ namespace {
 
 constexpr int kOldestMajor = 8;  // sm_80: asynchronous copies and bf16 products
 
+// Names of operations, as template arguments.
+#define SAS_ENTRY(Name, Params) constexpr char kNameOf##Name[] = #Name;
+SAS_OPERATIONS(SAS_ENTRY)
+#undef SAS_ENTRY
+
 // Every operation begins on its device and leaves no scratch memory behind.
-template <auto Body, class Params>
+template <auto Body, class Params, const char* kName>
 Status Enter(Context& context, const Params& params) {
   auto& cuda = static_cast<CudaContext&>(context);
-  SAS_TRY(cuda.Begin());
+  SAS_TRY(cuda.Begin(kName));
   struct Scope {
     CudaContext& context;
     ~Scope() { context.End(); }
   } scope{cuda};
   try {
-    return Body(cuda, params);
+    return cuda.Judge(Body(cuda, params));
   } catch (const DeviceFailure& failure) {
-    return failure.status;
+    return cuda.Judge(failure.status);
   }
 }
 
 constexpr Operations kOperations{
-#define SAS_ENTRY(Name, Params) .Name = Enter<Name, Params>,
+#define SAS_ENTRY(Name, Params) .Name = Enter<Name, Params, kNameOf##Name>,
     SAS_OPERATIONS(SAS_ENTRY)
 #undef SAS_ENTRY
 };
@@ -77,10 +83,15 @@ DeviceInfo Describe(int ordinal) {
   int driver = 0;
   static_cast<void>(cudaDriverGetVersion(&driver));
   info.driver = "CUDA " + VersionName(driver);
-  info.blas = Blas::Describe();
+  int pools = 0;
+  static_cast<void>(cudaDeviceGetAttribute(&pools, cudaDevAttrMemoryPoolsSupported, ordinal));
   if (properties.major < kOldestMajor) {
     info.reason = "compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                   " is not supported: the kernels need 8.0 (Ampere) or newer";
+  } else if (pools == 0) {
+    info.reason = "the driver offers no memory pools on it (cudaMallocAsync), which virtual GPUs may lack";
+  } else {
+    info.reason = WhyNoKernels(SAS_CUDA_BUILT_FOR, properties.major, properties.minor);
   }
   return info;
 }
@@ -88,36 +99,35 @@ DeviceInfo Describe(int ordinal) {
 class CudaDevice : public Device {
  public:
   explicit CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
-  Status Open(bool tf32) { return context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1)), tf32); }
+  Status Open(bool tf32) {
+    SAS_TRY(context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1)), tf32));
+    info_.blas = Blas::Describe();
+    return {};
+  }
 
   const DeviceInfo& info() const override { return info_; }
   const Operations& operations() const override { return kOperations; }
   Context& context() override { return context_; }
 
-  Status AllocateRaw(size_t bytes, void** data) override {
-    SAS_TRY(context_.Begin());
-    SAS_CUDA_TRY(cudaMallocAsync(data, bytes, context_.stream()));
-    return {};
-  }
-  void FreeRaw(void* data, size_t) override {
-    if (context_.Begin().ok()) static_cast<void>(cudaFreeAsync(data, context_.stream()));
-  }
+  Status AllocateRaw(size_t bytes, void** data) override { return context_.AllocateRaw(bytes, data); }
+  void FreeRaw(void* data, size_t) override { context_.FreeRaw(data); }
+  void SetReclaim(std::function<void()> reclaim) override { context_.SetReclaim(std::move(reclaim)); }
   size_t ScratchBytes() const override { return context_.scratch_peak(); }
 
   bool HostAccessible() const override { return false; }
   double MeasurePeakFlops(double seconds) override {
-    if (!context_.Begin().ok()) return 0;
+    if (!context_.Begin("MeasurePeakFlops").ok()) return 0;
     const double rate = PeakFlops(context_, seconds);
     context_.End();
     return rate;
   }
   Status CopyToDevice(void* target, const void* source, size_t bytes) override {
-    return context_.CopyToDevice(target, source, bytes);
+    return context_.Judge(context_.CopyToDevice(target, source, bytes));
   }
   Status CopyToHost(void* target, const void* source, size_t bytes) override {
-    return context_.CopyToHost(target, source, bytes);
+    return context_.Judge(context_.CopyToHost(target, source, bytes));
   }
-  Status Synchronize() override { return context_.Synchronize(); }
+  Status Synchronize() override { return context_.Judge(context_.Synchronize()); }
   bool Idle() const override { return context_.Idle(); }
   void Trim() override { context_.Trim(); }
   void Cancel() override { context_.Cancel(); }
@@ -126,12 +136,11 @@ class CudaDevice : public Device {
   void Guard(const std::bitset<kMaxChecks>& checks) override { context_.SetGuard(checks); }
   Status Poison(void* target, size_t bytes) override {
     SAS_TRY(context_.Begin());
-    SAS_CUDA_TRY(cudaMemsetAsync(target, 0xff, bytes, context_.stream()));
-    return {};
+    return context_.Judge(ToStatus(cudaMemsetAsync(target, 0xff, bytes, context_.stream()), "cudaMemsetAsync"));
   }
 
  private:
-  const DeviceInfo info_;
+  DeviceInfo info_;
   CudaContext context_;
 };
 

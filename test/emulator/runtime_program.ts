@@ -1,0 +1,75 @@
+/** What the runtime of cuda:0 does where things go wrong, as one line of JSON: for runtime.test.ts, which says what goes wrong. */
+import { getDevice, listDevices, ops, SasError, scope, Tensor } from '../../lib/index.js';
+
+const [, , trial = ''] = process.argv;
+const MIB = 2 ** 20;
+
+const zeros = (mebibytes: number) => Tensor.zeros([(mebibytes * MIB) / 4], { device: getDevice('cuda:0') });
+
+async function outcomeOf(run: () => unknown): Promise<string> {
+  try {
+    await run();
+    return 'done';
+  } catch (error) {
+    return error instanceof SasError ? `${error.code} ${error.message}` : String(error);
+  }
+}
+
+const trials: Readonly<Record<string, () => Promise<unknown>>> = {
+  devices: async () => listDevices().find(({ id }) => id === 'cuda:0')?.reason ?? 'usable',
+
+  /** cuBLAS is looked for where a device is opened. */
+  blas: async () => {
+    const before = listDevices()[0]?.blas ?? null;
+    const { info } = getDevice('cuda:0');
+    return [before, info.blas, listDevices()[0]?.blas];
+  },
+
+  /** Ops one after another, each awaited, then other uses of the device. */
+  lost: async () => {
+    const x = zeros(1);
+    const outcomes = [];
+    for (const op of [ops.gelu, (y: Tensor) => ops.add(y, y), ops.gelu])
+      outcomes.push(await outcomeOf(() => op(x).data()));
+    outcomes.push(await outcomeOf(() => zeros(3).data()), await outcomeOf(() => getDevice('cuda:0').synchronize()));
+    x.dispose();
+    return outcomes;
+  },
+
+  /** Scores of 16 MiB, as scratch, where the device has 64 MiB, of which 52 lie idle. */
+  scratch: async () => {
+    zeros(52).dispose();
+    await getDevice('cuda:0').synchronize();
+    const q = Tensor.zeros([1, 1024, 4, 1], { device: getDevice('cuda:0') });
+    return outcomeOf(() => ops.naive.attention(q, q, q).output.data());
+  },
+
+  /** The same, where they are in use. */
+  full: async () => {
+    const kept = zeros(52);
+    const q = Tensor.zeros([1, 1024, 4, 1], { device: getDevice('cuda:0') });
+    const first = await outcomeOf(() => ops.naive.attention(q, q, q).output.data());
+    kept.dispose();
+    return [first, await outcomeOf(() => ops.naive.attention(q, q, q).output.data())];
+  },
+
+  /** Steps whose results nobody reads, on a stream that does nothing until it is waited for: how many are enqueued in a second. */
+  ahead: async () => {
+    const device = getDevice('cuda:0');
+    const before = device.memory().live;
+    for (let step = 0; step < 4; step++) {
+      scope(() => {
+        const tokens = Tensor.from(new Float32Array(1000).fill(step), [1000], { device });
+        ops.add(ops.gelu(tokens), Tensor.from(new Float32Array(1000), [1000], { device }));
+      });
+    }
+    const start = performance.now();
+    while (device.memory().live > before && performance.now() - start < 20_000) {
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    return device.memory().live - before; // bytes of work that is not enqueued yet
+  },
+};
+
+console.log(JSON.stringify(await trials[trial]?.()));
+process.exit(0);
