@@ -44,6 +44,7 @@ async function losses(config: TrainConfig, attention: 'mha' | 'sas', device: Dev
     loss.dispose();
     gradNorm.dispose();
   }
+  await device.synchronize(); // the last update too may fail
   disposeRun(run);
   return result;
 }

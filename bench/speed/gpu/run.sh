@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks and times the CUDA backend on this machine: run.sh OUTDIR [smoke|quick|full]. Needs an NVIDIA driver; no network, Node or
 # npm. At most 8 minutes (smoke: 90 seconds, quick: 3 minutes). Every step writes as it goes: one that is killed leaves what it had.
-# Where a check fails, the sanitizer looks at what failed and nothing is timed.
+# Where a check fails, the sanitizer looks at what failed and nothing is timed. Of a run that was itself killed, js/run/summary.mjs
+# OUTDIR makes the summary.
 # OUTDIR gets loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.json and
 # source.csv.gz (where ncu is), summary.txt and log.txt. Exit code:
 #   0  every check ran to its end and passed

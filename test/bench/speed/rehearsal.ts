@@ -77,7 +77,7 @@ END
     echo '{"torch": "2.0' >"$2.part"
     kill -9 $$`,
   /** Python as it is, without what was installed for it: no PyTorch. */
-  bareTorch: 'exec /usr/bin/env python3 -I -S "$@"',
+  bareTorch: 'PATH=$OUTER_PATH exec python3 -I -S "$@"',
 } as const;
 
 export class Rehearsal {
@@ -143,6 +143,7 @@ export class Rehearsal {
       ...Object.fromEntries(inherited),
       ...(sanitizers === undefined ? {} : sanitizerEnvironment()),
       PATH: `${this.tools}:/usr/bin:/bin`,
+      OUTER_PATH: process.env.PATH,
       SAS_REHEARSAL: text,
       SAS_EMULATOR_MEMORY: String(2 ** 28),
       SAS_PYTHON: join(this.tools, 'python3'),
