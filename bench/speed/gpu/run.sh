@@ -34,7 +34,7 @@ rehearsal=${SAS_REHEARSAL:-}
 only=()
 # Of a run of the sanitizer: tokens, a text in the names of cases, and the most seconds.
 size=512 text=512 longest=60
-[ -z "$rehearsal" ] || only=(--only "$rehearsal") size=16 text=$rehearsal longest=5
+[ -z "$rehearsal" ] || only=(--only "$rehearsal") size=16 text=$rehearsal longest=8
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

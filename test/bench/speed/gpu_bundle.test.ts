@@ -1,7 +1,7 @@
 // The folder that `npm run bundle:gpu` writes, on a machine without a GPU: it says so, its parts run on the CPU, and all of it runs
 // on the emulated device. `npm run test:rehearsal` rehearses what takes longer: the mode `full`, with every tool and every mishap.
-import { spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -14,6 +14,7 @@ const addon = resolve(root, process.env.SAS_BINDING ?? 'build/Release/sas_attent
 const folder = mkdtempSync(join(tmpdir(), 'sas-attention-gpu-bundle-'));
 const bundle = join(folder, 'bundle');
 const out = join(folder, 'out');
+let sizes = '';
 
 /** From another directory, with this Node as the one on PATH. */
 function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
@@ -32,11 +33,23 @@ beforeAll(() => {
   const builder = ['--import', import.meta.resolve('tsx'), join(root, 'bench/speed/gpu/bundle.ts')];
   const built = run(process.execPath, [...builder, '--binding', addon, '--without-node', '--out', bundle]);
   expect(built.status, built.lines.join('\n')).toBe(0);
+  sizes = built.stdout;
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
 describe('the bundle for GPU machines', () => {
   const gpu = listDevices().find(({ id }) => id === 'cuda:0');
+
+  it('counts the files that git tracks into its size', () => {
+    const megabytes = (words: string) => Number(new RegExp(`^ *([\\d.]+) MB {2}${words}`, 'm').exec(sizes)?.[1]);
+    const files = execFileSync('git', ['ls-files', '-z'], { cwd: root, encoding: 'utf8' }).split('\0').filter(Boolean);
+    const bytes = files.reduce((sum, name) => sum + statSync(join(root, name)).size, 0);
+    const tracked = megabytes('of files that git tracks');
+    expect(tracked).toBeCloseTo(bytes / 1e6, 1);
+    const own = megabytes('sas_attention\\.node') + megabytes('js');
+    expect(megabytes('in all')).toBeGreaterThanOrEqual(own + tracked - 0.2);
+    expect(megabytes('in all')).toBeLessThan(own + tracked + 1);
+  });
 
   it.skipIf(gpu?.usable)('ends with the reason why there is no GPU, in one line', () => {
     const { status, lines } = run(join(bundle, 'run.sh'), [out, 'quick']);

@@ -56,7 +56,7 @@ const scenes: readonly Scene[] = [
     status: 1,
     summary: [
       'checks: A CHECK FAILED',
-      '  sanitizer memcheck, expand               5 s  out of time',
+      '  sanitizer memcheck, expand               8 s  out of time',
       'rivals: not measured (a check failed)',
     ],
   },
