@@ -2,6 +2,9 @@
 import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 
+/** Why a CUDA device is unusable in an addon without the CUDA backend (native/cuda/not_built.cc). */
+export const NO_CUDA = 'this build of sas-attention has no CUDA backend';
+
 /** The version of glibc that runs; undefined: another C library. */
 export function glibcVersion(): string | undefined {
   const report: { excludeNetwork?: boolean; getReport(): object } = process.report;

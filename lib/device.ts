@@ -58,7 +58,7 @@ export class Device {
 
   /**
    * The device's multiply-add peak in FLOP/s (a multiply-add counts as 2), all threads together, measured now on registers
-   * for about `seconds` (0.05): what a benchmark can hold a kernel against.
+   * for about `seconds` (0.05): what a benchmark can hold a kernel against. On CUDA: products of bf16 on the tensor cores.
    */
   async measurePeakFlops(seconds?: number): Promise<number> {
     const op = check.call('Device.measurePeakFlops', arguments.length, 1);

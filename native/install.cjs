@@ -1,6 +1,6 @@
-// npm's install script: nothing to do where a binary of the package loads, else builds from source.
-// `npm_config_build_from_source=true` or the argument `build` always builds. SAS_CUDA and the other options of CMakeLists.txt
-// are read from the environment.
+// npm's install script: nothing to do where a binary of the package loads, else builds from source; also where SAS_CUDA=on asks
+// for the CUDA backend and the binary has none. `npm_config_build_from_source=true` or the argument `build` always builds. SAS_CUDA
+// and the other options of CMakeLists.txt are read from the environment.
 const { spawnSync } = require('node:child_process');
 const os = require('node:os');
 const path = require('node:path');
@@ -8,12 +8,24 @@ const { pathToFileURL } = require('node:url');
 
 const root = path.join(__dirname, '..');
 
-/** Why no binary loads; an empty string: one does. In a process of its own, which a broken binary may take down. */
+/** Why no binary will do; an empty string: one does. In a process of its own, which a broken binary may take down. */
 function whyNoBinary() {
   const { SAS_BINDING: _, ...env } = process.env;
-  const loader = pathToFileURL(path.join(root, 'dist/binding.js'));
-  const program = `import(${JSON.stringify(loader)}).catch((error) => { console.error(error.message); process.exitCode = 1; })`;
-  const { status, signal, stderr } = spawnSync(process.execPath, ['-e', program], { env, encoding: 'utf8' });
+  const urlOf = (file) => JSON.stringify(pathToFileURL(path.join(root, 'dist', file)));
+  const program = `
+    try {
+      const { binding } = await import(${urlOf('binding.js')});
+      const { NO_CUDA } = await import(${urlOf('addon_file.js')});
+      const { SAS_CUDA } = process.env;
+      if (SAS_CUDA === 'on' && binding.listDevices().some(({ reason }) => reason === NO_CUDA)) {
+        throw new Error('SAS_CUDA=on, and the binary at hand has no CUDA backend');
+      }
+    } catch (error) {
+      console.error(error.message);
+      process.exitCode = 1;
+    }`;
+  const options = ['--input-type=module', '-e', program];
+  const { status, signal, stderr } = spawnSync(process.execPath, options, { env, encoding: 'utf8' });
   return status === 0 ? '' : stderr || `loading the binary ended with ${signal ?? `exit code ${status}`}`;
 }
 

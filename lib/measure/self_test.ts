@@ -22,7 +22,7 @@ export interface Speed {
   readonly name: string;
   readonly milliseconds: number;
   readonly gflops: number;
-  /** Of the multiply-add peak measured beside it. */
+  /** Of what `Device.measurePeakFlops` says beside it. */
   readonly percentOfPeak: number;
 }
 

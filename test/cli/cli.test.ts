@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { NO_CUDA } from '../../lib/addon_file.js';
 import type { Report } from '../../lib/cli/bench/report.js';
 import type { Diagnosis } from '../../lib/cli/doctor/diagnosis.js';
 import { cli, type Installed, install } from './installed.js';
@@ -144,6 +145,26 @@ describe('doctor', () => {
     const { addon, devices, problems } = JSON.parse(json?.stdout ?? '') as Diagnosis;
     expect(addon).toEqual({ error: expect.stringContaining('/no/such.node') });
     expect({ devices, problems }).toEqual({ devices: [], problems: ['the native addon cannot be loaded'] });
+  });
+
+  it('warns of what works but not as well as it could, which is no failure', async () => {
+    // A machine with an NVIDIA driver, as far as the file system says.
+    const driver = `
+      import fs from 'node:fs'; import { syncBuiltinESMExports } from 'node:module';
+      const { existsSync, readFileSync } = fs; const file = '/proc/driver/nvidia/version';
+      fs.existsSync = (path) => path === file || existsSync(path);
+      fs.readFileSync = (path, ...rest) => path === file ? 'NVRM version: ... 580.95.05  Release Build' : readFileSync(path, ...rest);
+      syncBuiltinESMExports();`;
+    const { code, stdout, stderr } = await run(['doctor', '--json'], {
+      NODE_OPTIONS: `--import=data:text/javascript;base64,${Buffer.from(driver).toString('base64')}`,
+    });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { machine, devices, problems, warnings } = JSON.parse(stdout) as Diagnosis;
+    expect(machine.nvidiaDriver).toBe('580.95.05');
+    expect(problems).toEqual([]);
+    if (devices.some(({ reason }) => reason === NO_CUDA)) {
+      expect(warnings).toEqual([expect.stringMatching(/NVIDIA driver \(580\.95\.05\).* no CUDA backend/)]);
+    }
   });
 
   it('names a variable that means nothing', async () => {

@@ -3,7 +3,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { NO_CUDA } from '../../lib/addon_file.js';
 import { closest } from '../../lib/cli/arguments.js';
+import { diagnosisText } from '../../lib/cli/doctor/text.js';
+import { warningsOf } from '../../lib/cli/doctor/warnings.js';
 import { textTable } from '../../lib/cli/text_table.js';
 import { Random } from '../../lib/gpt/random.js';
 import { textAt } from '../../lib/gpt/text.js';
@@ -21,6 +24,69 @@ describe('closest', () => {
     ['', undefined],
   ])('%j is probably %j', (word, meant) => {
     expect(closest(word, ['doctor', 'bench', 'train'])).toBe(meant);
+  });
+});
+
+describe('the doctor', () => {
+  const gpu = { id: 'cuda:0', kind: 'cuda', name: 'NVIDIA H200', memoryBytes: 2 ** 37 } as const;
+  const usable = (blas: string) => ({ ...gpu, usable: true, blas });
+  const unusable = (reason: string) => ({ ...gpu, usable: false, reason });
+  // As native/cuda/cuda_backend.cu has it.
+  const oldDriver = (has: string, needs: string) =>
+    unusable(
+      `the NVIDIA driver supports CUDA ${has}, but this build of sas-attention needs CUDA ${needs}: update the driver`,
+    );
+
+  it.each([
+    ['a build without CUDA beside a driver', unusable(NO_CUDA), '580.95.05', /driver \(580\.95\.05\).*SAS_CUDA=on/],
+    ['a driver for CUDA 12', oldDriver('12.4', '13.0'), '550.54.14', /cuda:0 .* ends at CUDA 12\.4: .* R580 or newer$/],
+    ['a driver for CUDA 11', oldDriver('11.8', '12.9'), '520.61.05', /ends at CUDA 11\.8: update it to R525 or newer$/],
+    [
+      'no cuBLAS',
+      usable('built-in (no libcublas.so.13 or .12 found)'),
+      '580.95.05',
+      /^cuda:0 .* \(no libcublas.* found\)\. .*pip install nvidia-cublas.*SAS_CUBLAS_PATH/,
+    ],
+  ])('warns of %s', (_, device, driver, words) => {
+    expect(warningsOf([device], driver)).toEqual([expect.stringMatching(words)]);
+  });
+
+  it.each([
+    ['a build without CUDA where there is no driver', unusable(NO_CUDA), null],
+    ['a machine without a GPU', unusable('the NVIDIA driver finds no GPU'), '580.95.05'],
+    ['cuBLAS', usable('cuBLAS 13.1.0 (/usr/lib/libcublas.so.13)'), '580.95.05'],
+    ['cuBLAS that is off', usable('built-in (SAS_CUBLAS_PATH=off)'), '580.95.05'],
+  ])('has no warning for %s', (_, device, driver) => {
+    expect(warningsOf([device], driver)).toEqual([]);
+  });
+
+  it('calls what it measures by its name, and warns before it concludes', () => {
+    const selfTest = (device: string) => ({
+      device,
+      checks: [],
+      speeds: [{ name: 'expand Q forward, T = 512', milliseconds: 1, gflops: 100, percentOfPeak: 50 }],
+      peakGflops: 200,
+      seconds: 2,
+      right: true,
+    });
+    const text = diagnosisText({
+      date: '',
+      machine: { package: {}, nvidiaDriver: '580.95.05', environment: [] } as never,
+      addon: { error: 'not here' },
+      devices: [],
+      defaultDevice: null,
+      selfTests: [selfTest('cpu'), selfTest('cuda:0')],
+      problems: [],
+      warnings: ['one', 'two'],
+    });
+    expect(text).toMatch(/^ {2}NVIDIA driver {2}580\.95\.05$/m);
+    const [cpu = '', cuda = ''] = text.split('Self-test of ').slice(1);
+    expect(cpu).toMatch(/ of the FMA peak$/m);
+    expect(cpu).toContain('FMA peak 200 GFLOP/s; ');
+    expect(cuda).toMatch(/ of the tensor-core peak$/m);
+    expect(cuda).toContain('tensor-core peak 200 GFLOP/s in bf16; ');
+    expect(cuda).not.toContain('FMA');
+    expect(text).toMatch(/\n\nWarning: one\nWarning: two\n\nEverything works\.$/);
   });
 });
 

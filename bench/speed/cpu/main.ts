@@ -1,4 +1,5 @@
 /** `npm run bench`: the benchmark of `npx sas-attention bench`, kept as JSON and drawn. */
+import { existsSync, readdirSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseFlags } from '../../../lib/cli/arguments.js';
@@ -9,6 +10,7 @@ import { runProgram } from '../../../lib/cli/run_program.js';
 import { UsageError } from '../../../lib/failure.js';
 import type { Device } from '../../../lib/index.js';
 import { renderSvg } from '../../charts/render.js';
+import { drawGpuResults } from '../gpu/draw.js';
 import { bars, rooflineOf } from './pictures.js';
 
 const HELP = `Usage: npm run bench -- [options]
@@ -19,7 +21,8 @@ ${INTRODUCTION}
 ${FLAGS_HELP}
   --out DIR        where NAME.json, NAME.svg and NAME-roofline.svg go, default bench/results
   --name NAME      default cpu-avx512 or the like, from the device
-  --draw           measure nothing: draw the pictures of DIR/NAME.json anew
+  --draw           measure nothing: draw the pictures of DIR/NAME.json anew; without --name those of every result in
+                   DIR, and what runs on GPUs left in DIR/gpu (docs/gpu.md)
   --help
 
 The number of threads is set by SAS_THREADS.`;
@@ -54,6 +57,18 @@ async function readReport(file: string): Promise<Report> {
   return report as Report;
 }
 
+/** Without a name, all that there is. */
+async function drawAnew(out: string, name: string | undefined): Promise<string[]> {
+  const files = existsSync(out) ? readdirSync(out) : [];
+  const found = files.flatMap((file) => /^(cpu-.*|cuda-device)\.json$/.exec(file)?.[1] ?? []);
+  const written: string[] = [];
+  for (const base of (name === undefined ? found : [name]).map((one) => join(out, one)))
+    written.push(...(await draw(base, await readReport(`${base}.json`))));
+  if (name === undefined) written.push(...(await drawGpuResults(join(out, 'gpu'))));
+  if (written.length === 0) throw new UsageError(`--draw: there are no results in ${out}`);
+  return written;
+}
+
 async function main(): Promise<void> {
   const flags = parseFlags(process.argv.slice(2), OWN_FLAGS);
   if (flags.help) {
@@ -61,15 +76,15 @@ async function main(): Promise<void> {
     return;
   }
   const { quick, filter, out } = flags;
+  if (flags.draw) {
+    console.log(`written: ${(await drawAnew(out, flags.name)).join(', ')}`);
+    return;
+  }
   const settings = { quick, filter, lengths: parseLengths(flags.lengths, quick), isas: flags.isa?.split(',') };
   const device = openDevice(settings);
   if (flags.check) return check(settings, device);
 
   const base = join(out, flags.name ?? nameOf(device));
-  if (flags.draw) {
-    console.log(`written: ${(await draw(base, await readReport(`${base}.json`))).join(', ')}`);
-    return;
-  }
   console.log(deviceText(device));
   const report = await measureAll(settings, device);
   console.log(reportText(report));

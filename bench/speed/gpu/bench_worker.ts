@@ -8,6 +8,8 @@ import { report, workerArgument } from './jobs.js';
 export interface Assignment {
   /** A name in groupsOf(tokens); absent: what bounds the device, its product and copy rates. */
   readonly group?: string;
+  /** Leaves the cases whose names hold it. */
+  readonly only?: string;
   readonly dtype: Float;
   /** Of a batch. */
   readonly tokens: number;
@@ -126,7 +128,8 @@ async function main(): Promise<void> {
     await send({ kind: 'bounds', bounds: await measureBounds(device, assignment) });
     return;
   }
-  for (const item of groupsOf(assignment.tokens)[assignment.group]?.cases ?? []) {
+  const { group, only = '', tokens } = assignment;
+  for (const item of (groupsOf(tokens)[group]?.cases ?? []).filter(({ name }) => name.includes(only))) {
     await send({ kind: 'begin', case: item.name, length: item.length });
     try {
       await send({ kind: 'row', row: await measureCase(item, device, assignment) });

@@ -1,8 +1,8 @@
 /**
  * Times the ops on the device that SAS_DEVICE names, within a time budget:
- *   node gpu_bench.mjs --out FILE [--seconds N] [--quick] [--tokens N]
- * --tokens is the size of a batch. What cannot be measured is listed with its reason, what there was no time for is listed too. Exit code 1 if nothing was
- * measured.
+ *   node gpu_bench.mjs --out FILE [--seconds N] [--quick] [--tokens N] [--only TEXT]
+ * --tokens is the size of a batch, and the longest sequence; --only leaves the cases whose names hold TEXT. What cannot be
+ * measured is listed with its reason, what there was no time for is listed too. Exit code 1 if nothing was measured.
  */
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -29,6 +29,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '600' },
     quick: { type: 'boolean', default: false },
     tokens: { type: 'string', default: String(TOKENS) },
+    only: { type: 'string', default: '' },
   },
 });
 const start = performance.now();
@@ -52,15 +53,16 @@ const save = () => {
 
 /** One group in one process; what the process did not come to is noted. */
 async function runGroup(group: string | undefined, dtype: Float): Promise<void> {
-  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : (groups[group]?.cases ?? [])).map(
-    (item) => ({
-      case: item.name,
-      dtype,
-      length: item.length,
-    }),
-  );
+  const { only } = values;
+  const cases = (groups[group ?? '']?.cases ?? []).filter(({ name }) => name.includes(only));
+  if (group !== undefined && cases.length === 0) return;
+  const waiting = (group === undefined ? [{ name: 'bounds', length: 0 }] : cases).map(({ name, length }) => ({
+    case: name,
+    dtype,
+    length,
+  }));
   let running: Omit<Failure, 'reason'> | undefined;
-  const assignment: Assignment = { ...(group !== undefined && { group }), dtype, tokens, ...timing };
+  const assignment: Assignment = { ...(group !== undefined && { group }), only, dtype, tokens, ...timing };
   const environment = (group && groups[group]?.environment) || {};
   const ending = await runJob<Message>(worker, assignment, { ...limits, environment }, (message) => {
     if (message.kind === 'begin') running = waiting.shift();

@@ -37,6 +37,8 @@ export const REFERENCE_WIDTH = H * D;
 
 export const elementSize = (dtype: Float) => (dtype === 'f32' ? 4 : 2);
 export const inScope = (body: () => void) => () => scope(body);
+/** The length of a sequence: `tokens` where a batch is less than one of them. */
+export const lengthOf = (tokens: number, length = 512): number => Math.max(1, Math.min(length, Math.floor(tokens)));
 /** The batch of `tokens`, and halves of it down to 1. */
 export function batchesOf(tokens: number, length: number): number[] {
   const batches = [Math.max(1, Math.floor(tokens / length))];
@@ -51,20 +53,21 @@ export const randn = (own: Own, shape: readonly number[], dtype: Float) =>
 export function expandCases(implementation: 'fused' | 'naive', tokens: number): GpuCase[] {
   const { expand, expandBackward } = implementation === 'fused' ? ops : ops.naive;
   const prefix = implementation === 'fused' ? 'expand' : 'naive expand';
-  const batches = batchesOf(tokens, 512);
+  const length = lengthOf(tokens);
+  const batches = batchesOf(tokens, length);
   return [true, false].flatMap((features): GpuCase[] => {
     const kind = features ? 'Q' : 'V';
     const width = features ? E : D;
     const inputs = (batch: number, dtype: Float, own: Own) => {
       const weights = expandWeights(features);
       for (const weight of Object.values(weights)) own(weight);
-      return { x: randn(own, [batch, 512, H, D], dtype), weights, rows: 512 * batch };
+      return { x: randn(own, [batch, length, H, D], dtype), weights, rows: length * batch };
     };
     const work = (rows: number, dtype: Float) => expandWork(rows, REFERENCE, features, elementSize(dtype));
     return [
       {
         name: `${prefix} ${kind} forward`,
-        length: 512,
+        length,
         batches,
         prepare(batch, dtype, own) {
           const { x, weights, rows } = inputs(batch, dtype, own);
@@ -76,11 +79,11 @@ export function expandCases(implementation: 'fused' | 'naive', tokens: number): 
       },
       {
         name: `${prefix} ${kind} backward`,
-        length: 512,
+        length,
         batches,
         prepare(batch, dtype, own) {
           const { x, weights, rows } = inputs(batch, dtype, own);
-          const gradOutput = randn(own, [batch, 512, S, width], dtype);
+          const gradOutput = randn(own, [batch, length, S, width], dtype);
           return {
             ...work(rows, dtype).backward,
             run: inScope(() => void expandBackward(gradOutput, x, weights)),
@@ -133,17 +136,18 @@ export function attentionCases(implementation: 'fused' | 'naive', length: number
 }
 
 export function linearCases(width: number, outWidth: number, tokens: number): GpuCase[] {
+  const length = lengthOf(tokens);
   const inputs = (batch: number, dtype: Float, own: Own) => ({
-    x: randn(own, [batch, 512, width], dtype),
+    x: randn(own, [batch, length, width], dtype),
     weight: randn(own, [outWidth, width], 'f32'),
-    rows: 512 * batch,
+    rows: length * batch,
   });
   const work = (rows: number, dtype: Float) => linearWork(rows, width, outWidth, elementSize(dtype));
-  const batches = batchesOf(tokens, 512);
+  const batches = batchesOf(tokens, length);
   return [
     {
       name: `linear ${width}->${outWidth} forward`,
-      length: 512,
+      length,
       batches,
       prepare(batch, dtype, own) {
         const { x, weight, rows } = inputs(batch, dtype, own);
@@ -156,11 +160,11 @@ export function linearCases(width: number, outWidth: number, tokens: number): Gp
     },
     {
       name: `linear ${width}->${outWidth} backward`,
-      length: 512,
+      length,
       batches,
       prepare(batch, dtype, own) {
         const { x, weight, rows } = inputs(batch, dtype, own);
-        const gradOutput = randn(own, [batch, 512, outWidth], dtype);
+        const gradOutput = randn(own, [batch, length, outWidth], dtype);
         return {
           ...work(rows, dtype).backward,
           run: inScope(() => void ops.linearBackward(gradOutput, x, weight)),

@@ -4,6 +4,7 @@ import {
   expandCases,
   type Float,
   type GpuCase,
+  lengthOf,
   linearCases,
   moduleCases,
   NAIVE_PART,
@@ -23,14 +24,15 @@ const all: readonly Float[] = ['bf16', 'f16', 'f32'];
 
 /** `tokens` is the size of a batch. */
 export const groupsOf = (tokens: number): Readonly<Record<string, Group>> => {
+  const lengths = (...all: number[]) => [...new Set(all.map((length) => lengthOf(tokens, length)))];
   const linear = [...linearCases(C, C, tokens), ...linearCases(C, 4 * C, tokens)];
   return {
     attention: {
-      cases: [512, 1024, 2048, 4096, 8192].flatMap((length) => attentionCases('fused', length, tokens)),
+      cases: lengths(512, 1024, 2048, 4096, 8192).flatMap((length) => attentionCases('fused', length, tokens)),
       dtypes: ['bf16'],
     },
     expand: { cases: expandCases('fused', tokens), dtypes: all },
-    SasAttention: { cases: [512, 2048].flatMap((length) => moduleCases(length, tokens)), dtypes: all },
+    SasAttention: { cases: lengths(512, 2048).flatMap((length) => moduleCases(length, tokens)), dtypes: all },
     steps: { cases: stepCases(tokens), dtypes: ['bf16'] },
     linear: { cases: linear, dtypes: all },
     'training ops': { cases: trainingOpCases(tokens), dtypes: ['bf16'] },
@@ -39,11 +41,14 @@ export const groupsOf = (tokens: number): Readonly<Record<string, Group>> => {
       dtypes: ['bf16', 'f32'],
       environment: { SAS_CUBLAS_PATH: 'off' },
     },
-    'attention, other types': { cases: attentionCases('fused', 512, tokens), dtypes: ['f16', 'f32'] },
+    'attention, other types': { cases: attentionCases('fused', lengthOf(tokens), tokens), dtypes: ['f16', 'f32'] },
     host: { cases: hostCases(), dtypes: ['f32'] },
     'short steps': { cases: stepCases(tokens, 2), dtypes: [] }, // for profilers
     naive: {
-      cases: [...attentionCases('naive', 512, tokens * NAIVE_PART), ...expandCases('naive', tokens * NAIVE_PART)],
+      cases: [
+        ...attentionCases('naive', lengthOf(tokens * NAIVE_PART), tokens * NAIVE_PART),
+        ...expandCases('naive', tokens * NAIVE_PART),
+      ],
       dtypes: ['bf16'],
     },
   };

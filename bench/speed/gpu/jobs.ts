@@ -67,8 +67,11 @@ export function runJob<Message>(
   });
 }
 
-/** What `runJob` passed to this process. */
-export const workerArgument = <Argument>(): Argument => JSON.parse(process.argv[2] ?? 'null') as Argument;
+/** What `runJob`, or whoever started this process by hand, passed to it. It ends with the process that runs the job. */
+export function workerArgument<Argument>(): Argument {
+  process.once('disconnect', () => process.exit(1));
+  return JSON.parse(process.argv[2] ?? 'null') as Argument;
+}
 
 /**
  * Passes a message to the process that runs this job; resolves when it is on its way, so that a crash cannot swallow it.

@@ -1,6 +1,6 @@
 /**
  * Trains the example's model for some steps on the device that SAS_DEVICE names and on the CPU of this machine, from the same
- * values and batches: node loss_check.mjs --out FILE [--steps N]. Exit code 1 where the losses go apart.
+ * values and batches: node loss_check.mjs --out FILE [--tiny]. Exit code 1 where the losses go apart.
  */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,8 +17,22 @@ import { origin } from './manifest.js';
 const LIMIT = { f32: 1e-3, bf16: 2e-2, f16: 1e-2 } as const;
 
 const { values } = parseArgs({
-  options: { out: { type: 'string', default: 'loss.json' }, steps: { type: 'string', default: '40' } },
+  options: { out: { type: 'string', default: 'loss.json' }, tiny: { type: 'boolean', default: false } },
 });
+const SIZES: TrainConfig = { ...DEFAULT_CONFIG, layers: 2, batch: 8, steps: 30 };
+/** For an emulated device. */
+const TINY: TrainConfig = {
+  ...SIZES,
+  width: 16,
+  heads: 2,
+  simHeads: 4,
+  simHeadDim: 12,
+  kernel: 3,
+  layers: 1,
+  seq: 8,
+  batch: 1,
+  steps: 2,
+};
 
 async function losses(config: TrainConfig, attention: 'mha' | 'sas', device: Device): Promise<number[]> {
   const text = splitText('this program', readFileSync(fileURLToPath(import.meta.url)), config.seq);
@@ -30,6 +44,7 @@ async function losses(config: TrainConfig, attention: 'mha' | 'sas', device: Dev
     loss.dispose();
     gradNorm.dispose();
   }
+  await device.synchronize(); // the last update too may fail
   disposeRun(run);
   return result;
 }
@@ -42,7 +57,7 @@ for (const [attention, dtype] of [
   ['sas', 'bf16'],
   ['sas', 'f16'],
 ] as const) {
-  const config: TrainConfig = { ...DEFAULT_CONFIG, dtype, steps: Number(values.steps), layers: 2, batch: 8 };
+  const config: TrainConfig = { ...(values.tiny ? TINY : SIZES), dtype };
   const truth = await losses(config, attention, getDevice('cpu'));
   const start = performance.now();
   const found = await losses(config, attention, getDevice());

@@ -1,7 +1,8 @@
 /**
  * Runs the project's parity tests (test/parity) on the device that SAS_DEVICE names, within a time budget:
  *   node parity.mjs --out FILE [--seconds N] [--processes N] [--patience N] [--only TEXT]...
- * Every test is run, skipped with a reason, or counted as not run. Exit code 1 if one failed or none passed.
+ * Every test is run, skipped with a reason, or counted as not run. Exit code 1 if one failed or none passed, 4 if one that was
+ * asked for was not run.
  */
 import { readdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
@@ -29,6 +30,7 @@ interface Case {
 }
 
 const SAVE_EVERY_MS = 2000;
+const INCOMPLETE = 4; // as run.sh has it
 const worker = fileURLToPath(new URL('./parity_worker.mjs', import.meta.url));
 
 /** The tests of one file; one that stands for all where it cannot be loaded. */
@@ -100,6 +102,8 @@ function fail(item: Case, message: string): void {
   item.state = 'failed';
   item.message = message;
   console.log(`FAIL ${item.file} > ${item.name}: ${message.replaceAll('\n', '\n     ')}`);
+  const alone: Assignment = { file: item.file, tests: [item.index] };
+  if (item.index >= 0) console.log(`     again: node js/run/parity_worker.mjs '${JSON.stringify(alone)}'`);
 }
 
 /** `count` parts of about the same size and the same mixture. */
@@ -178,7 +182,10 @@ async function main(): Promise<void> {
   console.log(
     `parity: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped, ${counts.notRun} not run, ${seconds} s`,
   );
-  process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;
+  const isLeft =
+    chosen.some(({ state }) => state === 'not run') ||
+    cases.some(({ index, state }) => index < 0 && state === 'not run');
+  process.exitCode = counts.failed > 0 ? 1 : isLeft ? INCOMPLETE : counts.passed === 0 ? 1 : 0;
 }
 
 await main();

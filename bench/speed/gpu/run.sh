@@ -1,8 +1,16 @@
 #!/usr/bin/env bash
 # Checks and times the CUDA backend on this machine: run.sh OUTDIR [smoke|quick|full]. Needs an NVIDIA driver; no network, Node or
 # npm. At most 8 minutes (smoke: 90 seconds, quick: 3 minutes). Every step writes as it goes: one that is killed leaves what it had.
-# OUTDIR gets env.txt, loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.json and
-# source.csv.gz (where ncu is), summary.txt and log.txt. Exit code: 0, 1 where a check failed, 2 wrong usage, 3 no usable GPU.
+# Where a check fails, the sanitizer looks at what failed and nothing is timed. Of a run that was itself killed, js/run/summary.mjs
+# OUTDIR makes the summary.
+# OUTDIR gets loss.json, parity.json, bench.json, rivals.json (where python3 has PyTorch with CUDA), profile.json and
+# source.csv.gz (where ncu is), summary.txt and log.txt. Exit code:
+#   0  every check ran to its end and passed
+#   1  a check failed
+#   2  wrong usage, or a machine that the bundle is not for
+#   3  no usable GPU
+#   4  no check failed, but one did not run to its end: out of time, killed, or tests left over
+# SAS_REHEARSAL=TEXT is for an emulated GPU: tiny sizes, and of the parity tests and benchmarks those whose names hold TEXT.
 set -euo pipefail
 
 fail() {
@@ -22,6 +30,11 @@ case $mode in
   *) fail "mode $mode: expected smoke, quick or full" ;;
 esac
 [ "$(uname -sm)" = 'Linux x86_64' ] || fail "this is $(uname -sm), the bundle is for Linux x86_64"
+rehearsal=${SAS_REHEARSAL:-}
+only=()
+# Of a run of the sanitizer: tokens, a text in the names of cases, and the most seconds.
+size=512 text=512 longest=60
+[ -z "$rehearsal" ] || only=(--only "$rehearsal") size=16 text=$rehearsal longest=8
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -43,93 +56,154 @@ unset NODE_OPTIONS
 
 export SAS_BINDING=$here/sas_attention.node
 export SAS_DEVICE=${SAS_DEVICE:-cuda:0}
-device=$("$node" "$here/js/run/check_device.mjs" 2>"$work/error") || {
+js() { echo "$here/js/run/$1.mjs"; }
+device=$("$node" "$(js check_device)" 2>"$work/error") || {
   [ -n "$device" ] || device="the addon does not load: $(grep -m 1 -A 1 'cannot be loaded' "$work/error" | tail -n 1 | sed 's/^ *//')"
   fail "$device" 3
 }
 
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-rm -f "$out"/{env.txt,loss.json,parity.json,bench.json,rivals.json,profile.json,source.csv,source.csv.gz,summary.txt,log.txt}
-echo "== $device" | tee "$out/log.txt"
+rm -f "$out"/{loss.json,parity.json,bench.json,rivals.json,profile.json}{,.part} "$out"/source.csv.gz{,.part} "$out"/{summary,log}.txt
+begun=$SECONDS
+say() { echo "$1" | tee -a "$out/log.txt"; }
+say "== $device"
+[ -z "$rehearsal" ] || say "rehearsal: tiny sizes, and of the tests and benchmarks those with '$rehearsal' in their names"
 {
   date -u
   nproc
-  nvidia-smi || true
-  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,ecc.mode.current --format=csv || true
-} >"$out/env.txt" 2>&1
+  if command -v nvidia-smi; then
+    nvidia-smi || true
+    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,ecc.mode.current --format=csv || true
+  else
+    echo 'there is no nvidia-smi'
+  fi
+} >>"$out/log.txt" 2>&1
 
-# The steps keep to their seconds themselves; `timeout` ends what does not.
+# step NAME SECONDS COMMAND... says how it ended in a line that summary.ts reads, and leaves that in $ending. Steps keep to
+# their seconds themselves; `timeout` ends what does not.
+filter=cat
 step() {
-  local name=$1 seconds=$2
+  local name=$1 seconds=$2 start=$SECONDS code=0
   shift 2
-  [ "$seconds" -gt 0 ] || return 0
-  echo "== $name ($(date +%T))"
-  timeout -k 2 "$((seconds + 4))" "$@" 2>&1 | tee -a "$out/log.txt"
+  say "== $name ($(date +%T))"
+  timeout -k 2 $((seconds + 4)) "$@" 2>&1 | $filter | tee -a "$out/log.txt" || code=${PIPESTATUS[0]}
+  local took=$((SECONDS - start))
+  case $code in
+    0) ending=ok ;;
+    2) # rivals.py: there is nothing to time
+      ending='not run'
+      say "== $name: not run ($(tail -n 1 "$out/log.txt" | sed 's/^rivals: //'))"
+      return ;;
+    4) ending=incomplete ;;
+    124) ending='out of time' ;;
+    137) [ $took -lt "$seconds" ] && ending=killed || ending='out of time' ;;
+    *) [ "$code" -lt 128 ] && ending=failed || ending=crashed ;;
+  esac
+  say "== $name: $ending, $took s"
 }
-js() { echo "$here/js/run/$1.mjs"; }
 
-status=0
-step loss $loss "$node" "$(js loss_check)" --out "$out/loss.json" --steps 30 || status=1
+# measure NAME SECONDS WHY COMMAND...: what is timed, unless there is a reason not to.
+measure() {
+  local name=$1 seconds=$2 why=$3
+  shift 3
+  [ $failed = 0 ] || why='a check failed'
+  [ "$seconds" -gt 0 ] || why="not part of $mode"
+  if [ -n "$why" ]; then say "== $name: not run ($why)"; else step "$name" "$seconds" "$@"; fi
+}
+without() { command -v "$1" >/dev/null || echo "there is no $1"; }
 
+failed=0
+check() {
+  step "$@"
+  [[ $ending != @(failed|crashed) ]] || failed=1
+}
+
+# Where a driver allows one process per GPU, the tests have one.
 processes=$(($(nproc) > 4 ? $(nproc) - 2 : 2))
 compute_mode=$(nvidia-smi --query-gpu=compute_mode --format=csv,noheader 2>/dev/null | head -n 1) || true
 [ "$compute_mode" != Exclusive_Process ] || processes=1
-step parity $parity "$node" "$(js parity)" --out "$out/parity.json" --seconds $parity --processes $processes || status=1
 
-# Every kernel once, at a small size; racecheck not for the products of cuBLAS, where it reports NVIDIA's own kernels.
+check loss $loss "$node" "$(js loss_check)" --out "$out/loss.json" ${rehearsal:+--tiny}
+check parity $parity "$node" "$(js parity)" --out "$out/parity.json" --seconds $parity --processes $processes \
+  "${only[@]}"
+! grep -q '^FAIL ' "$out/log.txt" || failed=1 # also of a step that was killed afterwards
+
+# The seconds that the checks before it left over are the sanitizer's too.
 sanitize() {
-  local tool=$1 group
-  for group in expand attention linear 'linear, built-in' 'training ops'; do
-    [ "$tool $group" != 'racecheck linear' ] || continue
-    echo "compute-sanitizer $tool: $group"
-    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 3 "$node" "$(js profile)" "$group" bf16 256 512 2>&1 |
-      grep -v '^== ' | tail -n 25 || status=1
-  done
+  local tool=$1 name=$2 left=$((loss + parity + sanitizer - (SECONDS - begun)))
+  shift 2
+  left=$((left < longest ? left : longest))
+  if [ $left -lt 1 ]; then
+    say "== sanitizer $tool, $name: out of time, 0 s"
+  else
+    filter=brief
+    check "sanitizer $tool, $name" $((left - 4)) compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 3 "$@"
+    filter=cat
+  fi
 }
-if command -v compute-sanitizer >/dev/null; then
-  export -f sanitize js
-  export node here status
-  step sanitizer $sanitizer bash -c 'set -o pipefail; status=0
-    sanitize memcheck; sanitize racecheck; exit $status' || status=1
+brief() { { grep -v '^== ' || true; } | tail -n 25; }
+# The first failing test of each op, as the argument of parity_worker.
+suspects() {
+  awk -F ' > ' -v quote="'" '
+    /^FAIL / { op = $2 ~ /^random/ ? $3 : $2; sub(/[^A-Za-z].*/, "", op) }
+    /^ *again: / && !seen[op]++ { split($0, parts, quote); print op "|" parts[2] }' "$out/log.txt" | head -n 4
+}
+if [ -n "$(without compute-sanitizer)" ]; then
+  say "== sanitizer: not run ($(without compute-sanitizer))"
+elif [ -n "$(suspects)" ]; then
+  for tool in memcheck racecheck; do
+    while IFS='|' read -r op argument; do
+      SAS_POISON=1 sanitize $tool "$op" "$node" "$(js parity_worker)" "$argument" </dev/null
+    done < <(suspects)
+  done
+else
+  # Every kernel once, at a small size; racecheck not for the products of cuBLAS, where it reports NVIDIA's own kernels.
+  for tool in memcheck racecheck; do
+    for group in expand attention linear 'linear, built-in' 'training ops'; do
+      [ "$tool $group" != 'racecheck linear' ] || continue
+      sanitize $tool "$group" "$node" "$(js profile)" "$group" bf16 $size "$text"
+    done
+  done
 fi
 
-step benchmark $bench "$node" "$(js gpu_bench)" --out "$out/bench.json" --seconds $bench "${quick[@]}" || status=1
+measure bench $bench '' "$node" "$(js gpu_bench)" --out "$out/bench.json" --seconds $bench "${quick[@]}" \
+  "${only[@]}" ${rehearsal:+--tokens 16}
 
 python=${SAS_PYTHON:-python3}
-why='there is no python3'
-if command -v "$python" >/dev/null; then
-  step rivals $rivals "$python" -B "$here/peers/rivals.py" --out "$out/rivals.json" --seconds $((rivals > 20 ? rivals - 10 : 10)) \
-    "${quick[@]}" || why=$(tail -n 1 "$out/log.txt")
-fi
+measure rivals $rivals "$(without "$python")" "$python" -B "$here/peers/rivals.py" --out "$out/rivals.json" \
+  --seconds $((rivals > 20 ? rivals - 10 : 10)) "${quick[@]}"
 
 # How the time of a step is spread over its kernels, and why a kernel takes as long as it does: metrics of each, then where in
 # the machine code its warps wait.
-if command -v ncu >/dev/null; then
-  export node here out work
-  step profile $profile bash -c '
-    profile() { ncu --clock-control none "$@"; }
-    program=$here/js/run/profile.mjs
-    kernels="regex:Expand|Attention|GradQuery|GradKey|Gemm|nvjet|cutlass|Round|Map|norm|Norm|Aggregate|Pack|Embedding|CrossEntropy|AdamW|Squares|Reduce|Column|Sum|Scale|Table|Count|Scatter|Keys|Flip|Stretch"
-    sections="--section SpeedOfLight --section LaunchStats --section Occupancy --section SchedulerStats --section WarpStateStats
-      --section InstructionStats --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis --section MemoryWorkloadAnalysis_Tables"
-    main="regex:ExpandKernel|ExpandBackwardKernel|AttentionKernel|GradQueryKernel|GradKeyKernel"
-    profile --csv --page raw --kernel-name "$kernels" --metrics gpu__time_duration.sum "$node" "$program" "short steps" bf16 8192 "sas step, 2 layers, batch 8" >"$work/profile.csv"
-    for cases in "expand|" "attention| 512" "attention| 2048" "linear, built-in|768->3072" "training ops|"; do
-      profile --csv --page raw --kernel-name "$kernels" $sections "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >>"$work/profile.csv"
-    done
-    for cases in "expand|Q" "attention| 2048"; do
-      profile --section SourceCounters --section WarpStateStats --kernel-name "$main" --launch-count 4 -f -o "$work/report" \
-        "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >/dev/null
-      ncu -i "$work/report.ncu-rep" --page source --csv >>"$out/source.csv"
-    done
-    true' || echo 'profile: incomplete'
-  [ ! -f "$work/profile.csv" ] || "$node" "$(js kernel_profile)" "$work/profile.csv" "$out/profile.json" || true
-  [ ! -f "$out/source.csv" ] || gzip -9 "$out/source.csv"
-fi
+export node here out work
+measure profile $profile "$(without ncu)" bash -c '
+  program=$here/js/run/profile.mjs
+  kernels="regex:Expand|Attention|GradQuery|GradKey|Gemm|nvjet|cutlass|Round|Map|norm|Norm|Aggregate|Pack|Embedding|CrossEntropy|AdamW|Squares|Reduce|Column|Sum|Scale|Table|Count|Scatter|Keys|Flip|Stretch"
+  sections="--section SpeedOfLight --section LaunchStats --section Occupancy --section SchedulerStats --section WarpStateStats
+    --section InstructionStats --section ComputeWorkloadAnalysis --section MemoryWorkloadAnalysis --section MemoryWorkloadAnalysis_Tables"
+  main="regex:ExpandKernel|ExpandBackwardKernel|AttentionKernel|GradQueryKernel|GradKeyKernel"
+  profile() {
+    ncu --clock-control none --csv --page raw --kernel-name "$kernels" "$@" >>"$work/profile.csv"
+    "$node" "$here/js/run/kernel_profile.mjs" "$work/profile.csv" "$out/profile.json"
+  }
+  profile --metrics gpu__time_duration.sum "$node" "$program" "short steps" bf16 8192 "sas step, 2 layers, batch 8"
+  for cases in "expand|" "attention| 512" "attention| 2048" "linear, built-in|768->3072" "training ops|"; do
+    profile $sections "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}"
+  done
+  for cases in "expand|Q" "attention| 2048"; do
+    ncu --clock-control none --section SourceCounters --section WarpStateStats --kernel-name "$main" --launch-count 4 -f \
+      -o "$work/report" "$node" "$program" "${cases%%|*}" bf16 8192 "${cases##*|}" >/dev/null
+    ncu -i "$work/report.ncu-rep" --page source --csv >>"$work/source.csv" || continue
+    gzip -9c "$work/source.csv" >"$out/source.csv.gz.part"
+    mv "$out/source.csv.gz.part" "$out/source.csv.gz"
+  done
+  grep -h "^==ERROR==" "$work/profile.csv" | sort -u | head -n 3
+  grep -q kernel "$out/profile.json"'
+[ ! -f "$work/profile.csv" ] || "$node" "$(js kernel_profile)" "$work/profile.csv" "$out/profile.json" || true
 
+rm -f "$out"/*.part # of a step that was killed while it wrote
 echo
-cat "$out/env.txt" >>"$out/log.txt"
-rm "$out/env.txt"
-"$node" "$(js summary)" "$out" "${why#rivals: }" | tee "$out/summary.txt"
-exit $status
+code=0
+"$node" "$(js summary)" "$out" | tee "$out/summary.txt" || code=${PIPESTATUS[0]}
+exit $code

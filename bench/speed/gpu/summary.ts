@@ -1,68 +1,38 @@
-/** Prints what a run of the bundle found, from the files in its folder: only what was measured. `node summary.mjs DIR [REASON]` */
+/**
+ * Prints what a run of the bundle found, from whichever of its files are in its folder, and what is missing: node summary.mjs DIR.
+ * The exit code is that of the run (see run.sh).
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Spread } from '../../../lib/measure/timing.js';
-import type { Bounds, Row } from './bench_worker.js';
+import { fileURLToPath } from 'node:url';
 import type { KernelProfile } from './kernel_profile.js';
-import type { Origin } from './manifest.js';
 import type { Worst } from './parity_worker.js';
+import {
+  BENCH_PARTS,
+  type Bench,
+  type Line,
+  type Loss,
+  linesOf,
+  type Missing,
+  OURS,
+  type Parity,
+  RIVALS_PARTS,
+  type Rivals,
+  readResult,
+  secondsPerToken,
+} from './results.js';
+import { type Step, stepsOf, type Verdict, verdictOf } from './steps.js';
 
-interface Missing {
-  readonly case: string;
-  readonly dtype?: string;
-  readonly length?: number;
-  readonly contestant?: string;
-  readonly reason?: string;
-}
-
-interface Parity extends Origin {
-  readonly counts: { passed: number; failed: number; skipped: number; notRun: number };
-  readonly failures: readonly { file: string; name: string; message: string }[];
-  readonly worst: readonly Worst[];
-}
-
-interface Bench extends Origin {
-  readonly bounds?: Bounds;
-  readonly rows: readonly Row[];
-  readonly failures: readonly Missing[];
-  readonly notRun: readonly Missing[];
-}
-
-interface Rivals {
-  readonly torch: string;
-  readonly cuda: string | null;
-  readonly cudnn: number | null;
-  readonly bounds: { matmulFlops?: number; copyBytesPerSecond?: number };
-  readonly rows: readonly (Omit<Row, 'peakFlops' | 'bytes'> & { contestant: string })[];
-  readonly failures: readonly Missing[];
-  readonly notRun: readonly Missing[];
-}
-
-/** One line of the table. */
-interface Line {
-  readonly case: string;
-  readonly dtype: string;
-  readonly length: number;
-  readonly batch: number;
-  readonly contestant: string;
-  readonly seconds: Spread;
-  readonly flops: number;
-  readonly bytes?: number;
-  readonly peakFlops?: number;
-}
-
-const OURS = 'fused';
 const MAX_FAILURES = 40; // shown; all are in parity.json
 const MAX_CLOSE = 10;
 const MAX_STEP_KERNELS = 20;
 const SHORTEST_KERNEL = 2e-5; // seconds
-const [, , folder = '.', whyNoRivals = 'no reason was given'] = process.argv;
-
-function read<Content>(name: string): Content | undefined {
-  const file = join(folder, name);
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as Content) : undefined;
-}
-
+const EXIT_CODES: Readonly<Record<Verdict, number>> = { passed: 0, failed: 1, incomplete: 4 };
+const VERDICTS: Readonly<Record<Verdict, string>> = {
+  passed: 'every check ran to its end and passed',
+  failed: 'A CHECK FAILED',
+  incomplete: 'no check failed, but NOT EVERY CHECK RAN TO ITS END',
+};
 /** Columns as wide as their widest cell; the first `left` are aligned left. */
 function columns(rows: readonly (readonly string[])[], left: number): string {
   const widths = (rows[0] ?? []).map((_, c) => Math.max(...rows.map((row) => row[c]?.length ?? 0)));
@@ -73,23 +43,9 @@ function columns(rows: readonly (readonly string[])[], left: number): string {
 const number = (value: number | undefined, digits = 1) => (value === undefined ? '' : value.toFixed(digits));
 const percent = (part: number | undefined, whole: number | undefined) =>
   part === undefined || whole === undefined ? '' : number((100 * part) / whole);
-const secondsPerToken = ({ seconds, batch, length }: Line) => seconds.median / (batch * length);
-
-/** Our own rows; the unfused twin of a case stands beside it as another contestant. */
-function ownLines(bench: Bench): Line[] {
-  return bench.rows.map((row): Line => {
-    const isNaive = row.case.startsWith('naive ');
-    return { ...row, case: isNaive ? row.case.slice(6) : row.case, contestant: isNaive ? 'naive' : OURS };
-  });
-}
 
 function table(bench: Bench | undefined, rivals: Rivals | undefined): string {
-  const lines = [
-    ...(bench ? ownLines(bench) : []),
-    ...(rivals?.rows ?? []).map(
-      (row): Line => ({ ...row, ...(bench?.bounds && { peakFlops: bench.bounds.peakFlops }) }),
-    ),
-  ];
+  const lines = linesOf(bench, rivals);
   if (lines.length === 0) return '';
   const keyOf = ({ case: name, dtype, length }: Line) => `${name} ${dtype} ${length}`;
   const groups = new Map<string, Line[]>();
@@ -162,8 +118,26 @@ function boundsText(bench: Bench | undefined, rivals: Rivals | undefined): strin
   ];
 }
 
-function parityText(parity: Parity | undefined): string[] {
-  if (!parity) return ['parity: no result (see log.txt)'];
+/** How each step ended, and what that comes to. */
+function stepsText(steps: readonly Step[], verdict: Verdict): string[] {
+  if (steps.length === 0) return [];
+  const rows = steps.map(({ name, ending, seconds, reason }) => [
+    `  ${name}`,
+    (seconds === undefined ? '' : `${seconds} s`).padStart(5),
+    reason ? `${ending} (${reason})` : ending,
+  ]);
+  return [`checks: ${VERDICTS[verdict]}`, columns(rows, 3)];
+}
+
+function lossText(loss: Loss): string[] {
+  const runs = loss.runs.map(
+    ({ attention, dtype, difference, passed }) =>
+      `${attention} ${dtype} ${Number(difference).toExponential(1)}${passed ? '' : ' FAIL'}`,
+  );
+  return [`loss: at most so far from the CPU's: ${runs.join(', ')}`];
+}
+
+function parityText(parity: Parity): string[] {
   const { passed, failed, skipped, notRun } = parity.counts;
   const ratio = ({ error, limit }: Worst) => Number(error) / Number(limit);
   const closest = [...parity.worst].sort((a, b) => ratio(b) - ratio(a)).slice(0, MAX_CLOSE);
@@ -226,38 +200,81 @@ function profileText(launches: readonly KernelProfile[]): string[] {
   ];
 }
 
-const parity = read<Parity>('parity.json');
-const bench = read<Bench>('bench.json');
-const rivals = read<Rivals>('rivals.json');
-const { device, driver, manifest } = bench ?? parity ?? {};
-const text = [
-  ...(device
-    ? [`device: ${device.name}, ${device.driver ?? ''}${driver ? `; ${driver}` : ''}; blas ${device.blas ?? 'unknown'}`]
-    : []),
-  ...(manifest
-    ? [`build:  ${manifest.commit.slice(0, 12)}${manifest.modified ? ' with changes' : ''}, ${manifest.date}`]
-    : []),
-  ...(rivals
-    ? [`rivals: PyTorch ${rivals.torch}, CUDA ${rivals.cuda}, cuDNN ${rivals.cudnn}`]
-    : [`rivals: not measured (${whyNoRivals})`]),
-  '',
-  ...parityText(parity),
-  '',
-  ...(bench?.failures ?? []).map((missing) => missingText('bench', missing)),
-  ...(bench?.notRun ?? []).map((missing) => missingText('bench', missing)),
-  ...(rivals?.failures ?? []).map((missing) => missingText('rivals', missing)),
-  ...(rivals?.notRun ?? []).map((missing) => missingText('rivals', missing)),
-  ...(bench ? [] : ['bench: no result (see log.txt)']),
-  '',
-  ...boundsText(bench, rivals),
-  '',
-  table(bench, rivals),
-  '',
-  ...profileText(read<KernelProfile[]>('profile.json') ?? []),
-];
-console.log(
-  text
-    .join('\n')
-    .replaceAll(/\n{3,}/g, '\n\n')
-    .trimEnd(),
-);
+const missed = (who: string, result: Pick<Bench, 'failures' | 'notRun'> | undefined): string[] =>
+  [...(result?.failures ?? []), ...(result?.notRun ?? [])].map((item) => missingText(who, item));
+
+/** What a file holds may be of another version: that costs one section. */
+function textOf(section: () => readonly string[]): string {
+  try {
+    return section().join('\n').trim();
+  } catch (error) {
+    return `a part of this summary cannot be made: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+/** Of the files that a run left in `folder`, whichever those are. */
+export function summarize(folder: string): { readonly text: string; readonly exitCode: number } {
+  const unreadable: string[] = [];
+  const read = <Content>(name: string, parts: readonly (keyof Content & string)[]) =>
+    readResult<Content>(folder, name, parts, (fault) => unreadable.push(`${name} cannot be read: ${fault}`));
+  const loss = read<Loss>('loss.json', ['runs']);
+  const parity = read<Parity>('parity.json', ['counts', 'failures', 'worst']);
+  const bench = read<Bench>('bench.json', BENCH_PARTS);
+  const rivals = read<Rivals>('rivals.json', RIVALS_PARTS);
+  const profile = read<readonly KernelProfile[]>('profile.json', []) ?? [];
+  const logFile = join(folder, 'log.txt');
+  const log = existsSync(logFile) ? readFileSync(logFile, 'utf8') : '';
+  const steps = stepsOf(log);
+  const verdict = verdictOf(
+    steps,
+    (parity?.counts.failed ?? 0) > 0 || (loss?.runs ?? []).some(({ passed }) => !passed),
+  );
+  /** Why there is no result of a step. */
+  const missing = (name: string, result = 'no result'): string => {
+    const step = steps.find((candidate) => candidate.name === name);
+    return step && step.ending !== 'ok'
+      ? `${name}: ${result} (${step.reason ?? step.ending})`
+      : `${name}: no result (see log.txt)`;
+  };
+  const { device, driver, manifest } = bench ?? parity ?? loss ?? {};
+
+  const sections: readonly (() => readonly string[])[] = [
+    () => [
+      ...(device
+        ? [
+            `device: ${device.name}, ${device.driver ?? ''}${driver ? `; ${driver}` : ''}; blas ${device.blas ?? 'unknown'}`,
+          ]
+        : []),
+      ...(manifest
+        ? [`build:  ${manifest.commit.slice(0, 12)}${manifest.modified ? ' with changes' : ''}, ${manifest.date}`]
+        : []),
+      rivals
+        ? `rivals: PyTorch ${rivals.torch}, CUDA ${rivals.cuda}, cuDNN ${rivals.cudnn}`
+        : missing('rivals', 'not measured'),
+    ],
+    () => log.match(/^rehearsal: .*/m) ?? [],
+    () => stepsText(steps, verdict),
+    () => unreadable,
+    () => (loss ? lossText(loss) : [missing('loss')]),
+    () => (parity ? parityText(parity) : [missing('parity')]),
+    () => [
+      ...missed('bench', bench),
+      ...missed('rivals', rivals),
+      ...(bench ? [] : [missing('bench', 'not measured')]),
+    ],
+    () => boundsText(bench, rivals),
+    () => [table(bench, rivals)],
+    () => (profile.length > 0 ? profileText(profile) : [missing('profile', 'not measured')]),
+  ];
+  const text = sections
+    .map(textOf)
+    .filter((part) => part !== '')
+    .join('\n\n');
+  return { text, exitCode: EXIT_CODES[verdict] };
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { text, exitCode } = summarize(process.argv[2] ?? '.');
+  console.log(text);
+  process.exitCode = exitCode;
+}

@@ -7,7 +7,7 @@ import { Random } from '../../../lib/gpt/random.js';
 import { disposeRun, startRun } from '../../../lib/gpt/run.js';
 import { getDevice, ops, Tensor } from '../../../lib/index.js';
 import { stepWork } from '../../../lib/measure/step_cases.js';
-import { batchesOf, elementSize, type GpuCase, inScope, type Prepared, randn } from './gpu_cases.js';
+import { batchesOf, elementSize, type GpuCase, inScope, lengthOf, type Prepared, randn } from './gpu_cases.js';
 
 const WIDTH = 768;
 const HIDDEN = 4 * WIDTH;
@@ -30,8 +30,8 @@ function memoryCase(
   name: string,
   rows: number,
   prepare: (...args: Parameters<GpuCase['prepare']>) => Omit<Prepared, 'flops'>,
+  length = lengthOf(rows),
 ): GpuCase {
-  const length = 512;
   return {
     name,
     length,
@@ -42,7 +42,10 @@ function memoryCase(
 
 /** Norms, GELU, the loss, embeddings, clipping and AdamW. */
 export function trainingOpCases(tokens: number): GpuCase[] {
-  const wide = (batch: number, width: number) => [batch, 512, width] as const;
+  const length = lengthOf(tokens);
+  const wide = (batch: number, width: number) => [batch, length, width] as const;
+  const lossCase = (name: string, prepare: Parameters<typeof memoryCase>[2]) =>
+    memoryCase(name, tokens * LOSS_PART, prepare, length);
   return [
     memoryCase('layerNorm forward', tokens, (batch, dtype, own) => {
       const x = randn(own, wide(batch, WIDTH), dtype);
@@ -66,15 +69,15 @@ export function trainingOpCases(tokens: number): GpuCase[] {
       const [x, gradOutput] = [randn(own, wide(batch, HIDDEN), dtype), randn(own, wide(batch, HIDDEN), dtype)];
       return { bytes: 3 * elementSize(dtype) * x.size, run: inScope(() => void ops.geluBackward(gradOutput, x)) };
     }),
-    memoryCase('crossEntropy forward', tokens * LOSS_PART, (batch, dtype, own) => {
+    lossCase('crossEntropy forward', (batch, dtype, own) => {
       const logits = randn(own, wide(batch, VOCABULARY), dtype);
-      const targets = own(integers([batch, 512], VOCABULARY, 1));
+      const targets = own(integers([batch, length], VOCABULARY, 1));
       const bytes = elementSize(dtype) * logits.size;
       return { bytes, run: inScope(() => void ops.crossEntropy(logits, targets)) };
     }),
-    memoryCase('crossEntropy backward', tokens * LOSS_PART, (batch, dtype, own) => {
+    lossCase('crossEntropy backward', (batch, dtype, own) => {
       const logits = randn(own, wide(batch, VOCABULARY), dtype);
-      const targets = own(integers([batch, 512], VOCABULARY, 1));
+      const targets = own(integers([batch, length], VOCABULARY, 1));
       const { loss, logSumExp } = ops.crossEntropy(logits, targets);
       own(loss);
       const saved = { logits, targets, logSumExp: own(logSumExp) };
@@ -83,17 +86,17 @@ export function trainingOpCases(tokens: number): GpuCase[] {
       return { bytes, run: inScope(() => void ops.crossEntropyBackward(gradLoss, saved)) };
     }),
     memoryCase('embedding forward', tokens, (batch, dtype, own) => {
-      const indices = own(integers([batch, 512], VOCABULARY, 2));
+      const indices = own(integers([batch, length], VOCABULARY, 2));
       const table = randn(own, [VOCABULARY, WIDTH], 'f32');
-      const positions = randn(own, [512, WIDTH], 'f32');
+      const positions = randn(own, [length, WIDTH], 'f32');
       const bytes = (elementSize(dtype) + 4) * indices.size * WIDTH;
       return { bytes, run: inScope(() => void ops.embedding(indices, table, positions, { dtype })) };
     }),
     memoryCase('embedding backward', tokens, (batch, dtype, own) => {
-      const indices = own(integers([batch, 512], VOCABULARY, 2));
+      const indices = own(integers([batch, length], VOCABULARY, 2));
       const gradOutput = randn(own, wide(batch, WIDTH), dtype);
-      const sizes = { vocabulary: VOCABULARY, positions: 512 };
-      const bytes = 2 * elementSize(dtype) * gradOutput.size + 4 * (VOCABULARY + 512) * WIDTH;
+      const sizes = { vocabulary: VOCABULARY, positions: length };
+      const bytes = 2 * elementSize(dtype) * gradOutput.size + 4 * (VOCABULARY + length) * WIDTH;
       return { bytes, run: inScope(() => void ops.embeddingBackward(gradOutput, indices, sizes)) };
     }),
     memoryCase('clipGradNorm 124M', 512, (_batch, _dtype, own) => {

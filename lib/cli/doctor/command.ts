@@ -8,7 +8,8 @@ const HELP = `Usage: npx sas-attention doctor [options]
 
 Says which versions, binary, devices and environment variables there are, with the reason for each device that cannot be
 used, and tests every other one for two seconds: fused and naive ops against float64 and each other, and their speed.
-Works without the addon too, and then says why it cannot be loaded. Exit code 1 where something has to be mended.
+Works without the addon too, and then says why it cannot be loaded. Exit code 1 where something has to be mended; a warning
+names what works, but not as well as it could.
 
   --json           the same as JSON
   --help           this text

@@ -3,6 +3,7 @@ import type { DeviceInfo } from '../../index.js';
 import type { SelfTest } from '../../measure/self_test.js';
 import { type Addon, loadAddon } from './addon.js';
 import { describeMachine, type Machine } from './machine.js';
+import { warningsOf } from './warnings.js';
 
 /** What a device computes, or why it did not get that far. */
 export type Outcome = SelfTest | { readonly device: string; readonly error: string; readonly right: false };
@@ -19,6 +20,8 @@ export interface Diagnosis {
   readonly selfTests: readonly Outcome[];
   /** What has to be mended, in words one can act on. */
   readonly problems: readonly string[];
+  /** What works, but not as well as it could, with what to do about it. */
+  readonly warnings: readonly string[];
 }
 
 const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
@@ -31,7 +34,7 @@ export async function diagnose(onTest: (device: string) => void): Promise<Diagno
   if ('error' in addon) {
     const [first = ''] = addon.error.split('\n');
     const problems = [first.startsWith('SAS_') ? first : 'the native addon cannot be loaded'];
-    return { ...found, addon, devices: [], defaultDevice: null, selfTests: [], problems };
+    return { ...found, addon, devices: [], defaultDevice: null, selfTests: [], problems, warnings: [] };
   }
 
   const { getDevice, listDevices } = await import('../../index.js');
@@ -56,5 +59,6 @@ export async function diagnose(onTest: (device: string) => void): Promise<Diagno
   for (const { device, right } of selfTests) {
     if (!right) problems.push(`the self-test of ${device} failed`);
   }
-  return { ...found, addon, devices, defaultDevice, selfTests, problems };
+  const warnings = warningsOf(devices, machine.nvidiaDriver);
+  return { ...found, addon, devices, defaultDevice, selfTests, problems, warnings };
 }

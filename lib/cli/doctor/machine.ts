@@ -1,5 +1,5 @@
 /** What can be said without the addon: versions, the machine, the variables that are set. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { glibcVersion } from '../../addon_file.js';
@@ -19,6 +19,8 @@ export interface Machine {
   readonly processors: number;
   readonly memoryBytes: number;
   readonly freeBytes: number;
+  /** The version of the kernel's NVIDIA driver; null: there is none. */
+  readonly nvidiaDriver: string | null;
   readonly environment: readonly Variable[];
 }
 
@@ -63,6 +65,13 @@ function variables(environment: NodeJS.ProcessEnv): Variable[] {
   });
 }
 
+/** As the kernel module says it, in some words or others. */
+function nvidiaDriver(): string | null {
+  const file = '/proc/driver/nvidia/version';
+  if (!existsSync(file)) return null;
+  return /\b\d{3}\.\d+(\.\d+)?\b/.exec(readFileSync(file, 'utf8'))?.[0] ?? 'of unknown version';
+}
+
 export function describeMachine(): Machine {
   const folder = new URL('../../../', import.meta.url);
   const { version } = JSON.parse(readFileSync(new URL('package.json', folder), 'utf8')) as { version: string };
@@ -77,6 +86,7 @@ export function describeMachine(): Machine {
     processors: availableParallelism(),
     memoryBytes: totalmem(),
     freeBytes: freemem(),
+    nvidiaDriver: nvidiaDriver(),
     environment: variables(process.env),
   };
 }

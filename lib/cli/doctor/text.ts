@@ -28,6 +28,7 @@ function machineText({ package: own, ...m }: Machine): string {
     ['system', `${m.platform} ${m.arch}${library}`],
     ['processor', `${m.processor}, ${m.processors} for this process`],
     ['memory', `${gibibytes(m.memoryBytes)}, ${gibibytes(m.freeBytes)} free`],
+    ...(m.nvidiaDriver ? [['NVIDIA driver', m.nvidiaDriver] as const] : []),
   ]);
 }
 
@@ -52,9 +53,16 @@ function deviceText(info: DeviceInfo, isDefault: boolean): string {
   return `${facts.join(', ')}${isDefault ? ' (default)' : ''}`;
 }
 
+/** What `measurePeakFlops` measures. */
+const PEAKS = {
+  cpu: { name: 'FMA peak', unit: 'GFLOP/s' },
+  cuda: { name: 'tensor-core peak', unit: 'GFLOP/s in bf16' },
+} as const;
+
 function outcomeText(outcome: Outcome): string {
   if ('error' in outcome) return `${paint('red', 'FAILED')}: ${outcome.error}`;
-  const { checks, speeds, peakGflops, seconds } = outcome;
+  const { device, checks, speeds, peakGflops, seconds } = outcome;
+  const peak = PEAKS[device === 'cpu' ? 'cpu' : 'cuda'];
   const digits = (error: number | undefined) => error?.toExponential(1) ?? '';
   const precision = textTable(
     ['relative error against', 'fused', 'naive', 'limit', ''],
@@ -68,7 +76,7 @@ function outcomeText(outcome: Outcome): string {
     [0, 4],
   );
   const speed = textTable(
-    ['speed', 'ms', 'GFLOP/s', 'of the FMA peak'],
+    ['speed', 'ms', 'GFLOP/s', `of the ${peak.name}`],
     speeds.map(({ name, milliseconds, gflops, percentOfPeak }) => [
       name,
       milliseconds.toPrecision(3),
@@ -77,10 +85,12 @@ function outcomeText(outcome: Outcome): string {
     ]),
     [0],
   );
-  return `${precision}\n\n${speed}\nFMA peak ${peakGflops.toFixed(0)} GFLOP/s; the self-test took ${seconds.toFixed(1)} s`;
+  const measured = `${peak.name} ${peakGflops.toFixed(0)} ${peak.unit}`;
+  return `${precision}\n\n${speed}\n${measured}; the self-test took ${seconds.toFixed(1)} s`;
 }
 
-export function diagnosisText({ machine, addon, devices, defaultDevice, selfTests, problems }: Diagnosis): string {
+export function diagnosisText(diagnosis: Diagnosis): string {
+  const { machine, addon, devices, defaultDevice, selfTests, problems, warnings } = diagnosis;
   const set = machine.environment.map(({ name, value, meaning }) => [`${name}=${value}`, meaning] as const);
   const conclusion =
     problems.length === 0
@@ -94,6 +104,7 @@ export function diagnosisText({ machine, addon, devices, defaultDevice, selfTest
       ? [section('Devices', entries(devices.map((info) => [info.id, deviceText(info, info.id === defaultDevice)])))]
       : []),
     ...selfTests.map((outcome) => section(`Self-test of ${outcome.device}`, outcomeText(outcome))),
+    ...(warnings.length > 0 ? [warnings.map((warning) => `${paint('yellow', 'Warning')}: ${warning}`).join('\n')] : []),
     conclusion,
   ].join('\n\n');
 }

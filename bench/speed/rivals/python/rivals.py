@@ -168,7 +168,9 @@ class Report:
         }
 
     def write(self):
-        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        part = self.path.with_name(self.path.name + ".part")
+        part.write_text(json.dumps(self.content, indent=1) + "\n")
+        part.replace(self.path)
 
     def skipped(self, **what):
         self.content["notRun"].append(what)
