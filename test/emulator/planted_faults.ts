@@ -61,9 +61,7 @@ export function testPlantedFaults({ target, programs, faults: least, scheduled, 
   });
 
   it('each is caught', () => {
-    const missed = faults().filter(({ program, fault }) =>
-      outcomes(program, fault).every((outcome) => outcome === ''),
-    );
+    const missed = faults().filter(({ program, fault }) => outcomes(program, fault).every((outcome) => outcome === ''));
     expect(missed).toEqual([]);
   });
 

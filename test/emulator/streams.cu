@@ -1,6 +1,6 @@
 // Does the emulator find faults in host code? Programs that use streams, events, pools and pinned memory, each with
 // faults planted one at a time. Each is run once under the process's seed; a call failed or the result is wrong.
-// Expects SAS_EMULATOR_MEMORY=67108864.
+// Expects SAS_EMULATOR_MEMORY=4194304.
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -256,7 +256,7 @@ void Lives(LifeFault fault) {
   if (fault == LifeFault::kPinnedFreedTwice) Check(cudaFreeHost(host));
 }
 
-// ---- pools within the device's 64 MB
+// ---- pools within the device's 4 MB, 64 units
 
 enum class PoolFault {
   kNone,
@@ -291,31 +291,31 @@ void ExpectHeld(cudaMemPool_t pool, size_t used, size_t reserved) {
 }
 
 void Pool(PoolFault fault) {
-  constexpr size_t kMiB = size_t{1} << 20;
+  constexpr size_t kUnit = size_t{64} << 10;
   const Stream first, second;
-  const cudaMemPool_t pool = CreatePool(0), other = CreatePool(fault == PoolFault::kPastItsSize ? 16 * kMiB : 0);
-  void* data = TakeFrom(pool, 48 * kMiB, first);
-  ExpectHeld(pool, 48 * kMiB, 48 * kMiB);
+  const cudaMemPool_t pool = CreatePool(0), other = CreatePool(fault == PoolFault::kPastItsSize ? 16 * kUnit : 0);
+  void* data = TakeFrom(pool, 48 * kUnit, first);
+  ExpectHeld(pool, 48 * kUnit, 48 * kUnit);
   Check(cudaFreeAsync(data, first));
-  data = TakeFrom(pool, 40 * kMiB, first);  // at once: in order after the free
-  ExpectHeld(pool, 40 * kMiB, 48 * kMiB);
+  data = TakeFrom(pool, 40 * kUnit, first);  // at once: in order after the free
+  ExpectHeld(pool, 40 * kUnit, 48 * kUnit);
   Check(cudaFreeAsync(data, first));
   if (fault != PoolFault::kFreeNotReached) Check(cudaStreamSynchronize(first));
-  data = TakeFrom(pool, 32 * kMiB, second);
+  data = TakeFrom(pool, 32 * kUnit, second);
   Check(cudaFreeAsync(data, second));
   Check(cudaDeviceSynchronize());
-  ExpectHeld(pool, 0, 48 * kMiB);
-  if (fault != PoolFault::kNotTrimmed) Check(cudaMemPoolTrimTo(pool, kMiB));
-  data = TakeFrom(other, 32 * kMiB, first);
+  ExpectHeld(pool, 0, 48 * kUnit);
+  if (fault != PoolFault::kNotTrimmed) Check(cudaMemPoolTrimTo(pool, kUnit));
+  data = TakeFrom(other, 32 * kUnit, first);
   size_t free = 0, total = 0;
   Check(cudaMemGetInfo(&free, &total));
-  Expect(total == 64 * kMiB && free == 31 * kMiB, "free memory of the device");
+  Expect(total == 64 * kUnit && free == 31 * kUnit, "free memory of the device");
   Check(cudaMemPoolDestroy(other));  // with its last allocation
-  if (fault == PoolFault::kDestroyedUsed) TakeFrom(other, kMiB, first);
+  if (fault == PoolFault::kDestroyedUsed) TakeFrom(other, kUnit, first);
   Check(cudaFreeAsync(data, first));
   Check(cudaDeviceSynchronize());
   Check(cudaMemGetInfo(&free, &total));
-  Expect(free == 63 * kMiB, "what a destroyed pool gave back");
+  Expect(free == 63 * kUnit, "what a destroyed pool gave back");
   Check(cudaMemPoolDestroy(pool));
 }
 

@@ -8,6 +8,6 @@ describe('planted faults of host code', () => {
     programs: ['staging', 'two streams', 'lives', 'pools', 'two threads'],
     faults: 25,
     scheduled: /^$/, // each program repeats itself until no schedule can hide its fault
-    environment: { SAS_EMULATOR_MEMORY: String(64 * 2 ** 20) },
+    environment: { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) },
   });
 });
