@@ -266,14 +266,13 @@ enum class PoolFault {
   kDestroyedUsed,
 };
 
-cudaMemPool_t CreatePool(size_t most) {
+cudaMemPool_t CreatePool(size_t most, uint64_t keep = ~uint64_t{0}) {
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, 0};
   properties.maxSize = most;
   cudaMemPool_t pool = nullptr;
   Check(cudaMemPoolCreate(&pool, &properties));
-  uint64_t keep = ~uint64_t{0};
   Check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
   return pool;
 }
@@ -316,7 +315,41 @@ void Pool(PoolFault fault) {
   Check(cudaDeviceSynchronize());
   Check(cudaMemGetInfo(&free, &total));
   Expect(free == 63 * kUnit, "what a destroyed pool gave back");
+  const cudaMemPool_t frugal = CreatePool(0, 3 * kUnit);
+  void* const parts[] = {TakeFrom(frugal, 4 * kUnit, first), TakeFrom(frugal, 2 * kUnit, first)};
+  Check(cudaFreeAsync(parts[0], first));
+  ExpectHeld(frugal, 2 * kUnit, 6 * kUnit);
+  Check(cudaStreamSynchronize(first));  // gives back what is beyond the threshold
+  ExpectHeld(frugal, 2 * kUnit, 3 * kUnit);
+  Check(cudaFreeAsync(parts[1], first));
+  Check(cudaMemPoolDestroy(frugal));
   Check(cudaMemPoolDestroy(pool));
+}
+
+// ---- the default stream keeps the order with blocking streams
+
+enum class DefaultFault {
+  kNone,
+  kNonBlocking,
+  kTwoBlocking,
+};
+
+void Default(DefaultFault fault) {
+  std::array<cudaStream_t, 2> streams{};
+  const unsigned flags = fault == DefaultFault::kNonBlocking ? cudaStreamNonBlocking : cudaStreamDefault;
+  for (cudaStream_t& stream : streams) Check(cudaStreamCreateWithFlags(&stream, flags));
+  float* const host = AllocatePinned();
+  float* const x = Allocate(nullptr);
+  Check(cudaMemsetAsync(x, 0, kBytes, streams[0]));
+  Scale(x, 1, 1, fault == DefaultFault::kTwoBlocking ? streams[1] : nullptr);
+  Scale(x, 3, 0, streams[0]);
+  Download(host, x, nullptr);
+  Check(cudaStreamSynchronize(nullptr));
+  ExpectAll(host, 3, "what streams did in turns");
+  Check(cudaFreeAsync(x, nullptr));
+  for (const cudaStream_t stream : streams) Check(cudaStreamDestroy(stream));
+  Check(cudaDeviceSynchronize());
+  Check(cudaFreeHost(host));
 }
 
 // ---- one thread gives work, another one asks whether the stream is idle
@@ -401,6 +434,11 @@ void RunAll() {
   pools("memory allocated that another stream has yet to free", PoolFault::kFreeNotReached);
   pools("more taken from a pool than its largest size", PoolFault::kPastItsSize);
   pools("a pool used after it was destroyed", PoolFault::kDestroyedUsed);
+
+  const auto defaults = [](const char* text, DefaultFault fault) { Run("default stream", text, Default, fault); };
+  defaults("none", DefaultFault::kNone);
+  defaults("streams that do not keep its order", DefaultFault::kNonBlocking);
+  defaults("order expected between two blocking streams", DefaultFault::kTwoBlocking);
 
   Run("two threads", "none", Threads);
 }

@@ -5,7 +5,7 @@ import { testPlantedFaults } from './planted_faults.js';
 describe('planted faults of host code', () => {
   testPlantedFaults({
     target: 'sas_emulator_streams',
-    programs: ['staging', 'two streams', 'lives', 'pools', 'two threads'],
+    programs: ['staging', 'two streams', 'lives', 'pools', 'default stream', 'two threads'],
     faults: 25,
     scheduled: /^$/, // each program repeats itself until no schedule can hide its fault
     environment: { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) },
