@@ -16,19 +16,25 @@ namespace {
 
 }  // namespace
 
-FaultPlan::FaultPlan(const char* variable, uint64_t seed, ErrorOf error_of) : random_(seed) {
+FaultPlan::FaultPlan(const char* variable, uint64_t seed, ErrorOf error_of) : variable_(variable), random_(seed) {
   const char* value = std::getenv(variable);
   const std::string plan = value == nullptr ? "" : value;
   for (size_t begin = 0; begin < plan.size();) {
     const size_t end = std::min(plan.find(',', begin), plan.size());
-    Add(variable, plan.substr(begin, end - begin), error_of);
+    Add(plan.substr(begin, end - begin), error_of);
     begin = end + 1;
   }
 }
 
-void FaultPlan::Add(const char* variable, const std::string& text, ErrorOf error_of) {
+FaultPlan::~FaultPlan() {
+  for (const auto& [function, entry] : entries_) {
+    if (entry.calls == 0) std::fprintf(stderr, "%s: %s was never called\n", variable_, function.c_str());
+  }
+}
+
+void FaultPlan::Add(const std::string& text, ErrorOf error_of) {
   const size_t when = text.find(':'), error = text.rfind(':');
-  if (when == std::string::npos || error == when) Reject(variable, text);
+  if (when == std::string::npos || error == when) Reject(variable_, text);
   Entry entry;
   entry.error = error_of(text.substr(error + 1));
   const std::string calls = text.substr(when + 1, error - when - 1);
@@ -40,10 +46,10 @@ void FaultPlan::Add(const char* variable, const std::string& text, ErrorOf error
     ++rest;
   } else if (*rest == '/' && entry.first == 1) {
     entry.odds = std::strtoull(rest + 1, &rest, 10);
-    if (entry.odds == 0) Reject(variable, text);
+    if (entry.odds == 0) Reject(variable_, text);
     entry.first = entry.last = 0;
   }
-  if (entry.error < 0 || *rest != '\0' || (entry.first == 0 && entry.odds == 0)) Reject(variable, text);
+  if (entry.error < 0 || *rest != '\0' || (entry.first == 0 && entry.odds == 0)) Reject(variable_, text);
   entries_.emplace(text.substr(0, when), entry);
 }
 

@@ -21,6 +21,8 @@ class FaultPlan {
   // The error called `name`, or -1.
   using ErrorOf = int (*)(const std::string& name);
   FaultPlan(const char* variable, uint64_t seed, ErrorOf error_of);
+  // Tells on stderr of functions that were never called: misspelt perhaps.
+  ~FaultPlan();
 
   // Counts a call of `function`: the error that it fails with, if it does. Any thread.
   std::optional<int> Count(const char* function);
@@ -32,8 +34,9 @@ class FaultPlan {
     uint64_t calls = 0;
     int error = 0;
   };
-  void Add(const char* variable, const std::string& text, ErrorOf error_of);
+  void Add(const std::string& text, ErrorOf error_of);
 
+  const char* variable_;
   std::multimap<std::string, Entry> entries_;  // never changes in shape
   std::mutex mutex_;                           // guards the counts and the generator
   std::mt19937_64 random_;

@@ -1,6 +1,6 @@
 // Does the emulator find faults in host code? Programs that use streams, events, pools and pinned memory, each with
 // faults planted one at a time. Each is run once under the process's seed; a call failed or the result is wrong.
-// Expects SAS_EMULATOR_MEMORY=67108864.
+// Expects SAS_EMULATOR_MEMORY=4194304.
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -256,7 +256,7 @@ void Lives(LifeFault fault) {
   if (fault == LifeFault::kPinnedFreedTwice) Check(cudaFreeHost(host));
 }
 
-// ---- pools within the device's 64 MB
+// ---- pools within the device's 4 MB, 64 units
 
 enum class PoolFault {
   kNone,
@@ -266,14 +266,13 @@ enum class PoolFault {
   kDestroyedUsed,
 };
 
-cudaMemPool_t CreatePool(size_t most) {
+cudaMemPool_t CreatePool(size_t most, uint64_t keep = ~uint64_t{0}) {
   cudaMemPoolProps properties{};
   properties.allocType = cudaMemAllocationTypePinned;
   properties.location = {cudaMemLocationTypeDevice, 0};
   properties.maxSize = most;
   cudaMemPool_t pool = nullptr;
   Check(cudaMemPoolCreate(&pool, &properties));
-  uint64_t keep = ~uint64_t{0};
   Check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep));
   return pool;
 }
@@ -291,32 +290,66 @@ void ExpectHeld(cudaMemPool_t pool, size_t used, size_t reserved) {
 }
 
 void Pool(PoolFault fault) {
-  constexpr size_t kMiB = size_t{1} << 20;
+  constexpr size_t kUnit = size_t{64} << 10;
   const Stream first, second;
-  const cudaMemPool_t pool = CreatePool(0), other = CreatePool(fault == PoolFault::kPastItsSize ? 16 * kMiB : 0);
-  void* data = TakeFrom(pool, 48 * kMiB, first);
-  ExpectHeld(pool, 48 * kMiB, 48 * kMiB);
+  const cudaMemPool_t pool = CreatePool(0), other = CreatePool(fault == PoolFault::kPastItsSize ? 16 * kUnit : 0);
+  void* data = TakeFrom(pool, 48 * kUnit, first);
+  ExpectHeld(pool, 48 * kUnit, 48 * kUnit);
   Check(cudaFreeAsync(data, first));
-  data = TakeFrom(pool, 40 * kMiB, first);  // at once: in order after the free
-  ExpectHeld(pool, 40 * kMiB, 48 * kMiB);
+  data = TakeFrom(pool, 40 * kUnit, first);  // at once: in order after the free
+  ExpectHeld(pool, 40 * kUnit, 48 * kUnit);
   Check(cudaFreeAsync(data, first));
   if (fault != PoolFault::kFreeNotReached) Check(cudaStreamSynchronize(first));
-  data = TakeFrom(pool, 32 * kMiB, second);
+  data = TakeFrom(pool, 32 * kUnit, second);
   Check(cudaFreeAsync(data, second));
   Check(cudaDeviceSynchronize());
-  ExpectHeld(pool, 0, 48 * kMiB);
-  if (fault != PoolFault::kNotTrimmed) Check(cudaMemPoolTrimTo(pool, kMiB));
-  data = TakeFrom(other, 32 * kMiB, first);
+  ExpectHeld(pool, 0, 48 * kUnit);
+  if (fault != PoolFault::kNotTrimmed) Check(cudaMemPoolTrimTo(pool, kUnit));
+  data = TakeFrom(other, 32 * kUnit, first);
   size_t free = 0, total = 0;
   Check(cudaMemGetInfo(&free, &total));
-  Expect(total == 64 * kMiB && free == 31 * kMiB, "free memory of the device");
+  Expect(total == 64 * kUnit && free == 31 * kUnit, "free memory of the device");
   Check(cudaMemPoolDestroy(other));  // with its last allocation
-  if (fault == PoolFault::kDestroyedUsed) TakeFrom(other, kMiB, first);
+  if (fault == PoolFault::kDestroyedUsed) TakeFrom(other, kUnit, first);
   Check(cudaFreeAsync(data, first));
   Check(cudaDeviceSynchronize());
   Check(cudaMemGetInfo(&free, &total));
-  Expect(free == 63 * kMiB, "what a destroyed pool gave back");
+  Expect(free == 63 * kUnit, "what a destroyed pool gave back");
+  const cudaMemPool_t frugal = CreatePool(0, 3 * kUnit);
+  void* const parts[] = {TakeFrom(frugal, 4 * kUnit, first), TakeFrom(frugal, 2 * kUnit, first)};
+  Check(cudaFreeAsync(parts[0], first));
+  ExpectHeld(frugal, 2 * kUnit, 6 * kUnit);
+  Check(cudaStreamSynchronize(first));  // gives back what is beyond the threshold
+  ExpectHeld(frugal, 2 * kUnit, 3 * kUnit);
+  Check(cudaFreeAsync(parts[1], first));
+  Check(cudaMemPoolDestroy(frugal));
   Check(cudaMemPoolDestroy(pool));
+}
+
+// ---- the default stream keeps the order with blocking streams
+
+enum class DefaultFault {
+  kNone,
+  kNonBlocking,
+  kTwoBlocking,
+};
+
+void Default(DefaultFault fault) {
+  std::array<cudaStream_t, 2> streams{};
+  const unsigned flags = fault == DefaultFault::kNonBlocking ? cudaStreamNonBlocking : cudaStreamDefault;
+  for (cudaStream_t& stream : streams) Check(cudaStreamCreateWithFlags(&stream, flags));
+  float* const host = AllocatePinned();
+  float* const x = Allocate(nullptr);
+  Check(cudaMemsetAsync(x, 0, kBytes, streams[0]));
+  Scale(x, 1, 1, fault == DefaultFault::kTwoBlocking ? streams[1] : nullptr);
+  Scale(x, 3, 0, streams[0]);
+  Download(host, x, nullptr);
+  Check(cudaStreamSynchronize(nullptr));
+  ExpectAll(host, 3, "what streams did in turns");
+  Check(cudaFreeAsync(x, nullptr));
+  for (const cudaStream_t stream : streams) Check(cudaStreamDestroy(stream));
+  Check(cudaDeviceSynchronize());
+  Check(cudaFreeHost(host));
 }
 
 // ---- one thread gives work, another one asks whether the stream is idle
@@ -401,6 +434,11 @@ void RunAll() {
   pools("memory allocated that another stream has yet to free", PoolFault::kFreeNotReached);
   pools("more taken from a pool than its largest size", PoolFault::kPastItsSize);
   pools("a pool used after it was destroyed", PoolFault::kDestroyedUsed);
+
+  const auto defaults = [](const char* text, DefaultFault fault) { Run("default stream", text, Default, fault); };
+  defaults("none", DefaultFault::kNone);
+  defaults("streams that do not keep its order", DefaultFault::kNonBlocking);
+  defaults("order expected between two blocking streams", DefaultFault::kTwoBlocking);
 
   Run("two threads", "none", Threads);
 }

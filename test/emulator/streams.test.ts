@@ -5,9 +5,9 @@ import { testPlantedFaults } from './planted_faults.js';
 describe('planted faults of host code', () => {
   testPlantedFaults({
     target: 'sas_emulator_streams',
-    programs: ['staging', 'two streams', 'lives', 'pools', 'two threads'],
+    programs: ['staging', 'two streams', 'lives', 'pools', 'default stream', 'two threads'],
     faults: 25,
     scheduled: /^$/, // each program repeats itself until no schedule can hide its fault
-    environment: { SAS_EMULATOR_MEMORY: String(64 * 2 ** 20) },
+    environment: { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) },
   });
 });
