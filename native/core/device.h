@@ -101,7 +101,7 @@ class Device {
   // Called from the environment's thread.
   virtual Status AllocateRaw(size_t bytes, void** data) = 0;
   virtual void FreeRaw(void* data, size_t bytes) = 0;
-  // Bytes held for the scratch memory of operations.
+  // Bytes held for the scratch memory of operations and for what they keep of weights.
   virtual size_t ScratchBytes() const = 0;
 
   // Whether the host may read and write device memory directly.
@@ -130,6 +130,8 @@ class Device {
   // Before an operation that writes in place: it must leave its operands alone if one of these checks fails. (Such an
   // operation starts no check itself.)
   virtual void Guard(const std::bitset<kMaxChecks>&) {}
+  // Before a task that writes this memory: what was derived from its content is no longer. Executor thread.
+  virtual void Written(const void*, size_t) noexcept {}
   // Overwrites memory with NaN (all bits set), in order; for tests.
   virtual Status Poison(void* target, size_t bytes) = 0;
 };

@@ -75,6 +75,7 @@ CudaContext::~CudaContext() {
   if (stream_ == nullptr) return;
   static_cast<void>(cudaSetDevice(ordinal_));
   End();
+  static_cast<void>(weights_.Drop());
   if (records_ != nullptr) static_cast<void>(cudaFreeAsync(records_, stream_));
   const auto end = Clock::now() + kLongestShutdown;
   Poll([&] { return Idle() || Clock::now() > end; });
@@ -90,11 +91,18 @@ CudaContext::~CudaContext() {
   static_cast<void>(cudaStreamDestroy(stream_));
 }
 
+void* CudaContext::Allocate(size_t bytes) {
+  while (true) {
+    void* data = nullptr;
+    Status status = ToStatus(cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_), "cudaMallocAsync");
+    if (status.ok()) return data;
+    if (status.code() != StatusCode::kOutOfMemory) throw DeviceFailure{std::move(status)};
+    if (!weights_.Drop()) throw std::bad_alloc();
+  }
+}
+
 void* CudaContext::TakeBytes(size_t bytes) {
-  void* data = nullptr;
-  Status status = ToStatus(cudaMallocAsync(&data, std::max<size_t>(bytes, 1), stream_), "cudaMallocAsync");
-  if (status.code() == StatusCode::kOutOfMemory) throw std::bad_alloc();
-  if (!status.ok()) throw DeviceFailure{std::move(status)};
+  void* data = Allocate(bytes);
   scratch_.push_back(data);
   scratch_bytes_ += bytes;
   if (scratch_bytes_ > scratch_peak()) scratch_peak_.store(scratch_bytes_, std::memory_order_relaxed);
@@ -106,6 +114,7 @@ void CudaContext::End() {
   for (void* data : scratch_) static_cast<void>(cudaFreeAsync(data, stream_));
   scratch_.clear();
   scratch_bytes_ = 0;
+  weights_.EndOperation();
 }
 
 CheckRecord* CudaContext::StartCheck(Describe describe, int64_t limit) {
@@ -224,6 +233,9 @@ Status CudaContext::Await(cudaEvent_t event) {
 }
 
 void CudaContext::Trim() {
+  if (!Begin().ok()) return;
+  // The pool gives back what the stream is done with.
+  if (weights_.Drop() && cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
   cudaMemPool_t pool = nullptr;
   if (cudaDeviceGetDefaultMemPool(&pool, ordinal_) != cudaSuccess) return;
   static_cast<void>(cudaMemPoolTrimTo(pool, 0));

@@ -13,6 +13,7 @@
 
 #include "core/device.h"
 #include "cuda/cublas.h"
+#include "cuda/weight_cache.h"
 
 namespace sas::cuda {
 
@@ -68,6 +69,9 @@ class CudaContext : public Context {
     return static_cast<T*>(TakeBytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
+  // Memory in stream order that is not scratch; throws as Take.
+  void* Allocate(size_t bytes);
+
   // Starts a kernel on the stream. An empty grid starts nothing.
   template <class... Parameters>
   Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
@@ -114,7 +118,7 @@ class CudaContext : public Context {
   Status Await(cudaEvent_t event);
   // Whether the stream has nothing to do. Any thread.
   bool Idle() const;
-  // Gives memory that has been freed back to the system.
+  // Gives memory that has been freed back to the system, and what is kept of weights.
   void Trim();
   // No kernel starts and no wait lasts from now on. Any thread.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
@@ -122,18 +126,21 @@ class CudaContext : public Context {
 
   cudaStream_t stream() const { return stream_; }
   Blas& blas() { return blas_; }
+  WeightCache& weights() { return weights_; }
   int multiprocessors() const { return multiprocessors_; }
   // Dynamic shared memory that one block can have, in bytes.
   size_t shared_limit() const { return shared_limit_; }
   // SAS_TF32=1: products of f32 operands in TF32.
   bool tf32() const { return tf32_; }
-  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
+  // Held beside the memory of tensors.
+  size_t own_bytes() const { return scratch_peak() + weights_.bytes(); }
 
  private:
   static constexpr size_t kSharedByDefault = 48 << 10;
   static constexpr size_t kStagingBytes = 4 << 20;
 
   void* TakeBytes(size_t bytes);
+  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
   Status PrepareStaging();
   Status ClearRecords(size_t count);
   Status FetchRecords();
@@ -150,6 +157,7 @@ class CudaContext : public Context {
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
   std::atomic<size_t> scratch_peak_{0};
+  WeightCache weights_{*this};
   // Pinned host memory through which copies pass, two halves in turn.
   struct Staging {
     unsigned char* memory = nullptr;

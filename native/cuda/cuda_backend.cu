@@ -102,7 +102,7 @@ class CudaDevice : public Device {
   void FreeRaw(void* data, size_t) override {
     if (context_.Begin().ok()) static_cast<void>(cudaFreeAsync(data, context_.stream()));
   }
-  size_t ScratchBytes() const override { return context_.scratch_peak(); }
+  size_t ScratchBytes() const override { return context_.own_bytes(); }
 
   bool HostAccessible() const override { return false; }
   double MeasurePeakFlops(double seconds) override {
@@ -120,6 +120,7 @@ class CudaDevice : public Device {
   Status Synchronize() override { return context_.Synchronize(); }
   bool Idle() const override { return context_.Idle(); }
   void Trim() override { context_.Trim(); }
+  void Written(const void* data, size_t bytes) noexcept override { context_.weights().Written(data, bytes); }
   void Cancel() override { context_.Cancel(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }
   std::vector<Status> TakeCheckResults() override { return context_.TakeCheckResults(); }

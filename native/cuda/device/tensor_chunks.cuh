@@ -92,15 +92,15 @@ __device__ __forceinline__ void LoadPartial(const float* at, int64_t present, bo
 #pragma unroll
   for (int k = 0; k < kCount; ++k) x[k] = k < present ? at[k] : 0.0f;
 }
-template <int kCount>
-__device__ __forceinline__ void StorePartial(float* at, int64_t present, bool whole, const float (&x)[kCount]) {
+template <int kCount, class T>
+__device__ __forceinline__ void StorePartial(T* at, int64_t present, bool whole, const float (&x)[kCount]) {
   if (whole) {
     StoreElements(at, x);
     return;
   }
 #pragma unroll
   for (int k = 0; k < kCount; ++k) {
-    if (k < present) at[k] = x[k];
+    if (k < present) Narrow(x[k], at + k);
   }
 }
 

@@ -500,7 +500,8 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   arguments.gradients = MakeGradients(p, threads);
   Gradients& gradients = arguments.gradients;
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, gradients.size, threads, &arguments, &grid));
+  SAS_TRY(Prepare<T>(context, s, KeyOf<T>(Form::kExpandBackward, s, p.weights), packed, layout, phases, gradients.size,
+                     threads, &arguments, &grid));
   const int blocks = static_cast<int>(grid.blocks.x);
   gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
   SAS_TRY(

@@ -2,6 +2,7 @@ import type { Planted } from '../fault.js';
 
 const random = (op: string, dtype = 'f32') => `test/parity/random.test.ts > random sizes ${dtype} ${op}`;
 const cases = (op: string, dtype = 'f32') => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op} ${dtype}`;
+const weights = (part: string) => `test/parity/weights.test.ts > ${part}`;
 const kernel = (name: string) => `native/cuda/kernels/${name}`;
 
 /** The CUDA kernels' source, on the emulated device. */
@@ -207,9 +208,37 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'parameters written although a check has failed',
     file: kernel('adamw.cu'),
-    find: 'if (Failed(guard) || (found != nullptr',
-    replace: 'if ((found != nullptr',
+    find: 'skipped = Failed(guard) || (found != nullptr',
+    replace: 'skipped = (found != nullptr',
     tests: ['test/parity/failures.test.ts > adamW, in place'],
+  },
+  {
+    name: 'copy of a weight not written by adamW',
+    file: kernel('adamw.cu'),
+    find: 'state.copy = copy->data;',
+    replace: '',
+    tests: [weights('adamW on all of them')],
+  },
+  {
+    name: 'copy of a weight left as it was where adamW is stopped',
+    file: kernel('adamw.cu'),
+    find: 'if (skipped && state.copy == nullptr) return;',
+    replace: 'if (skipped) return;',
+    tests: [weights('adamW that a failed check stops'), weights('adamW that skips')],
+  },
+  {
+    name: 'what is kept of a weight not stale when it is written',
+    file: 'native/cuda/weight_cache.cu',
+    find: 'entry->second.fresh = false;',
+    replace: '',
+    tests: [weights('copyFrom'), weights('clipGradNorm'), weights('made by an op')],
+  },
+  {
+    name: 'packed weights taken for new after adamW',
+    file: kernel('adamw.cu'),
+    find: 'return expand::Repack(context, packs);',
+    replace: 'for (const auto& pack : packs) WeightCache::Refresh(pack.second); return {};',
+    tests: [weights('expand')],
   },
   {
     name: 'infinite gradients not skipped',
