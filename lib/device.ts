@@ -138,5 +138,8 @@ function open(id: string, origin: string): Device {
   if (!info.usable) {
     throw new DeviceError(`getDevice: device '${id}'${origin} cannot be used: ${info.reason}`);
   }
-  return new Device(Object.freeze(info), binding.openDevice(id, settings()));
+  const handle = binding.openDevice(id, settings());
+  // Opening may have told more: of a cuBLAS that does not start, say.
+  const now = listDevices().find((device) => device.id === id) ?? info;
+  return new Device(Object.freeze(now), handle);
 }

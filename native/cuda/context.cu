@@ -68,7 +68,11 @@ Status CudaContext::Open(int ordinal, bool tf32) {
   SAS_CUDA_TRY(cudaMallocHost(&memory, kRecordBytes));
   host_records_ = static_cast<CheckRecord*>(memory);
   SAS_TRY(ClearRecords(Device::kMaxChecks));
-  return blas_.Open(stream_, tf32_);
+  SAS_CUDA_TRY(cudaMallocAsync(&memory, kArrivals * sizeof *arrivals_, stream_));
+  arrivals_ = static_cast<unsigned*>(memory);
+  SAS_CUDA_TRY(cudaMemsetAsync(arrivals_, 0, kArrivals * sizeof *arrivals_, stream_));
+  blas_.Open(ordinal, stream_, tf32_);
+  return {};
 }
 
 CudaContext::~CudaContext() {
@@ -77,6 +81,7 @@ CudaContext::~CudaContext() {
   End();
   static_cast<void>(weights_.Drop());
   if (records_ != nullptr) static_cast<void>(cudaFreeAsync(records_, stream_));
+  if (arrivals_ != nullptr) static_cast<void>(cudaFreeAsync(arrivals_, stream_));
   const auto end = Clock::now() + kLongestShutdown;
   Poll([&] { return Idle() || Clock::now() > end; });
   // What kernels that run on may still use is left to the end of the process.

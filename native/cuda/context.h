@@ -8,6 +8,8 @@
 #include <atomic>
 #include <new>
 #include <type_traits>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -77,12 +79,7 @@ class CudaContext : public Context {
   Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {};
     if (cancelled()) return DroppedAtShutdown();
-    if (grid.shared_bytes > kSharedByDefault) {
-      SAS_TRY(ToStatus(
-          cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(grid.shared_bytes)),
-          "cudaFuncSetAttribute"));
-    }
+    if (grid.shared_bytes > kSharedByDefault) SAS_TRY(AllowShared(reinterpret_cast<const void*>(kernel)));
     cudaLaunchConfig_t config{};
     config.gridDim = grid.blocks;
     config.blockDim = dim3(grid.threads);
@@ -94,10 +91,14 @@ class CudaContext : public Context {
   // Threads of a block that `kernel` is compiled for, by its __launch_bounds__; at most `most`.
   template <class... Parameters>
   Status ThreadsOf(void (*kernel)(Parameters...), int most, int* threads) {
-    cudaFuncAttributes attributes{};
-    SAS_TRY(
-        ToStatus(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "cudaFuncGetAttributes"));
-    *threads = std::min(most, attributes.maxThreadsPerBlock);
+    const auto* key = reinterpret_cast<const void*>(kernel);
+    auto known = threads_of_.find(key);
+    if (known == threads_of_.end()) {
+      cudaFuncAttributes attributes{};
+      SAS_TRY(ToStatus(cudaFuncGetAttributes(&attributes, key), "cudaFuncGetAttributes"));
+      known = threads_of_.emplace(key, attributes.maxThreadsPerBlock).first;
+    }
+    *threads = std::min(most, known->second);
     return {};
   }
 
@@ -125,6 +126,9 @@ class CudaContext : public Context {
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   cudaStream_t stream() const { return stream_; }
+  // Counters of blocks that arrive (LastToArrive), 0 between launches: those of one stream can share them.
+  static constexpr int64_t kArrivals = 4096;
+  unsigned* arrivals() const { return arrivals_; }
   Blas& blas() { return blas_; }
   WeightCache& weights() { return weights_; }
   int multiprocessors() const { return multiprocessors_; }
@@ -139,6 +143,16 @@ class CudaContext : public Context {
   static constexpr size_t kSharedByDefault = 48 << 10;
   static constexpr size_t kStagingBytes = 4 << 20;
 
+  // Lets the kernel have all the shared memory of a block, once. (All: another context of the device may have asked for
+  // less than this one.)
+  Status AllowShared(const void* kernel) {
+    if (shared_allowed_.contains(kernel)) return {};
+    SAS_TRY(ToStatus(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_limit_)),
+        "cudaFuncSetAttribute"));
+    shared_allowed_.insert(kernel);
+    return {};
+  }
   void* TakeBytes(size_t bytes);
   size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
   Status PrepareStaging();
@@ -154,6 +168,8 @@ class CudaContext : public Context {
   cudaStream_t stream_ = nullptr;
   cudaEvent_t reached_ = nullptr;  // recorded at the end of the stream by Synchronize
   Blas blas_;
+  std::unordered_map<const void*, int> threads_of_;  // by kernel
+  std::unordered_set<const void*> shared_allowed_;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
   std::atomic<size_t> scratch_peak_{0};
@@ -174,6 +190,7 @@ class CudaContext : public Context {
   CheckGuard guard_{};
   CheckRecord* records_ = nullptr;       // on the device, one per check
   CheckRecord* host_records_ = nullptr;  // pinned, copied at a wait
+  unsigned* arrivals_ = nullptr;         // on the device
 };
 
 __host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -77,7 +77,7 @@ DeviceInfo Describe(int ordinal) {
   int driver = 0;
   static_cast<void>(cudaDriverGetVersion(&driver));
   info.driver = "CUDA " + VersionName(driver);
-  info.blas = Blas::Describe();
+  info.blas = Blas::Describe(ordinal);
   if (properties.major < kOldestMajor) {
     info.reason = "compute capability " + std::to_string(properties.major) + "." + std::to_string(properties.minor) +
                   " is not supported: the kernels need 8.0 (Ampere) or newer";

@@ -14,7 +14,7 @@ namespace {
 
 using sas::BFloat16, sas::Float16;
 
-enum Status { kSuccess = 0, kNotInitialized = 1, kInvalidValue = 7, kNotSupported = 15 };
+enum Status { kSuccess = 0, kNotInitialized = 1, kAllocationFailed = 3, kInvalidValue = 7, kNotSupported = 15 };
 enum { kFloat32 = 0, kFloat16 = 2, kBFloat16 = 14 };
 enum { kComputeF32 = 68, kComputeTf32 = 77 };
 
@@ -53,6 +53,24 @@ struct Preference {
   uint32_t reductions = ~0u;
   uint32_t alignment[4] = {256, 256, 256, 256};
 };
+
+// FAKE_CUBLAS_REPORT=file: a line per library at exit, how many products it did.
+struct Report {
+  long products = 0;
+  ~Report() {
+    const char* path = std::getenv("FAKE_CUBLAS_REPORT");
+    FILE* file = path == nullptr || products == 0 ? nullptr : std::fopen(path, "a");
+    if (file == nullptr) return;
+    std::fprintf(file, "%ld\n", products);
+    std::fclose(file);
+  }
+} report;
+
+// FAKE_CUBLAS_FAIL=create: as on a device without memory for the handle. =products: without memory for a product.
+bool Fails(const char* what) {
+  const char* fail = std::getenv("FAKE_CUBLAS_FAIL");
+  return fail != nullptr && std::strcmp(fail, what) == 0;
+}
 
 template <class Object>
 bool Is(const void* object) {
@@ -132,6 +150,8 @@ const char* cublasGetStatusName(int status) {
       return "CUBLAS_STATUS_SUCCESS";
     case kNotInitialized:
       return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case kAllocationFailed:
+      return "CUBLAS_STATUS_ALLOC_FAILED";
     case kInvalidValue:
       return "CUBLAS_STATUS_INVALID_VALUE";
     default:
@@ -139,12 +159,7 @@ const char* cublasGetStatusName(int status) {
   }
 }
 
-// FAKE_CUBLAS_FAIL=create: as on a device without memory for the handle.
-int cublasCreate_v2(void** handle) {
-  const char* fail = std::getenv("FAKE_CUBLAS_FAIL");
-  if (fail != nullptr && std::strcmp(fail, "create") == 0) return kNotInitialized;
-  return Create<Handle>(handle);
-}
+int cublasCreate_v2(void** handle) { return Fails("create") ? kNotInitialized : Create<Handle>(handle); }
 int cublasDestroy_v2(void* handle) { return Destroy<Handle>(handle); }
 int cublasSetStream_v2(void* handle, void* stream) {
   REQUIRE(Is<Handle>(handle) && stream != nullptr);
@@ -171,6 +186,8 @@ int cublasGemmStridedBatchedEx(void* handle, int transpose_a, int transpose_b, i
   REQUIRE(algorithm == -1 && alpha != nullptr && *alpha == 1 && beta != nullptr && *beta == 0);
   REQUIRE(a != nullptr && b != nullptr && c != nullptr);
   REQUIRE(AlignedTo(a, SizeOf(type_a)) && AlignedTo(b, SizeOf(type_b)) && AlignedTo(c, SizeOf(type_c)));
+  if (Fails("products")) return kAllocationFailed;
+  ++report.products;
   for (int batch = 0; batch < batches; ++batch) {
     Multiply(transpose_a == 1, transpose_b == 1, m, n, k, Offset(a, type_a, batch * stride_a), type_a, lda,
              Offset(b, type_b, batch * stride_b), ldb, nullptr, Offset(c, type_c, batch * stride_c), type_c, ldc,
@@ -299,7 +316,9 @@ int cublasLtMatmul(void* handle, void* matmul, const float* alpha, const void* a
   REQUIRE(algorithm != nullptr && algorithm->data[0] == kOwnAlgorithm);
   REQUIRE(workspace_bytes == 0 || (workspace != nullptr && AlignedTo(workspace, 256)));
   REQUIRE(AlignedTo(a, algorithm->data[1]) && AlignedTo(b, algorithm->data[2]) && AlignedTo(d, algorithm->data[4]));
-  std::memset(workspace, 0xff, workspace_bytes);
+  if (Fails("products")) return kAllocationFailed;
+  if (workspace != nullptr) std::memset(workspace, 0xff, workspace_bytes);
+  ++report.products;
   const auto& op = *static_cast<const Matmul*>(matmul);
   const auto &left = *static_cast<const Layout*>(layout_a), &right = *static_cast<const Layout*>(layout_b);
   const auto& out = *static_cast<const Layout*>(layout_d);
