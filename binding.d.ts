@@ -227,6 +227,7 @@ export interface Binding {
     weight: BufferHandle,
     mean: BufferHandle,
     rstd: BufferHandle,
+    residual: BufferHandle | null,
     gradX: BufferHandle,
     gradWeight: BufferHandle,
     gradBias: BufferHandle,
@@ -245,7 +246,7 @@ export interface Binding {
   gelu(x: BufferHandle, output: BufferHandle, tanhApproximation: boolean): void;
   geluBackward(gradOutput: BufferHandle, x: BufferHandle, gradX: BufferHandle, tanhApproximation: boolean): void;
   /** All of any one shape. */
-  add(a: BufferHandle, b: BufferHandle, output: BufferHandle): void;
+  add(a: BufferHandle, b: BufferHandle, c: BufferHandle | null, output: BufferHandle): void;
   /**
    * tokens [B, T] i32, tokenTable [vocabulary, width] f32, positionTable [positions, width] f32 or null -> output [B, T, width],
    * of its own dtype. A token outside the vocabulary is a device failure.

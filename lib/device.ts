@@ -139,7 +139,7 @@ function open(id: string, origin: string): Device {
     throw new DeviceError(`getDevice: device '${id}'${origin} cannot be used: ${info.reason}`);
   }
   const handle = binding.openDevice(id, settings());
-  // Of an open device more is known.
-  const known = listDevices().find((device) => device.id === id) ?? info;
-  return new Device(Object.freeze(known), handle);
+  // Opening may have told more: of a cuBLAS that does not start, say.
+  const now = listDevices().find((device) => device.id === id) ?? info;
+  return new Device(Object.freeze(now), handle);
 }

@@ -1,5 +1,5 @@
 /** Layers whose parameters go by name, `<name>.weight` and, where there is one, `<name>.bias`: what models are made of. */
-import { layerNorm, layerNormBackward } from './ops/layer_norm.js';
+import { layerNorm, runLayerNormBackward } from './ops/layer_norm.js';
 import { linear, linearBackward } from './ops/linear.js';
 import { rmsNorm, rmsNormBackward } from './ops/rms_norm.js';
 import type { Tensor } from './tensor.js';
@@ -49,8 +49,16 @@ export class Layers {
     return { output, saved: { x, ...saved } };
   }
 
-  layerNormBackward(name: string, gradOutput: Tensor, saved: LayerNormSaved, gradients: Gradients): Tensor {
-    const result = layerNormBackward(gradOutput, { ...saved, weight: this.parameter(`${name}.weight`) });
+  /** `residual`: the gradient that reaches x beside the norm, to be added to gradX. */
+  layerNormBackward(
+    name: string,
+    gradOutput: Tensor,
+    saved: LayerNormSaved,
+    gradients: Gradients,
+    residual?: Tensor,
+  ): Tensor {
+    const from = { ...saved, weight: this.parameter(`${name}.weight`) };
+    const result = runLayerNormBackward('layerNormBackward', gradOutput, from, residual);
     gradients.set(`${name}.weight`, result.gradWeight);
     gradients.set(`${name}.bias`, result.gradBias);
     return result.gradX;

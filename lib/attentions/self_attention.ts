@@ -11,7 +11,7 @@ import {
   resolvedPlacement,
   Saved,
 } from '../module.js';
-import { add } from '../ops/add.js';
+import { add, runAdd } from '../ops/add.js';
 import { attention, attentionBackward } from '../ops/attention.js';
 import { type RopeOptions, rope, ropeAngles, ropeBackward } from '../ops/rope.js';
 import { scope } from '../scope.js';
@@ -157,8 +157,9 @@ export const applyRopeBackward = (gradOutput: Tensor, options: RopeOptions | nul
   options ? ropeBackward(gradOutput, options) : gradOutput;
 
 /** Gradients that meet again where their forward parted. */
-export const sum = (first: Tensor, ...others: Tensor[]): Tensor =>
-  others.reduce((total, next) => add(total, next), first);
+export function sum(a: Tensor, b: Tensor, c?: Tensor, ...others: Tensor[]): Tensor {
+  return others.reduce((total, next) => add(total, next), runAdd('add', { a, b, c }));
+}
 
 /** The parameters of a linear layer [outputs, inputs]. */
 export function linearSpec(name: string, outputs: number, inputs: number, { bias = false } = {}): ParameterSpec[] {

@@ -182,16 +182,13 @@ export class Gpt {
     const gradActivated = this.layers.linearBackward(`${name}.mlp.down`, gradOutput, saved.activated, gradients);
     const gradHidden = ops.geluBackward(gradActivated, saved.hidden);
     const gradNormed2 = this.layers.linearBackward(`${name}.mlp.up`, gradHidden, saved.normed2, gradients);
-    // A residual connection hands its gradient to both branches: they meet again in an addition.
-    const gradMiddle = ops.add(
-      gradOutput,
-      this.layers.layerNormBackward(`${name}.norm2`, gradNormed2, saved.norm2, gradients),
-    );
+    // A residual connection hands its gradient to both branches: they meet again in a sum.
+    const gradMiddle = this.layers.layerNormBackward(`${name}.norm2`, gradNormed2, saved.norm2, gradients, gradOutput);
     if (!saved.attention) throw new Error(`${name}: nothing was saved by the forward pass`);
     const attention = this.attention(i).backward(gradMiddle, saved.attention);
     saved.attention.dispose();
     for (const [key, tensor] of attention.gradParameters) gradients.set(`${name}.attention.${key}`, tensor);
-    return ops.add(gradMiddle, this.layers.layerNormBackward(`${name}.norm1`, attention.gradX, saved.norm1, gradients));
+    return this.layers.layerNormBackward(`${name}.norm1`, attention.gradX, saved.norm1, gradients, gradMiddle);
   }
 
   private attention(i: number): SelfAttention {

@@ -6,13 +6,22 @@ import { operands, produce, type Tensor } from '../tensor.js';
 /** a + b, element by element (a residual connection). One shape, one float dtype; no broadcasting. */
 export function add(a: Tensor, b: Tensor): Tensor {
   const op = check.call('add', arguments.length, 2);
-  const { device, buffers } = operands(op, { a, b });
+  return runAdd(op, { a, b });
+}
+
+/** `add` of two, or of three that are rounded once; `op` is its name in messages. */
+export function runAdd(op: string, terms: { a: Tensor; b: Tensor; c?: Tensor }): Tensor {
+  const { a, b, c } = terms;
+  const { device, buffers } = operands(op, { a, b }, { c });
   check.shape(op, 'a', a, ['...']);
   check.dtype(op, 'a', a, floats);
-  check.shape(op, 'b', b, a.shape, 'the shape of a');
-  check.dtype(op, 'b', b, a.dtype, `a has dtype ${a.dtype}`);
-  return produce(op, device, { output: [a.shape, a.dtype] }, (to) => binding.add(buffers.a, buffers.b, to.output))
-    .output;
+  for (const [name, tensor] of Object.entries(c ? { b, c } : { b })) {
+    check.shape(op, name, tensor, a.shape, 'the shape of a');
+    check.dtype(op, name, tensor, a.dtype, `a has dtype ${a.dtype}`);
+  }
+  return produce(op, device, { output: [a.shape, a.dtype] }, (to) =>
+    binding.add(buffers.a, buffers.b, buffers.c, to.output),
+  ).output;
 }
 
 /**

@@ -39,13 +39,27 @@ export function layerNormBackward(
   gradOutput: Tensor,
   saved: { x: Tensor; weight: Tensor; mean: Tensor; rstd: Tensor },
 ): { gradX: Tensor; gradWeight: Tensor; gradBias: Tensor } {
-  const op = check.call('layerNormBackward', arguments.length, 2);
+  return runLayerNormBackward(check.call('layerNormBackward', arguments.length, 2), gradOutput, saved);
+}
+
+/**
+ * `layerNormBackward`, gradX plus `residual`, of x's shape and dtype, if given: the gradient that reaches x beside the norm.
+ * `op` is its name in messages.
+ */
+export function runLayerNormBackward(
+  op: string,
+  gradOutput: Tensor,
+  saved: { x: Tensor; weight: Tensor; mean: Tensor; rstd: Tensor },
+  residual?: Tensor,
+): { gradX: Tensor; gradWeight: Tensor; gradBias: Tensor } {
   const { x, weight, mean, rstd } = check.record(op, 'saved', saved, ['x', 'weight', 'mean', 'rstd']);
-  const { device, buffers } = operands(op, { gradOutput, x, weight, mean, rstd });
+  const { device, buffers } = operands(op, { gradOutput, x, weight, mean, rstd }, { residual });
   const [rows, C] = check.shape(op, 'x', x, ['...', 'C']);
   check.dtype(op, 'x', x, floats);
-  check.shape(op, 'gradOutput', gradOutput, x.shape, 'the shape of x');
-  check.dtype(op, 'gradOutput', gradOutput, x.dtype, `x has dtype ${x.dtype}`);
+  for (const [name, tensor] of Object.entries(residual ? { gradOutput, residual } : { gradOutput })) {
+    check.shape(op, name, tensor, x.shape, 'the shape of x');
+    check.dtype(op, name, tensor, x.dtype, `x has dtype ${x.dtype}`);
+  }
   check.shape(op, 'weight', weight, [C], `x has width ${C}`);
   check.dtype(op, 'weight', weight, 'f32', 'parameters are f32');
   for (const [name, tensor] of Object.entries({ mean, rstd })) {
@@ -60,6 +74,7 @@ export function layerNormBackward(
       buffers.weight,
       buffers.mean,
       buffers.rstd,
+      buffers.residual,
       to.gradX,
       to.gradWeight,
       to.gradBias,

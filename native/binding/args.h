@@ -37,6 +37,7 @@ class Args {
   float* WriteFloats(ExpectedShape shape) { return static_cast<float*>(Write(DType::kF32, shape)); }
   const int32_t* ReadInts(ExpectedShape shape) { return static_cast<const int32_t*>(Read(DType::kI32, shape)); }
   // Null stands for an absent operand.
+  const void* ReadOptional(DType dtype, ExpectedShape shape) { return SkipNull() ? nullptr : Read(dtype, shape); }
   const float* ReadOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : ReadFloats(shape); }
   float* WriteOptionalFloats(ExpectedShape shape) { return SkipNull() ? nullptr : WriteFloats(shape); }
   // A logSumExp, of which -infinity is no anomaly.

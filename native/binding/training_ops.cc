@@ -58,6 +58,7 @@ void LayerNormBackward(Info info) {
   p.weight = args.ReadFloats({p.width});
   p.mean = args.ReadFloats({rows.size()});
   p.rstd = args.ReadFloats({rows.size()});
+  p.residual = args.ReadOptional(p.dtype, {rows, p.width});
   p.grad_x = args.Write(p.dtype, {rows, p.width});
   p.grad_weight = args.WriteFloats({p.width});
   p.grad_bias = args.WriteFloats({p.width});
@@ -121,6 +122,7 @@ void Add(Info info) {
   Leading all;
   p.a = args.Read(&p.dtype, {all});
   p.b = args.Read(p.dtype, {all});
+  p.c = args.ReadOptional(p.dtype, {all});
   p.output = args.Write(p.dtype, {all});
   p.size = all.size();
   args.Submit(&Operations::Add, p);

@@ -94,7 +94,7 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  virtual const DeviceInfo& info() const = 0;
+  virtual DeviceInfo info() const = 0;
   virtual const Operations& operations() const = 0;
   virtual Context& context() = 0;
 
@@ -105,7 +105,7 @@ class Device {
   // How an operation that finds no memory for scratch space takes back what tensors no longer use: set once, before the
   // first task, and called on the executor thread.
   virtual void SetReclaim(std::function<void()>) {}
-  // Bytes held for the scratch memory of operations.
+  // Bytes held for the scratch memory of operations and for what they keep of weights.
   virtual size_t ScratchBytes() const = 0;
 
   // Whether the host may read and write device memory directly.
@@ -134,6 +134,8 @@ class Device {
   // Before an operation that writes in place: it must leave its operands alone if one of these checks fails. (Such an
   // operation starts no check itself.)
   virtual void Guard(const std::bitset<kMaxChecks>&) {}
+  // Before a task that writes this memory: what was derived from its content is no longer. Executor thread.
+  virtual void Written(const void*, size_t) noexcept {}
   // Overwrites memory with NaN (all bits set), in order; for tests.
   virtual Status Poison(void* target, size_t bytes) = 0;
 };

@@ -245,6 +245,7 @@ struct LayerNormBackwardParams {
   void* grad_x;             // [rows, width]
   float* grad_weight;       // [width]
   float* grad_bias;         // [width]
+  const void* residual;     // [rows, width], added to grad_x before it is rounded, or null
 };
 
 struct RmsNormParams {
@@ -290,6 +291,7 @@ struct AddParams {
   int64_t size;
   const void* a;  // [size]
   const void* b;  // [size]
+  const void* c;  // [size] or null
   void* output;   // [size]
 };
 

@@ -157,6 +157,9 @@ void Queue::RunChecked(Task& task) {
   bool untouched = !status.ok() || !own.ok();  // whether nothing was written
   if (status.ok()) {
     if (!task.updates.empty()) device_.Guard(pending.checks);
+    for (const auto* written : {&task.writes, &task.updates}) {
+      for (const BufferRef& buffer : *written) device_.Written(buffer->data, buffer->bytes);
+    }
     try {
       if (own.ok()) own = task.run();
     } catch (const std::bad_alloc&) {

@@ -55,7 +55,7 @@ class CpuDevice : public Device {
  public:
   CpuDevice(DeviceInfo info, const Isa& isa) : info_(std::move(info)), isa_(isa), context_(info_.threads) {}
 
-  const DeviceInfo& info() const override { return info_; }
+  DeviceInfo info() const override { return info_; }
   const Operations& operations() const override { return isa_.operations(); }
   Context& context() override { return context_; }
 

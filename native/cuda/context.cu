@@ -57,14 +57,20 @@ Status CudaContext::Open(int ordinal, bool tf32) {
   SAS_CUDA_TRY(cudaMallocHost(&memory, kRecordBytes));
   host_records_ = static_cast<CheckRecord*>(memory);
   SAS_TRY(ClearRecords(Device::kMaxChecks));
-  return blas_.Open(stream_, tf32_);
+  SAS_TRY(memory_.Allocate(kArrivals * sizeof *arrivals_, &memory));
+  arrivals_ = static_cast<unsigned*>(memory);
+  SAS_CUDA_TRY(cudaMemsetAsync(arrivals_, 0, kArrivals * sizeof *arrivals_, stream_));
+  blas_.Open(stream_, tf32_);
+  return {};
 }
 
 CudaContext::~CudaContext() {
   if (stream_ == nullptr) return;
   const CurrentDevice current(ordinal_);
   End();
+  static_cast<void>(weights_.Drop());
   if (records_ != nullptr) memory_.Free(records_);
+  if (arrivals_ != nullptr) memory_.Free(arrivals_);
   const auto end = Clock::now() + kLongestShutdown;
   Poll([&] { return Idle() || Clock::now() > end; });
   // What kernels that run on may still use is left to the end of the process.
@@ -119,12 +125,12 @@ void CudaContext::FreeRaw(void* data) noexcept {
 
 // Takes back what others no longer use, once the stream is done with it.
 void CudaContext::MakeRoom() {
+  static_cast<void>(weights_.Drop());
   if (reclaim_) reclaim_();
   if (cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
   memory_.Trim();
 }
 
-// In stream order, for the running operation.
 void* CudaContext::Allocate(size_t bytes) {
   void* data = nullptr;
   Status status = memory_.Allocate(bytes, &data);
@@ -150,6 +156,7 @@ void CudaContext::End() {
   for (void* data : scratch_) memory_.Free(data);
   scratch_.clear();
   scratch_bytes_ = 0;
+  weights_.EndOperation();
 }
 
 CheckRecord* CudaContext::StartCheck(Describe describe, int64_t limit) {
@@ -255,6 +262,8 @@ Status CudaContext::Await(cudaEvent_t event) {
 
 void CudaContext::Trim() {
   const CurrentDevice current(ordinal_);
+  // The pool gives back what the stream is done with.
+  if (weights_.Drop() && cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
   memory_.Trim();
 }
 

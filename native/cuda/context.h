@@ -9,6 +9,8 @@
 #include <mutex>
 #include <new>
 #include <type_traits>
+#include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,7 @@
 #include "cuda/device_memory.h"
 #include "cuda/failure.h"
 #include "cuda/staging.h"
+#include "cuda/weight_cache.h"
 
 namespace sas::cuda {
 
@@ -72,17 +75,15 @@ class CudaContext : public Context {
     return static_cast<T*>(TakeBytes(static_cast<size_t>(count) * sizeof(T)));
   }
 
+  // Memory in stream order that is not scratch; throws as Take.
+  void* Allocate(size_t bytes);
+
   // Starts a kernel on the stream. An empty grid starts nothing.
   template <class... Parameters>
   Status Launch(void (*kernel)(Parameters...), const Grid& grid, std::type_identity_t<Parameters>... arguments) {
     if (grid.blocks.x == 0 || grid.blocks.y == 0 || grid.blocks.z == 0) return {};
     if (cancelled()) return DroppedAtShutdown();
-    if (grid.shared_bytes > kSharedByDefault) {
-      SAS_TRY(ToStatus(
-          cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(grid.shared_bytes)),
-          "cudaFuncSetAttribute"));
-    }
+    if (grid.shared_bytes > kSharedByDefault) SAS_TRY(AllowShared(reinterpret_cast<const void*>(kernel)));
     cudaLaunchConfig_t config{};
     config.gridDim = grid.blocks;
     config.blockDim = dim3(grid.threads);
@@ -94,10 +95,14 @@ class CudaContext : public Context {
   // Threads of a block that `kernel` is compiled for, by its __launch_bounds__; at most `most`.
   template <class... Parameters>
   Status ThreadsOf(void (*kernel)(Parameters...), int most, int* threads) {
-    cudaFuncAttributes attributes{};
-    SAS_TRY(
-        ToStatus(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), "cudaFuncGetAttributes"));
-    *threads = std::min(most, attributes.maxThreadsPerBlock);
+    const auto* key = reinterpret_cast<const void*>(kernel);
+    auto known = threads_of_.find(key);
+    if (known == threads_of_.end()) {
+      cudaFuncAttributes attributes{};
+      SAS_TRY(ToStatus(cudaFuncGetAttributes(&attributes, key), "cudaFuncGetAttributes"));
+      known = threads_of_.emplace(key, attributes.maxThreadsPerBlock).first;
+    }
+    *threads = std::min(most, known->second);
     return {};
   }
 
@@ -118,27 +123,43 @@ class CudaContext : public Context {
   Status Await(cudaEvent_t event);
   // Whether the stream has nothing to do. Any thread.
   bool Idle() const;
-  // Gives memory that has been freed back to the system.
+  // Gives memory that has been freed back to the system, and what is kept of weights.
   void Trim();
   // No kernel starts and no wait lasts from now on. Any thread.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
   cudaStream_t stream() const { return stream_; }
+  // Counters of blocks that arrive (LastToArrive), 0 between launches: those of one stream can share them.
+  static constexpr int64_t kArrivals = 4096;
+  unsigned* arrivals() const { return arrivals_; }
   Blas& blas() { return blas_; }
+  const Blas& blas() const { return blas_; }
+  WeightCache& weights() { return weights_; }
   int multiprocessors() const { return multiprocessors_; }
   // Dynamic shared memory that one block can have, in bytes.
   size_t shared_limit() const { return shared_limit_; }
   // SAS_TF32=1: products of f32 operands in TF32.
   bool tf32() const { return tf32_; }
-  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
+  // Held beside the memory of tensors.
+  size_t own_bytes() const { return scratch_peak() + weights_.bytes(); }
 
  private:
   static constexpr size_t kSharedByDefault = 48 << 10;
 
-  void* Allocate(size_t bytes);
+  // Lets the kernel have all the shared memory of a block, once. (All: another context of the device may have asked for
+  // less than this one.)
+  Status AllowShared(const void* kernel) {
+    if (shared_allowed_.contains(kernel)) return {};
+    SAS_TRY(ToStatus(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_limit_)),
+        "cudaFuncSetAttribute"));
+    shared_allowed_.insert(kernel);
+    return {};
+  }
   void* TakeBytes(size_t bytes);
   void MakeRoom();
+  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
   Status ClearRecords(size_t count);
   Status FetchRecords();
   Status CollectCheckResults();
@@ -153,9 +174,12 @@ class CudaContext : public Context {
   DeviceMemory memory_;
   std::function<void()> reclaim_;  // see Device::SetReclaim
   Blas blas_;
+  std::unordered_map<const void*, int> threads_of_;  // by kernel
+  std::unordered_set<const void*> shared_allowed_;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
   std::atomic<size_t> scratch_peak_{0};
+  WeightCache weights_{*this};
   Staging staging_;
   std::atomic<const char*> operation_{"none"};  // begun last
 
@@ -172,6 +196,7 @@ class CudaContext : public Context {
   CheckGuard guard_{};
   CheckRecord* records_ = nullptr;       // on the device, one per check
   CheckRecord* host_records_ = nullptr;  // pinned, copied at a wait
+  unsigned* arrivals_ = nullptr;         // on the device
 };
 
 __host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,8 +1,12 @@
 // Products by cuBLAS. It stores matrices by columns, so it is given C^T = B^T A^T: a row-major matrix is, read by
 // columns, its own transpose.
 #include <algorithm>
+#include <compare>
 #include <limits>
+#include <map>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include "cuda/cublas.h"
 #include "cuda/cublas_library.h"
@@ -15,12 +19,17 @@ using namespace cublas;
 
 constexpr size_t kMaxWorkspace = size_t{32} << 20;
 
+std::string NameOf(Code code) {
+  const char* name = TheLibrary().status_name(code);
+  return name == nullptr ? "unknown status" : name;
+}
+
 Status BlasStatus(Code code, const char* call) {
   if (code == kSuccess) return {};
-  const char* name = TheLibrary().status_name(code);
-  return Status(StatusCode::kDevice, std::string(call) + " failed: " + (name == nullptr ? "unknown status" : name) +
-                                         " in " + TheLibrary().description +
-                                         "; SAS_CUBLAS_PATH=off uses the built-in kernels");
+  const std::string fault = std::string(call) + " failed: " + NameOf(code);
+  if (code == kAllocationFailed) return Status(StatusCode::kOutOfMemory, fault);
+  return Status(StatusCode::kDevice,
+                fault + " in " + TheLibrary().description + "; SAS_CUBLAS_PATH=off uses the built-in kernels");
 }
 
 int TypeOf(DType dtype) { return dtype == DType::kBF16 ? kBFloat16 : dtype == DType::kF16 ? kFloat16 : kFloat32; }
@@ -50,27 +59,90 @@ SAS_CUBLASLT_FUNCTIONS(SAS_NAME)
 #undef SAS_NAME
 #define SAS_CUBLAS_TRY(member, ...) SAS_TRY(BlasStatus(TheLibrary().member(__VA_ARGS__), kNameOf_##member))
 
-// Descriptors of one call.
 struct Destroy {
   Code (*destroy)(void*);
   void operator()(void* object) const { destroy(object); }
 };
 using Descriptor = std::unique_ptr<void, Destroy>;
 
+// All that the choice of an algorithm depends on.
+struct PlanKey {
+  int64_t rows, columns, depth, stride_a, stride_b, stride_c;
+  uint32_t align_a, align_b, align_c;
+  bool transposed_a, transposed_b;
+  DType dtype, result;
+
+  explicit PlanKey(const Product& p)
+      : rows(p.rows),
+        columns(p.columns),
+        depth(p.depth),
+        stride_a(p.a.stride),
+        stride_b(p.b.stride),
+        stride_c(p.c.stride),
+        align_a(AlignmentOf(p.a.data)),
+        align_b(AlignmentOf(p.b.data)),
+        align_c(AlignmentOf(p.c.data)),
+        transposed_a(p.a.transposed),
+        transposed_b(p.b.transposed),
+        dtype(p.dtype),
+        result(p.c.dtype) {}
+  auto operator<=>(const PlanKey&) const = default;
+};
+
 }  // namespace
 
-std::string Blas::Describe() { return TheLibrary().description; }
+// How cuBLASLt does products of one kind.
+struct Blas::Plan {
+  Descriptor matmul, layout_a, layout_b, layout_c;
+  Algorithm algorithm{};
+  size_t workspace_bytes = 0;
+  bool supported = false;
+};
 
-Status Blas::Prepare() {
-  if (light_handle_ != nullptr) return {};
-  if (handle_ == nullptr) SAS_CUBLAS_TRY(create, &handle_);
-  SAS_CUBLAS_TRY(set_stream, handle_, stream_);
-  SAS_CUBLAS_TRY(set_math_mode, handle_, kFullSums);
-  SAS_CUBLAS_TRY(light_create, &light_handle_);
-  return {};
+struct Blas::Plans {
+  // More than the kinds of products in a program, unless their shapes keep changing: then it begins anew.
+  static constexpr size_t kMost = 1024;
+  std::map<PlanKey, Plan> by_key;
+};
+
+Blas::Blas() : plans_(std::make_unique<Plans>()) {}
+Blas::~Blas() = default;
+
+std::string Blas::Describe() const {
+  const std::lock_guard lock(mutex_);
+  return fault_.empty() ? TheLibrary().description : fault_;
+}
+
+void Blas::Note(std::string fault) {
+  const std::lock_guard lock(mutex_);
+  fault_ = std::move(fault);
+}
+
+void Blas::Open(cudaStream_t stream, bool tf32) {
+  stream_ = stream;
+  tf32_ = tf32;
+  if (!TheLibrary().found) return;
+  if (const Status status = CreateHandles(); !status.ok()) {
+    Close();
+    Note("built-in (" + status.message() + ")");
+  }
+}
+
+Status Blas::CreateHandles() {
+  const auto check = [](Code code, const char* call) {
+    return code == kSuccess ? Status()
+                            : Status(StatusCode::kDevice, std::string(call) + " failed: " + NameOf(code) + " in " +
+                                                              TheLibrary().description);
+  };
+  const Library& library = TheLibrary();
+  SAS_TRY(check(library.create(&handle_), kNameOf_create));
+  SAS_TRY(check(library.set_stream(handle_, stream_), kNameOf_set_stream));
+  SAS_TRY(check(library.set_math_mode(handle_, kFullSums), kNameOf_set_math_mode));
+  return check(library.light_create(&light_handle_), kNameOf_light_create);
 }
 
 void Blas::Close() {
+  plans_->by_key.clear();
   if (handle_ != nullptr) static_cast<void>(TheLibrary().destroy(handle_));
   if (light_handle_ != nullptr) static_cast<void>(TheLibrary().light_destroy(light_handle_));
   handle_ = light_handle_ = nullptr;
@@ -78,14 +150,16 @@ void Blas::Close() {
 
 Status Blas::Multiply(CudaContext& context, const Product& product, bool* done) {
   *done = false;
-  if (!TheLibrary().found || product.row_bias != nullptr || !Fits(product)) return {};
-  if (product.column_bias != nullptr && (product.outer * product.inner > 1 || product.c.dtype != product.dtype))
+  if (light_handle_ == nullptr || product.row_bias != nullptr || !Fits(product)) return {};
+  const bool biased = product.column_bias != nullptr;
+  if (biased && (product.outer * product.inner > 1 || product.c.dtype != product.dtype)) return {};
+  const Status status = biased ? MultiplyWithBias(context, product, done) : MultiplyBatches(product);
+  if (status.code() == StatusCode::kOutOfMemory) {
+    Note(TheLibrary().description + ", built-in where it had no memory (" + status.message() + ")");
     return {};
-  SAS_TRY(Prepare());
-  if (product.column_bias != nullptr) return MultiplyWithBias(context, product, done);
-  SAS_TRY(MultiplyBatches(product));
-  *done = true;
-  return {};
+  }
+  if (!biased) *done = status.ok();
+  return status;
 }
 
 // One call takes batches in one dimension: heads, where each has a B of its own, or those that share one; calls are
@@ -114,16 +188,13 @@ Status Blas::MultiplyBatches(const Product& p) {
   return {};
 }
 
-// cuBLASLt adds the bias, in the type of C, before it stores C.
-Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done) {
+Status Blas::MakePlan(const Product& p, Plan* plan) const {
   const Library& library = TheLibrary();
-  const void* bias = nullptr;
-  SAS_TRY(RoundParameter(context, p.dtype, p.columns, p.column_bias, &bias));
-
   void* raw = nullptr;
   SAS_CUBLAS_TRY(create_matmul, &raw, ComputeOf(p, tf32_), kFloat32);
-  const Descriptor matmul(raw, {library.destroy_matmul});
+  plan->matmul = Descriptor(raw, {library.destroy_matmul});
   const int32_t transpose_a = OperationOf(p.b), transpose_b = OperationOf(p.a);
+  const void* bias = p.column_bias;  // any, for now
   SAS_CUBLAS_TRY(set_matmul, raw, kTransposeA, &transpose_a, sizeof transpose_a);
   SAS_CUBLAS_TRY(set_matmul, raw, kTransposeB, &transpose_b, sizeof transpose_b);
   SAS_CUBLAS_TRY(set_matmul, raw, kEpilogue, &kEpilogueBias, sizeof kEpilogueBias);
@@ -133,12 +204,12 @@ Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done
              depth = static_cast<uint64_t>(p.depth);
   SAS_CUBLAS_TRY(create_layout, &raw, TypeOf(p.dtype), p.b.transposed ? depth : columns,
                  p.b.transposed ? columns : depth, p.b.stride);
-  const Descriptor layout_a(raw, {library.destroy_layout});
+  plan->layout_a = Descriptor(raw, {library.destroy_layout});
   SAS_CUBLAS_TRY(create_layout, &raw, TypeOf(p.dtype), p.a.transposed ? rows : depth, p.a.transposed ? depth : rows,
                  p.a.stride);
-  const Descriptor layout_b(raw, {library.destroy_layout});
+  plan->layout_b = Descriptor(raw, {library.destroy_layout});
   SAS_CUBLAS_TRY(create_layout, &raw, TypeOf(p.c.dtype), columns, rows, p.c.stride);
-  const Descriptor layout_c(raw, {library.destroy_layout});
+  plan->layout_c = Descriptor(raw, {library.destroy_layout});
 
   SAS_CUBLAS_TRY(create_preference, &raw);
   const Descriptor preference(raw, {library.destroy_preference});
@@ -153,16 +224,39 @@ Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done
 
   Heuristic best{};
   int found = 0;
-  const Code code = library.get_heuristic(light_handle_, matmul.get(), layout_a.get(), layout_b.get(), layout_c.get(),
-                                          layout_c.get(), preference.get(), 1, &best, &found);
+  const Code code =
+      library.get_heuristic(light_handle_, plan->matmul.get(), plan->layout_a.get(), plan->layout_b.get(),
+                            plan->layout_c.get(), plan->layout_c.get(), preference.get(), 1, &best, &found);
   if (code == kNotSupported || (code == kSuccess && (found == 0 || best.state != kSuccess))) return {};
   SAS_TRY(BlasStatus(code, kNameOf_get_heuristic));
+  plan->algorithm = best.algorithm;
+  plan->workspace_bytes = best.workspace_bytes;
+  plan->supported = true;
+  return {};
+}
+
+// cuBLASLt adds the bias, in the type of C, before it stores C.
+Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done) {
+  auto& plans = plans_->by_key;
+  const PlanKey key(p);
+  auto at = plans.find(key);
+  if (at == plans.end()) {
+    Plan plan;
+    SAS_TRY(MakePlan(p, &plan));
+    if (plans.size() >= Plans::kMost) plans.clear();
+    at = plans.emplace(key, std::move(plan)).first;
+  }
+  const Plan& plan = at->second;
+  if (!plan.supported) return {};
+  const void* bias = nullptr;
+  SAS_TRY(RoundParameter(context, p.dtype, p.columns, p.column_bias, &bias));
+  SAS_CUBLAS_TRY(set_matmul, plan.matmul.get(), kBiasPointer, &bias, sizeof bias);
   void* workspace =
-      best.workspace_bytes == 0 ? nullptr : context.Take<unsigned char>(static_cast<int64_t>(best.workspace_bytes));
+      plan.workspace_bytes == 0 ? nullptr : context.Take<unsigned char>(static_cast<int64_t>(plan.workspace_bytes));
   const float one = 1, zero = 0;
-  SAS_CUBLAS_TRY(matmul, light_handle_, matmul.get(), &one, p.b.data, layout_a.get(), p.a.data, layout_b.get(), &zero,
-                 p.c.data, layout_c.get(), p.c.data, layout_c.get(), &best.algorithm, workspace, best.workspace_bytes,
-                 stream_);
+  SAS_CUBLAS_TRY(matmul, light_handle_, plan.matmul.get(), &one, p.b.data, plan.layout_a.get(), p.a.data,
+                 plan.layout_b.get(), &zero, p.c.data, plan.layout_c.get(), p.c.data, plan.layout_c.get(),
+                 &plan.algorithm, workspace, plan.workspace_bytes, stream_);
   *done = true;
   return {};
 }

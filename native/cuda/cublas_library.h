@@ -11,7 +11,7 @@
 namespace sas::cuda::cublas {
 
 using Code = int;  // cublasStatus_t
-constexpr Code kSuccess = 0, kNotSupported = 15;
+constexpr Code kSuccess = 0, kAllocationFailed = 3, kNotSupported = 15;
 
 constexpr int kFloat32 = 0, kFloat16 = 2, kBFloat16 = 14;  // cudaDataType_t
 constexpr int kPlain = 0, kTransposed = 1;                 // cublasOperation_t

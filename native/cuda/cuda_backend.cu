@@ -99,20 +99,20 @@ DeviceInfo Describe(int ordinal) {
 class CudaDevice : public Device {
  public:
   explicit CudaDevice(DeviceInfo info) : info_(std::move(info)) {}
-  Status Open(bool tf32) {
-    SAS_TRY(context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1)), tf32));
-    info_.blas = Blas::Describe();
-    return {};
-  }
+  Status Open(bool tf32) { return context_.Open(std::stoi(info_.id.substr(info_.id.find(':') + 1)), tf32); }
 
-  const DeviceInfo& info() const override { return info_; }
+  DeviceInfo info() const override {
+    DeviceInfo info = info_;
+    info.blas = context_.blas().Describe();
+    return info;
+  }
   const Operations& operations() const override { return kOperations; }
   Context& context() override { return context_; }
 
   Status AllocateRaw(size_t bytes, void** data) override { return context_.AllocateRaw(bytes, data); }
   void FreeRaw(void* data, size_t) override { context_.FreeRaw(data); }
   void SetReclaim(std::function<void()> reclaim) override { context_.SetReclaim(std::move(reclaim)); }
-  size_t ScratchBytes() const override { return context_.scratch_peak(); }
+  size_t ScratchBytes() const override { return context_.own_bytes(); }
 
   bool HostAccessible() const override { return false; }
   double MeasurePeakFlops(double seconds) override {
@@ -130,6 +130,7 @@ class CudaDevice : public Device {
   Status Synchronize() override { return context_.Judge(context_.Synchronize()); }
   bool Idle() const override { return context_.Idle(); }
   void Trim() override { context_.Trim(); }
+  void Written(const void* data, size_t bytes) noexcept override { context_.weights().Written(data, bytes); }
   void Cancel() override { context_.Cancel(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }
   std::vector<Status> TakeCheckResults() override { return context_.TakeCheckResults(); }
@@ -140,7 +141,7 @@ class CudaDevice : public Device {
   }
 
  private:
-  DeviceInfo info_;
+  const DeviceInfo info_;
   CudaContext context_;
 };
 

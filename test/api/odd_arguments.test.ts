@@ -94,8 +94,8 @@ describe('the binding', () => {
     ['factors of another rank', () => binding.tensorProduct(floats(1, 2, 3), floats(1, 1, 1), floats(1, 3, 1))],
     ['too few positions', () => binding.embedding(make(3, 1, 2), floats(1, 1), floats(1, 1), floats(1, 2, 1))],
     ['f16 gradients of an f32 op', () => gradients(2)],
-    ['integers where floats are expected', () => binding.add(make(3, 2), make(3, 2), make(3, 2))],
-    ['two dtypes', () => binding.add(floats(2), floats(2), make(1, 2))],
+    ['integers where floats are expected', () => binding.add(make(3, 2), make(3, 2), null, make(3, 2))],
+    ['two dtypes', () => binding.add(floats(2), floats(2), null, make(1, 2))],
     ['one buffer for two outputs', () => ((x) => binding.concatBackward(floats(1, 2, 2), x, x))(floats(1, 2, 1))],
     ['an input as the output', () => ((x) => binding.gelu(x, x, false))(floats(2))],
     ['a list of nothing', () => binding.adamW([], null, 1, 0.9, 0.9, 1, 0, 1)],
@@ -124,7 +124,7 @@ describe('the binding', () => {
     const data = new Float32Array(4);
     const wrapped = binding.wrap(device, 0, [4], data); // Tensor.wrap marks the buffer, which stops structuredClone only
     structuredClone(data.buffer, { transfer: [data.buffer] });
-    expect(thrownBy(() => binding.add(wrapped, wrapped, floats(4))).message).toContain('has been detached');
+    expect(thrownBy(() => binding.add(wrapped, wrapped, null, floats(4))).message).toContain('has been detached');
     expect(() => binding.read(wrapped, new Float32Array(4))).toThrow('has been detached');
     binding.release([wrapped]);
   });

@@ -76,11 +76,11 @@ describe('the emulated device', () => {
   });
 
   it('is without memory once, which a second try gets over', () => {
-    expect(summary(run({ SAS_EMULATOR_FAIL: 'cudaMallocAsync:5:cudaErrorMemoryAllocation' }))).toBe(RIGHT);
+    expect(summary(run({ SAS_EMULATOR_FAIL: 'cudaMallocFromPoolAsync:5:cudaErrorMemoryAllocation' }))).toBe(RIGHT);
   });
 
   it.each([1, 2, 3, 4])('is without memory now and then: right, or says so (seed %i)', (seed) => {
-    const environment = { SAS_EMULATOR_FAIL: 'cudaMallocAsync:1/3:cudaErrorMemoryAllocation' };
+    const environment = { SAS_EMULATOR_FAIL: 'cudaMallocFromPoolAsync:1/3:cudaErrorMemoryAllocation' };
     expect(summary(run({ ...environment, SAS_EMULATOR_SEED: String(seed) }))).toMatch(
       /^((right|SAS_OUT_OF_MEMORY) ?)+$|^fatal SAS_OUT_OF_MEMORY$/,
     );
@@ -102,11 +102,11 @@ describe('the emulated device', () => {
   });
 
   it.each([
-    'cudaMallocAsync:0:cudaErrorMemoryAllocation',
-    'cudaMallocAsync:cudaErrorMemoryAllocation',
-    'cudaMallocAsync:1/0:cudaErrorMemoryAllocation',
-    'cudaMallocAsync:2:cudaErrorOfMine',
-    'cudaMallocAsync:2-:cudaErrorMemoryAllocation',
+    'cudaMallocFromPoolAsync:0:cudaErrorMemoryAllocation',
+    'cudaMallocFromPoolAsync:cudaErrorMemoryAllocation',
+    'cudaMallocFromPoolAsync:1/0:cudaErrorMemoryAllocation',
+    'cudaMallocFromPoolAsync:2:cudaErrorOfMine',
+    'cudaMallocFromPoolAsync:2-:cudaErrorMemoryAllocation',
   ])('does not start with a plan that it cannot read: %s', (plan) => {
     const { status, stderr } = start({ SAS_EMULATOR_FAIL: plan });
     expect(status).toBe(2);

@@ -103,7 +103,7 @@ class Streams {
   template <class IsDone>
   cudaError_t Poll(Lock& lock, cudaStream_t stream, const IsDone& is_done);
 
-  const bool now_;
+  const bool now_, held_;
   std::mutex mutex_;  // guards all that follows
   std::condition_variable ran_;
   bool running_ = false;  // a piece of work, on some thread
@@ -127,12 +127,12 @@ cudaError_t NotAnEvent() {
 }
 cudaError_t Outcome() { return Lost() == cudaSuccess ? cudaSuccess : SetFailure(Lost()); }
 
-bool DoneAtOnce() {
+bool StreamsAre(const char* mode) {
   const char* setting = std::getenv("SAS_EMULATOR_STREAMS");
-  return setting != nullptr && std::string(setting) == "now";
+  return setting != nullptr && std::string(setting) == mode;
 }
 
-Streams::Streams() : now_(DoneAtOnce()), random_(Seed() + 1) { default_ = Create(true); }
+Streams::Streams() : now_(StreamsAre("now")), held_(StreamsAre("held")), random_(Seed() + 1) { default_ = Create(true); }
 
 // ---- handles
 
@@ -236,7 +236,7 @@ void Streams::Advance(Lock& lock, cudaStream_t stream) {
     static_cast<void>(Wait(lock, nullptr, [this] { return Empty(); }));
   } else if (stream->items.size() > kLongestStream) {
     static_cast<void>(Wait(lock, stream, [stream] { return stream->items.size() <= kLongestStream / 2; }));
-  } else if (!running_ && haste_ != 0 && random_() % haste_ == 0) {
+  } else if (!held_ && !running_ && haste_ != 0 && random_() % haste_ == 0) {
     for (uint64_t count = 1 + random_() % 4; count > 0 && !Empty() && !running_; --count) RunOne(lock, Any());
   }
 }
@@ -338,7 +338,7 @@ cudaError_t Streams::Wait(Lock& lock, cudaStream_t stream, const IsDone& is_done
 // Queries make no progress, some, or all that is asked for. No query waits for another thread.
 template <class IsDone>
 cudaError_t Streams::Poll(Lock& lock, cudaStream_t stream, const IsDone& is_done) {
-  if (Lost() == cudaSuccess && !is_done() && !running_) {
+  if (Lost() == cudaSuccess && !held_ && !is_done() && !running_) {
     const uint64_t draw = random_() % 4;
     if (draw >= 2) {
       static_cast<void>(Wait(lock, stream, is_done));

@@ -192,7 +192,7 @@ describe('Externals of another addon', () => {
     for (const stranger of [...strangers, streams] as never[]) {
       expect(problemOf(() => binding.release([floats(1), stranger]))).toBe('release: not a buffer');
       expect(problemOf(() => binding.memory(stranger))).toBe('memory: not an open device');
-      expect(problemOf(() => binding.add(stranger, floats(1), floats(1)))).toMatch(
+      expect(problemOf(() => binding.add(stranger, floats(1), null, floats(1)))).toMatch(
         /^add: an operand is not a live buffer/,
       );
       expect(problemOf(() => binding.release([cpu as never]))).toBe('release: not a buffer');

@@ -61,21 +61,24 @@ Status LayerNormBackward(CpuContext& context, const LayerNormBackwardParams& p) 
     SumRows(context, p.rows, width, {p.grad_weight, p.grad_bias}, [&](int64_t row, float* sums, int64_t stride) {
       const T* grad_output = static_cast<const T*>(p.grad_output) + row * width;
       const T* x = static_cast<const T*>(p.x) + row * width;
+      const T* residual = p.residual == nullptr ? nullptr : static_cast<const T*>(p.residual) + row * width;
       T* grad_x = static_cast<T*>(p.grad_x) + row * width;
       float* bias_sums = sums + stride;
       const float mean = p.mean[row], rstd = p.rstd[row], size = static_cast<float>(width);
-      const RowSums total = SumVectors(width, [=](int64_t i, int64_t count) {
+      const RowSums row_sums = SumVectors(width, [=](int64_t i, int64_t count) {
         const Vec grad = LoadPartial(grad_output + i, count) * LoadPartial(weight + i, count);
         const Vec normal = KeepLanes((LoadPartial(x + i, count) - mean) * rstd, count, 0.0f);
         return RowSums{normal, grad, grad * normal};
       });
-      const float rest = Sum(total.normal) / size, mean_grad = Sum(total.grad) / size;
-      const float mean_product = Sum(total.product) / size - rest * mean_grad;
+      const float rest = Sum(row_sums.normal) / size, mean_grad = Sum(row_sums.grad) / size;
+      const float mean_product = Sum(row_sums.product) / size - rest * mean_grad;
       ForEachVector(width, [=](int64_t i, int64_t count) {
         const Vec grad = LoadPartial(grad_output + i, count);
         const Vec normal = (LoadPartial(x + i, count) - mean) * rstd - rest;
         const Vec centred = grad * LoadPartial(weight + i, count) - mean_grad - normal * mean_product;
-        StorePartial(grad_x + i, centred * rstd, count);
+        Vec total = centred * rstd;
+        if (residual != nullptr) total = total + LoadPartial(residual + i, count);
+        StorePartial(grad_x + i, total, count);
         Store(sums + i, Load(sums + i) + grad * normal);
         Store(bias_sums + i, Load(bias_sums + i) + grad);
       });

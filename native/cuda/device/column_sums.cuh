@@ -1,81 +1,88 @@
-// Sums over the rows of a matrix, for gradients of parameters: partial sums by blocks, then those in order. The order
-// depends on the shape and the device only.
+// Sums over the rows of a matrix, for gradients of parameters: partial sums by blocks, and by the last block those in
+// order. The order depends on the shape and the device only.
 #pragma once
 
 #include "cuda/device/elementwise.cuh"
+#include "cuda/device/last_block.cuh"
 
 namespace sas::cuda {
 
-// output0 [width], and output1 where gridDim.y is 2, = sums of partials [partitions, gridDim.y, width]. A block has 32
-// columns; its warps share the partitions.
-template <int kWarps>
-__global__ void __launch_bounds__(32 * kWarps)
-    SumPartitionsKernel(int64_t partitions, int64_t width, const float* partials, float* output0, float* output1) {
-  float* shared = reinterpret_cast<float*>(SharedMemory());  // [kWarps, 32]
-  const int lane = LaneId(), warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t column = int64_t{blockIdx.x} * 32 + lane, stride = gridDim.y * width;
-  const float* source = partials + blockIdx.y * width + column;
-  float sum = 0;
-  if (column < width) {
-#pragma unroll 4
-    for (int64_t partition = warp; partition < partitions; partition += kWarps) sum += source[partition * stride];
-  }
-  shared[warp * 32 + lane] = sum;
-  __syncthreads();
-  if (warp == 0 && column < width) {
-#pragma unroll
-    for (int other = 1; other < kWarps; ++other) sum += shared[other * 32 + lane];
-    (blockIdx.y == 0 ? output0 : output1)[column] = sum;
-  }
-}
-
-inline Status SumPartitions(CudaContext& context, int64_t partitions, int64_t width, const float* partials,
-                            float* output0, float* output1 = nullptr) {
-  constexpr int kWarps = 8;
-  const dim3 blocks(static_cast<unsigned>(CeilDiv(width, 32)), output1 == nullptr ? 1 : 2);
-  return context.Launch(SumPartitionsKernel<kWarps>, Grid{blocks, 32 * kWarps, 32 * kWarps * sizeof(float)}, partitions,
-                        width, partials, output0, output1);
-}
-
-// partials [gridDim.y, width] = sums of x [rows, width] over the rows of each partition. A new sum every 64 rows keeps
-// rounding errors from growing with their number.
+// total = the sum of every `step`-th row of `width` elements of x, from `row` to before `end`. A new sum every 64 rows
+// keeps rounding errors from growing with their number.
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads)
-    ColumnSumsKernel(int64_t rows, int64_t width, const T* x, float* partials) {
-  const int64_t column = FirstItem() * kCount;
-  if (column >= width) return;
-  const int64_t end = rows * (blockIdx.y + 1) / gridDim.y;
-  float total[kCount] = {};
-  for (int64_t row = rows * blockIdx.y / gridDim.y; row < end;) {
+__device__ __forceinline__ void SumRows(const T* x, int64_t row, int64_t end, int64_t step, int64_t width,
+                                        float (&total)[kCount]) {
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) total[k] = 0;
+  while (row < end) {
     float sum[kCount] = {};
-    const int64_t stop = min(row + 64, end);
-#pragma unroll 4
-    for (; row < stop; ++row) {
+    const int64_t stop = min(row + 64 * step, end);
+#pragma unroll 8
+    for (; row < stop; row += step) {
       float value[kCount];
-      LoadElements(x + row * width + column, value);
+      LoadElements(x + row * width, value);
 #pragma unroll
       for (int k = 0; k < kCount; ++k) sum[k] += value[k];
     }
 #pragma unroll
     for (int k = 0; k < kCount; ++k) total[k] += sum[k];
   }
-  StoreElements(partials + blockIdx.y * width + column, total);
+}
+
+// For warp 0: sum = the block's warps' sums, in order. shared [kElementThreads, kCount].
+template <int kCount>
+__device__ __forceinline__ void AddWarps(float* shared, float (&sum)[kCount]) {
+  StoreElements(shared + threadIdx.x * kCount, sum);
+  __syncthreads();
+  if (threadIdx.x >= 32) return;
+#pragma unroll
+  for (int warp = 1; warp < static_cast<int>(kElementThreads / 32); ++warp) {
+    float value[kCount];
+    LoadElements(shared + (warp * 32 + threadIdx.x) * kCount, value);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) sum[k] += value[k];
+  }
+}
+
+// output [width] = sums of x [rows, width]. A block has 32 * kCount columns of one of gridDim.y partitions of the rows,
+// which its warps share; partials [gridDim.y, width], arrived [gridDim.x].
+template <int kCount, class T>
+__global__ void __launch_bounds__(kElementThreads)
+    ColumnSumsKernel(int64_t rows, int64_t width, const T* x, float* partials, unsigned* arrived, float* output) {
+  constexpr int kWarps = static_cast<int>(kElementThreads / 32);
+  float* const shared = reinterpret_cast<float*>(SharedMemory());
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int64_t column = (int64_t{blockIdx.x} * 32 + LaneId()) * kCount;
+  const bool present = column < width, stores = present && warp == 0;
+  const int64_t begin = rows * blockIdx.y / gridDim.y, end = rows * (blockIdx.y + 1) / gridDim.y;
+  float sum[kCount];
+  SumRows(x + column, begin + warp, present ? end : 0, kWarps, width, sum);
+  AddWarps(shared, sum);
+  if (gridDim.y > 1) {
+    if (stores) StoreElements(partials + blockIdx.y * width + column, sum);
+    if (!LastToArrive(arrived + blockIdx.x, gridDim.y, reinterpret_cast<unsigned*>(shared))) return;
+    SumRows(partials + column, warp, present ? gridDim.y : 0, kWarps, width, sum);
+    AddWarps(shared, sum);
+  }
+  if (stores) StoreElements(output + column, sum);
 }
 
 // output [width] = sum of the rows of x [rows, width].
 template <class T>
 Status ColumnSums(CudaContext& context, int64_t rows, int64_t width, const T* x, float* output) {
-  constexpr int kCount = 4, kRowsAtLeast = 16, kThreadsPerMultiprocessor = 1024;
+  constexpr int kCount = 4, kRowsAtLeast = 32, kBlocksPerMultiprocessor = 4;
+  constexpr int64_t kMostPartitions = 512;  // 64 per warp of the last block
   const bool vectorizable = Vectorizable<kCount>(width, x, output);
-  const int64_t blocks = CeilDiv(CeilDiv(width, vectorizable ? kCount : 1), kElementThreads);
-  const int64_t wanted =
-      CeilDiv(context.multiprocessors() * (kThreadsPerMultiprocessor / kElementThreads), std::max<int64_t>(blocks, 1));
-  const int64_t partitions = std::clamp<int64_t>(rows / kRowsAtLeast, 1, std::min<int64_t>(wanted, 65535));
-  float* partials = partitions == 1 ? output : context.Take<float>(partitions * width);
-  const Grid grid{dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(partitions)), kElementThreads};
-  SAS_TRY(context.Launch(vectorizable ? ColumnSumsKernel<kCount, T> : ColumnSumsKernel<1, T>, grid, rows, width, x,
-                         partials));
-  return partitions == 1 ? Status() : SumPartitions(context, partitions, width, partials, output);
+  const int64_t blocks = CeilDiv(width, 32 * (vectorizable ? kCount : 1));
+  const int64_t wanted = CeilDiv(context.multiprocessors() * kBlocksPerMultiprocessor, std::max<int64_t>(blocks, 1));
+  const int64_t partitions = blocks > CudaContext::kArrivals
+                                 ? 1
+                                 : std::clamp<int64_t>(rows / kRowsAtLeast, 1, std::min(wanted, kMostPartitions));
+  float* partials = partitions == 1 ? nullptr : context.Take<float>(partitions * width);
+  const Grid grid{dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(partitions)), kElementThreads,
+                  kElementThreads * (vectorizable ? kCount : 1) * sizeof(float)};
+  return context.Launch(vectorizable ? ColumnSumsKernel<kCount, T> : ColumnSumsKernel<1, T>, grid, rows, width, x,
+                        partials, context.arrivals(), output);
 }
 
 }  // namespace sas::cuda

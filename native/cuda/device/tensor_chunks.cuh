@@ -11,7 +11,12 @@ constexpr int kChunk = 4096;  // elements of a block
 // Some of the tensors, structs with a `size`.
 template <class Tensor>
 struct TensorTable {
-  static constexpr int kParameterBytes = 3840;  // of the 4 KB that a kernel's parameters have, some for the others
+  // Of what a kernel's parameters may have, some for the others: 4 KB, 32 with CUDA 13 and its drivers.
+#if defined(CUDART_VERSION) && CUDART_VERSION < 13000
+  static constexpr int kParameterBytes = 3840;
+#else
+  static constexpr int kParameterBytes = 16000;
+#endif
   static constexpr int kMax = static_cast<int>((kParameterBytes - 8) / (sizeof(Tensor) + sizeof(uint32_t)));
 
   Tensor tensors[kMax];
@@ -92,15 +97,15 @@ __device__ __forceinline__ void LoadPartial(const float* at, int64_t present, bo
 #pragma unroll
   for (int k = 0; k < kCount; ++k) x[k] = k < present ? at[k] : 0.0f;
 }
-template <int kCount>
-__device__ __forceinline__ void StorePartial(float* at, int64_t present, bool whole, const float (&x)[kCount]) {
+template <int kCount, class T>
+__device__ __forceinline__ void StorePartial(T* at, int64_t present, bool whole, const float (&x)[kCount]) {
   if (whole) {
     StoreElements(at, x);
     return;
   }
 #pragma unroll
   for (int k = 0; k < kCount; ++k) {
-    if (k < present) at[k] = x[k];
+    if (k < present) Narrow(x[k], at + k);
   }
 }
 

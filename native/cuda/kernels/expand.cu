@@ -12,8 +12,7 @@ namespace {
 constexpr int kPackThreads = 256;
 
 template <class T>
-__global__ void __launch_bounds__(kPackThreads) PackKernel(PackedMatrices all, uint2* packed) {
-  const PackedMatrix& m = all.matrices[blockIdx.y];
+__device__ __forceinline__ void PackMatrix(const PackedMatrix& m, uint2* packed) {
   for (int64_t i = FirstItem(); i < m.size(); i += ItemStride()) {
     const int lane = static_cast<int>(i % 32), step = static_cast<int>(i / 32 / m.column_tiles);
     const int column = static_cast<int>(i / 32 % m.column_tiles) * 8 + lane / 4;
@@ -33,6 +32,55 @@ __global__ void __launch_bounds__(kPackThreads) PackKernel(PackedMatrices all, u
     };
     packed[m.target + i] = {reg(0), reg(1)};
   }
+}
+
+// Leaves its argument beside what it packs, for RepackKernel.
+template <class T>
+__global__ void __launch_bounds__(kPackThreads)
+    PackKernel(const __grid_constant__ PackedMatrices all, uint2* packed, PackedMatrices* kept) {
+  if (blockIdx.x == 0 && blockIdx.y == 0) {
+    const auto* from = reinterpret_cast<const uint32_t*>(&all);
+    auto* to = reinterpret_cast<uint32_t*>(kept);
+    for (unsigned i = threadIdx.x; i < sizeof all / sizeof *to; i += kPackThreads) to[i] = from[i];
+  }
+  PackMatrix<T>(all.matrices[blockIdx.y], packed);
+}
+
+struct Repacking {
+  static constexpr int kMax = 240;  // of the 4 KB that a kernel's parameters have
+  struct Pack {
+    const PackedMatrices* matrices;
+    uint2* packed;
+  } packs[kMax];
+};
+
+// blockIdx.y counts matrices, blockIdx.z packs.
+template <class T>
+__global__ void __launch_bounds__(kPackThreads) RepackKernel(const __grid_constant__ Repacking all) {
+  const Repacking::Pack& pack = all.packs[blockIdx.z];
+  if (static_cast<int>(blockIdx.y) < pack.matrices->count)
+    PackMatrix<T>(pack.matrices->matrices[blockIdx.y], pack.packed);
+}
+
+template <class T>
+Status RepackType(CudaContext& context, const KeptPacks& packs) {
+  Repacking table{};
+  unsigned count = 0;
+  int64_t items = 0;
+  const auto flush = [&]() -> Status {
+    const Grid grid{dim3(static_cast<unsigned>(CeilDiv(items, kPackThreads)), kMaxMatrices, count), kPackThreads};
+    count = 0;
+    return context.Launch(RepackKernel<T>, grid, table);
+  };
+  for (const auto& [key, entry] : packs) {
+    if (key->type != kWeightType<T>) continue;
+    if (count == Repacking::kMax) SAS_TRY(flush());
+    const size_t packed_bytes = entry->bytes - sizeof(PackedMatrices);
+    table.packs[count++] = {reinterpret_cast<const PackedMatrices*>(static_cast<char*>(entry->data) + packed_bytes),
+                            static_cast<uint2*>(entry->data)};
+    items = std::max(items, entry->items);
+  }
+  return flush();
 }
 
 struct Arguments : TileArguments {
@@ -128,18 +176,36 @@ __global__ void __launch_bounds__(kThreads, 1) ExpandKernel(const Arguments p, c
 }  // namespace
 
 template <class T>
-Status PackWeights(CudaContext& context, const PackedMatrices& matrices, uint2** packed) {
-  *packed = context.Take<uint2>(matrices.size);
-  int64_t largest = 0;
-  for (int i = 0; i < matrices.count; ++i) largest = std::max(largest, matrices.matrices[i].size());
-  const Grid grid{dim3(static_cast<unsigned>(CeilDiv(largest, kPackThreads)), static_cast<unsigned>(matrices.count)),
-                  kPackThreads};
-  return context.Launch(PackKernel<T>, grid, matrices, *packed);
+Status PackWeights(CudaContext& context, const WeightKey& key, const PackedMatrices& matrices, const uint2** packed) {
+  const auto bytes = static_cast<size_t>(matrices.bytes());
+  void* data = nullptr;
+  const Status status = context.weights().Get(
+      key, bytes + sizeof matrices,
+      [&](WeightCache::Entry& entry) {
+        for (int i = 0; i < matrices.count; ++i) entry.items = std::max(entry.items, matrices.matrices[i].size());
+        const Grid grid{
+            dim3(static_cast<unsigned>(CeilDiv(entry.items, kPackThreads)), static_cast<unsigned>(matrices.count)),
+            kPackThreads};
+        auto* const kept = reinterpret_cast<PackedMatrices*>(static_cast<char*>(entry.data) + bytes);
+        return context.Launch(PackKernel<T>, grid, matrices, static_cast<uint2*>(entry.data), kept);
+      },
+      &data);
+  *packed = static_cast<const uint2*>(data);
+  return status;
 }
-template Status PackWeights<float>(CudaContext&, const PackedMatrices&, uint2**);
-template Status PackWeights<Tf32>(CudaContext&, const PackedMatrices&, uint2**);
-template Status PackWeights<BFloat16>(CudaContext&, const PackedMatrices&, uint2**);
-template Status PackWeights<Float16>(CudaContext&, const PackedMatrices&, uint2**);
+template Status PackWeights<float>(CudaContext&, const WeightKey&, const PackedMatrices&, const uint2**);
+template Status PackWeights<Tf32>(CudaContext&, const WeightKey&, const PackedMatrices&, const uint2**);
+template Status PackWeights<BFloat16>(CudaContext&, const WeightKey&, const PackedMatrices&, const uint2**);
+template Status PackWeights<Float16>(CudaContext&, const WeightKey&, const PackedMatrices&, const uint2**);
+
+Status Repack(CudaContext& context, const KeptPacks& packs) {
+  SAS_TRY(RepackType<float>(context, packs));
+  SAS_TRY(RepackType<Tf32>(context, packs));
+  SAS_TRY(RepackType<BFloat16>(context, packs));
+  SAS_TRY(RepackType<Float16>(context, packs));
+  for (const auto& [key, entry] : packs) WeightCache::Refresh(entry);
+  return {};
+}
 
 namespace {
 
@@ -185,7 +251,8 @@ Status Run(CudaContext& context, const ExpandParams& p) {
     for (Weights* w : {&a->feature, &a->feature_residual}) visit(w, tile.items);
   };
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, 0, threads, &arguments, &grid));
+  SAS_TRY(Prepare<T>(context, s, KeyOf<T>(Form::kExpandForward, s, p.weights), packed, layout, phases, 0, threads,
+                     &arguments, &grid));
   return context.Launch(kernel, grid, arguments, static_cast<const T*>(p.x), static_cast<T*>(p.output));
 }
 

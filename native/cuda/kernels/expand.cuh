@@ -471,12 +471,29 @@ void AddForwardWeights(const ExpandShape& s, const ExpandWeights& w, bool remain
   arguments->feature = AddWeights<T>(packed, plain, 1, remainders);
 }
 
+// What the packed weights depend on.
+template <class T>
+WeightKey KeyOf(Form form, const ExpandShape& s, const ExpandWeights& w) {
+  WeightKey key;
+  key.form = form;
+  key.type = kWeightType<T>;
+  key.taps = s.kernel_size;
+  key.sources = {w.head_weight, w.head_residual_weight};
+  key.sizes = {s.sim_heads * s.heads * s.kernel_size, s.sim_heads * s.sim_heads * s.kernel_size};
+  if (s.features) {
+    key.sources = {w.head_weight, w.head_residual_weight, w.feature_weight, w.feature_residual_weight};
+    key.sizes = {key.sizes[0], key.sizes[1], s.sim_head_dim * s.head_dim, s.sim_head_dim * s.sim_head_dim};
+  }
+  return key;
+}
+
 // Chooses the tile, lays the block's shared memory out and packs the weights. `layout(arguments, tokens)` gives tiles
 // of so many tokens their places and returns the bytes; `phases(arguments, tokens, visit)` and `fixed` as for
 // ChooseTokens.
 template <class T, class Arguments, class Layout, class Phases>
-Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices& packed, const Layout& layout,
-               const Phases& phases, int64_t fixed, int threads, Arguments* arguments, Grid* grid) {
+Status Prepare(CudaContext& context, const ExpandShape& s, const WeightKey& key, const PackedMatrices& packed,
+               const Layout& layout, const Phases& phases, int64_t fixed, int threads, Arguments* arguments,
+               Grid* grid) {
   const auto limit = static_cast<int64_t>(context.shared_limit());
   const auto bytes = [&](int tokens) {
     Arguments trial = *arguments;
@@ -493,10 +510,8 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const PackedMatrices&
     return Status(StatusCode::kShape, "one token needs " + std::to_string(bytes(1)) +
                                           " bytes of shared memory, this GPU has " + std::to_string(limit));
   }
-  uint2* weights = nullptr;
-  SAS_TRY(PackWeights<T>(context, packed, &weights));
+  SAS_TRY(PackWeights<T>(context, key, packed, &arguments->packed));
   arguments->tokens = s.tokens;
-  arguments->packed = weights;
   arguments->packed_size = packed.size;
   const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
   phases(arguments, tokens,

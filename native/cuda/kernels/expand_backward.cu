@@ -35,7 +35,9 @@ struct Gradient {
 struct Gradients {
   Gradient feature_residual, feature, second, first;
   int64_t bias_at;  // of db4 in float4: floats [slice][width]
-  int64_t size;     // of a slab in float4
+  int slices, width;
+  float* last_bias;  // db4
+  int64_t size;      // of a slab in float4
   float* slabs;
 };
 
@@ -334,13 +336,27 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-// Adds the blocks' slabs and writes the gradients in the parameters' layout.
-__global__ void __launch_bounds__(kReduceThreads) ReduceKernel(Gradients all, int blocks, bool features) {
+// db4 [width]: one warp per column adds the blocks' slices.
+__device__ __forceinline__ void ReduceBias(const Gradients& all, int blocks) {
+  const int column = static_cast<int>(FirstItem() / 32), lane = LaneId();
+  if (column >= all.width) return;
+  float sum = 0;
+  for (int i = lane; i < blocks * all.slices; i += 32) {
+    const float4* slab = reinterpret_cast<const float4*>(all.slabs) + i / all.slices * all.size + all.bias_at;
+    sum += reinterpret_cast<const float*>(slab)[i % all.slices * all.width + column];
+  }
+  sum = WarpSum(sum);
+  if (lane == 0) all.last_bias[column] = sum;
+}
+
+// Adds the blocks' slabs and writes the gradients in the parameters' layout. blockIdx.y says which: first, second, and
+// with features those of features and db4.
+__global__ void __launch_bounds__(kReduceThreads) ReduceKernel(const __grid_constant__ Gradients all, int blocks) {
+  if (blockIdx.y == 4) return ReduceBias(all, blocks);
   const Gradient& g = blockIdx.y == 0   ? all.first
                       : blockIdx.y == 1 ? all.second
                       : blockIdx.y == 2 ? all.feature
                                         : all.feature_residual;
-  if (blockIdx.y >= 2 && !features) return;
   const int64_t at = FirstItem();
   if (at >= g.size()) return;
   const float4* slab = reinterpret_cast<const float4*>(all.slabs) + g.at + at;
@@ -367,21 +383,6 @@ __global__ void __launch_bounds__(kReduceThreads) ReduceKernel(Gradients all, in
     if (row < g.rows) g.bias[row] = sum.x;
     if (row + 8 < g.rows) g.bias[row + 8] = sum.z;
   }
-}
-
-// db4 [width]: one warp per column adds the blocks' slices.
-__global__ void __launch_bounds__(kReduceThreads)
-    ReduceBiasKernel(Gradients all, int blocks, int slices, int width, float* bias) {
-  const int column = static_cast<int>(FirstItem() / 32), lane = LaneId();
-  float sum = 0;
-  if (column < width) {
-    for (int i = lane; i < blocks * slices; i += 32) {
-      const float4* slab = reinterpret_cast<const float4*>(all.slabs) + i / slices * all.size + all.bias_at;
-      sum += reinterpret_cast<const float*>(slab)[i % slices * width + column];
-    }
-  }
-  sum = WarpSum(sum);
-  if (column < width && lane == 0) bias[column] = sum;
 }
 
 // The transposed weights, in which a tap of the convolution runs the other way.
@@ -500,26 +501,26 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   arguments.gradients = MakeGradients(p, threads);
   Gradients& gradients = arguments.gradients;
   Grid grid;
-  SAS_TRY(Prepare<T>(context, s, packed, layout, phases, gradients.size, threads, &arguments, &grid));
+  SAS_TRY(Prepare<T>(context, s, KeyOf<T>(Form::kExpandBackward, s, p.weights), packed, layout, phases, gradients.size,
+                     threads, &arguments, &grid));
   const int blocks = static_cast<int>(grid.blocks.x);
   gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
+  gradients.width = static_cast<int>(s.sim_head_dim);
+  gradients.last_bias = p.gradients.feature_residual_bias;
+  const bool rotated = p.rope.has_value();
+  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), gradients.width, rotated)
+                                      : GradientUnit(static_cast<const S*>(p.grad_output), gradients.width, rotated);
+  gradients.slices = BiasSlices(gradients.width, unit, threads);
   SAS_TRY(
       context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
 
-  int64_t largest = std::max(gradients.first.size(), gradients.second.size());
-  if (s.features) largest = std::max({largest, gradients.feature.size(), gradients.feature_residual.size()});
-  const Grid reduce{dim3(static_cast<unsigned>(CeilDiv(largest, kReduceThreads)), s.features ? 4u : 2u),
-                    kReduceThreads};
-  SAS_TRY(context.Launch(ReduceKernel, reduce, gradients, blocks, s.features));
-  if (!s.features) return {};
-  const int width = static_cast<int>(s.sim_head_dim);
-  const bool rotated = p.rope.has_value();
-  const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), width, rotated)
-                                      : GradientUnit(static_cast<const S*>(p.grad_output), width, rotated);
-  const int slices = BiasSlices(width, unit, threads);
-  const Grid bias_grid{dim3(static_cast<unsigned>(CeilDiv(int64_t{width} * 32, kReduceThreads))), kReduceThreads};
-  return context.Launch(ReduceBiasKernel, bias_grid, gradients, blocks, slices, width,
-                        p.gradients.feature_residual_bias);
+  int64_t items = std::max(gradients.first.size(), gradients.second.size());
+  if (s.features) {
+    const int64_t bias_items = int64_t{gradients.width} * 32;
+    items = std::max({items, gradients.feature.size(), gradients.feature_residual.size(), bias_items});
+  }
+  const Grid reduce{dim3(static_cast<unsigned>(CeilDiv(items, kReduceThreads)), s.features ? 5u : 2u), kReduceThreads};
+  return context.Launch(ReduceKernel, reduce, gradients, blocks);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "cuda/context.h"
 #include "cuda/device/mma.cuh"
@@ -79,10 +81,15 @@ struct PackedMatrices {
   }
 };
 
-// Rounds the weights to T and packs them; scratch memory of the operation. Defined in expand.cu for every type of
-// products.
+// The weights rounded to T and packed, kept by the context (WeightCache) under `key`. Defined in expand.cu for every
+// type of products.
 template <class T>
-Status PackWeights(CudaContext& context, const PackedMatrices& matrices, uint2** packed);
+Status PackWeights(CudaContext& context, const WeightKey& key, const PackedMatrices& matrices, const uint2** packed);
+
+// Packs anew, all in one launch, what is kept of the parameters that the running operation has updated. The last of its
+// parameters calls WeightCache::UpdatedPacks for all.
+using KeptPacks = std::vector<std::pair<const WeightKey*, WeightCache::Entry*>>;
+Status Repack(CudaContext& context, const KeptPacks& packs);
 
 // What a kernel needs of a packed matrix.
 struct Weights {

@@ -384,9 +384,21 @@ Status RoundParameter(CudaContext& context, DType dtype, int64_t size, const flo
   *rounded = parameter;
   return DispatchFloat(dtype, [&]<class T>(T*) -> Status {
     if constexpr (sizeof(T) == sizeof(float)) return {};
-    T* copy = context.Take<T>(size);
+    if (size == 0) return {};
+    WeightKey key;
+    key.sources[0] = parameter;
+    key.sizes[0] = size;
+    key.type = kWeightType<T>;
+    void* copy = nullptr;
+    SAS_TRY(context.weights().Get(
+        key, static_cast<size_t>(size) * sizeof(T),
+        [&](WeightCache::Entry& entry) {
+          return context.Launch(RoundKernel<T>, ElementGrid(context, size), size, parameter,
+                                static_cast<T*>(entry.data));
+        },
+        &copy));
     *rounded = copy;
-    return context.Launch(RoundKernel<T>, ElementGrid(context, size), size, parameter, copy);
+    return {};
   });
 }
 

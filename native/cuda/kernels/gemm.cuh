@@ -39,7 +39,7 @@ struct Product {
 
 Status Gemm(CudaContext& context, const Product& product);
 
-// A parameter in `dtype`: in scratch memory, or itself if that is f32.
+// A parameter, whole, in `dtype`: a copy that is kept (WeightCache), or itself if that is f32.
 Status RoundParameter(CudaContext& context, DType dtype, int64_t size, const float* parameter, const void** rounded);
 
 }  // namespace sas::cuda

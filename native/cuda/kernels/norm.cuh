@@ -145,12 +145,33 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
   }
 }
 
+// Blocks of the backward kernel are summed in groups: of how many blocks, for `blocks` of them.
+__host__ __device__ __forceinline__ unsigned GroupSize(unsigned blocks) {
+  unsigned size = 1;
+  while (size * size < blocks) ++size;
+  return size;
+}
+
+// By the last block: out(column, sums of x [rows, width]), kCount columns at a time. At most 64 rows: one sum each.
+template <int kCount, class Out>
+__device__ __forceinline__ void AddRows(const float* x, unsigned rows, int width, const Out& out) {
+  for (int column = static_cast<int>(threadIdx.x) * kCount; column < width;
+       column += static_cast<int>(blockDim.x) * kCount) {
+    float sum[kCount];
+    SumRows(x + column, 0, rows, 1, width, sum);
+    out(column, sum);
+  }
+}
+
 // gradX of every row, and the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight and with kCentred
-// gradBias. Each thread keeps the sums of its columns in registers from row to row. With kHeld = 0 there are no sums,
-// and with kCentred `partials` [rows] is what SumsKernel needs of a row: the mean of what is measured from p.mean.
+// gradBias. Each thread keeps the sums of its columns in registers from row to row. The last of every group of blocks
+// adds up the group, group_sums [groups, kSums, width], and the last of all the groups; arrived [1 + groups].
+//
+// With kHeld = 0 there are no sums, and with kCentred `partials` [rows] is what SumsKernel needs of a row: the mean of
+// what is measured from p.mean.
 template <bool kCentred, class Layout, class T>
 __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<Layout, T>))
-    BackwardKernel(LayerNormBackwardParams p, float* partials) {
+    BackwardKernel(LayerNormBackwardParams p, float* partials, float* group_sums, unsigned* arrived) {
   using Group = typename Layout::Group;
   constexpr int kCount = Layout::kCount, kHeld = Layout::kHeld, kSums = kCentred ? 2 : 1;
   float* shared = reinterpret_cast<float*>(SharedMemory());
@@ -203,6 +224,13 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
           if constexpr (kCentred) sums[step][1][k] += grad[k];
         }
       }
+      if constexpr (kCentred) {
+        if (p.residual != nullptr) {
+          LoadElements(static_cast<const T*>(p.residual) + row * p.width + column, grad);
+#pragma unroll
+          for (int k = 0; k < kCount; ++k) value[k] += grad[k];
+        }
+      }
       StoreElements(grad_x + column, value);
     });
   }
@@ -226,29 +254,50 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
       }
       if constexpr (kTurns > 1) __syncthreads();
     }
+    auto* const flag = reinterpret_cast<unsigned*>(shared);
+    const int all = kSums * width;
+    const unsigned size = GroupSize(gridDim.x), groups = (gridDim.x + size - 1) / size, group = blockIdx.x / size;
+    const unsigned members = min(size, gridDim.x - group * size);
+    if (!LastToArrive(arrived + 1 + group, members, flag)) return;
+    AddRows<kCount>(partials + int64_t{group} * size * all, members, all, [&](int column, const float(&sum)[kCount]) {
+      StoreElements(group_sums + int64_t{group} * all + column, sum);
+    });
+    if (!LastToArrive(arrived, groups, flag)) return;
+    AddRows<kCount>(group_sums, groups, all, [&](int column, const float(&sum)[kCount]) {
+      StoreElements(column < width ? p.grad_weight + column : p.grad_bias + (column - width), sum);
+    });
   }
 }
 
-// partials [gridDim.y, kSums, width] for rows too wide for registers: a thread has one column. rests [rows] with
-// kCentred.
+// The sums for rows too wide for registers: a thread has one column of one of gridDim.y partitions of the rows, at most
+// 64; partials [gridDim.y, kSums, width], arrived [gridDim.x]. rests [rows] with kCentred.
 template <bool kCentred, class T>
 __global__ void __launch_bounds__(kElementThreads)
-    SumsKernel(LayerNormBackwardParams p, const float* rests, float* partials) {
+    SumsKernel(LayerNormBackwardParams p, const float* rests, float* partials, unsigned* arrived) {
+  constexpr int kSums = kCentred ? 2 : 1;
   const int64_t column = FirstItem();
-  if (column >= p.width) return;
-  float weight_sum = 0, bias_sum = 0;
-  const int64_t end = p.rows * (blockIdx.y + 1) / gridDim.y;
+  const bool present = column < p.width;
+  float sums[2] = {};
+  const int64_t end = present ? p.rows * (blockIdx.y + 1) / gridDim.y : 0;
 #pragma unroll 4
   for (int64_t row = p.rows * blockIdx.y / gridDim.y; row < end; ++row) {
     const float grad = Widen(static_cast<const T*>(p.grad_output)[row * p.width + column]);
     const float value = Widen(static_cast<const T*>(p.x)[row * p.width + column]);
     const float mean = kCentred ? p.mean[row] : 0.0f, rest = kCentred ? rests[row] : 0.0f;
-    weight_sum += grad * ((value - mean) * p.rstd[row] - rest);
-    bias_sum += grad;
+    sums[0] += grad * ((value - mean) * p.rstd[row] - rest);
+    sums[1] += grad;
   }
-  float* target = partials + int64_t{blockIdx.y} * (kCentred ? 2 : 1) * p.width + column;
-  target[0] = weight_sum;
-  if constexpr (kCentred) target[p.width] = bias_sum;
+#pragma unroll
+  for (int sum = 0; sum < kSums; ++sum) {
+    if (present) partials[(int64_t{blockIdx.y} * kSums + sum) * p.width + column] = sums[sum];
+  }
+  if (!LastToArrive(arrived + blockIdx.x, gridDim.y, reinterpret_cast<unsigned*>(SharedMemory())) || !present) return;
+#pragma unroll
+  for (int sum = 0; sum < kSums; ++sum) {
+    float total[1];
+    SumRows(partials + sum * p.width + column, 0, gridDim.y, 1, kSums * p.width, total);
+    (sum == 0 ? p.grad_weight : p.grad_bias)[column] = total[0];
+  }
 }
 
 // Calls body with the Layout for rows of `width`.
@@ -281,29 +330,31 @@ Status Backward(CudaContext& context, const LayerNormBackwardParams& p) {
   constexpr int64_t kSums = kCentred ? 2 : 1;
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     const bool vectorizable = Vectorizable<4>(p.width, static_cast<const T*>(p.grad_output), static_cast<const T*>(p.x),
-                                              static_cast<const T*>(p.grad_x), p.weight, p.grad_weight, p.grad_bias);
+                                              static_cast<const T*>(p.grad_x), static_cast<const T*>(p.residual),
+                                              p.weight, p.grad_weight, p.grad_bias);
     return DispatchLayout(p.width, vectorizable, [&]<class Layout>(Layout) -> Status {
-      int64_t partitions;
-      float* partials;
       if constexpr (Layout::kHeld > 0) {
         constexpr int kWarps = Layout::kBackwardWarps;
         constexpr int64_t kRows = Layout::kWarps == 1 ? kWarps : 1;  // of a block at a time
-        partitions = std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors());
-        partials = context.Take<float>(partitions * kSums * p.width);
+        const auto blocks = static_cast<unsigned>(
+            std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors()));
+        auto* partials = context.Take<float>(blocks * kSums * p.width);
+        auto* group_sums = context.Take<float>(CeilDiv(blocks, GroupSize(blocks)) * kSums * p.width);
         const size_t shared_bytes = (kRows > 1 ? kSums * p.width : 3 * kWarps) * sizeof(float);
-        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>,
-                               Grid{dim3(static_cast<unsigned>(partitions)), 32 * kWarps, shared_bytes}, p, partials));
+        return context.Launch(BackwardKernel<kCentred, Layout, T>, Grid{dim3(blocks), 32 * kWarps, shared_bytes}, p,
+                              partials, group_sums, context.arrivals());
       } else {
         float* rests = kCentred ? context.Take<float>(p.rows) : nullptr;
         Grid grid = RowGrid<Layout::kWarps>(p.rows);
         grid.shared_bytes = 3 * Layout::kWarps * sizeof(float);
-        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, grid, p, rests));
-        partitions = std::clamp<int64_t>(p.rows / 16, 1, 64);
-        partials = context.Take<float>(partitions * kSums * p.width);
-        const dim3 blocks(static_cast<unsigned>(CeilDiv(p.width, kElementThreads)), static_cast<unsigned>(partitions));
-        SAS_TRY(context.Launch(SumsKernel<kCentred, T>, Grid{blocks, kElementThreads}, p, rests, partials));
+        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, grid, p, rests, nullptr, nullptr));
+        const int64_t blocks = CeilDiv(p.width, kElementThreads);
+        const int64_t partitions = blocks > CudaContext::kArrivals ? 1 : std::clamp<int64_t>(p.rows / 16, 1, 64);
+        auto* partials = context.Take<float>(partitions * kSums * p.width);
+        const Grid sums{dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(partitions)), kElementThreads,
+                        sizeof(unsigned)};
+        return context.Launch(SumsKernel<kCentred, T>, sums, p, rests, partials, context.arrivals());
       }
-      return SumPartitions(context, partitions, p.width, partials, p.grad_weight, p.grad_bias);
     });
   });
 }

@@ -30,7 +30,8 @@ Status RmsNormBackward(CudaContext& context, const RmsNormBackwardParams& p) {
                                          .rstd = p.rstd,
                                          .grad_x = p.grad_x,
                                          .grad_weight = p.grad_weight,
-                                         .grad_bias = nullptr});
+                                         .grad_bias = nullptr,
+                                         .residual = nullptr});
 }
 
 }  // namespace sas::cuda

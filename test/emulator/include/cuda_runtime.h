@@ -96,6 +96,12 @@ inline unsigned long long atomicMin(unsigned long long* address, unsigned long l
   *address = std::min(old, value);
   return old;
 }
+inline unsigned atomicInc(unsigned* address, unsigned most) {
+  const unsigned old = *address;
+  *address = old >= most ? 0 : old + 1;
+  return old;
+}
+inline void __threadfence() {}
 
 using std::max;
 using std::min;

@@ -17,7 +17,7 @@ namespace {
 class TestDevice : public Device {
  public:
   explicit TestDevice(int threads) : context_(threads) { info_.id = "test"; }
-  const DeviceInfo& info() const override { return info_; }
+  DeviceInfo info() const override { return info_; }
   const Operations& operations() const override { std::abort(); }
   Context& context() override { return context_; }
   cpu::CpuContext& cpu() { return context_; }

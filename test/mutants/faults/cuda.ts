@@ -2,6 +2,7 @@ import type { Planted } from '../fault.js';
 
 const random = (op: string, dtype = 'f32') => `test/parity/random.test.ts > random sizes ${dtype} ${op}`;
 const cases = (op: string, dtype = 'f32') => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op} ${dtype}`;
+const weights = (part: string) => `test/parity/weights.test.ts > ${part}`;
 const kernel = (name: string) => `native/cuda/kernels/${name}`;
 
 /** The CUDA kernels' source, on the emulated device. */
@@ -179,9 +180,44 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'partitions of column sums beyond the first warp lost',
     file: 'native/cuda/device/column_sums.cuh',
-    find: 'for (int other = 1; other < kWarps; ++other) sum += shared[other * 32 + lane];',
-    replace: 'for (int other = 1; other < kWarps - 1; ++other) sum += shared[other * 32 + lane];',
+    find: 'for (int warp = 1; warp < static_cast<int>(kElementThreads / 32); ++warp) {',
+    replace: 'for (int warp = 1; warp < static_cast<int>(kElementThreads / 32) - 1; ++warp) {',
     tests: [cases('linear')],
+  },
+  {
+    name: 'counter of blocks not 0 again after the last',
+    file: 'native/cuda/device/last_block.cuh',
+    find: 'atomicInc(arrived, count - 1);',
+    replace: 'atomicInc(arrived, ~0u);',
+    tests: [cases('linear'), cases('layerNorm')],
+  },
+  {
+    name: 'group of blocks one too short',
+    file: kernel('norm.cuh'),
+    find: 'const unsigned members = min(size, gridDim.x - group * size);',
+    replace: 'const unsigned members = max(min(size, gridDim.x - group * size), 2u) - 1;',
+    tests: [cases('layerNorm')],
+  },
+  {
+    name: 'gradient beside a layer norm forgotten',
+    file: kernel('norm.cuh'),
+    find: 'for (int k = 0; k < kCount; ++k) value[k] += grad[k];',
+    replace: '',
+    tests: ['test/parity/fused_sums.test.ts > layer norm'],
+  },
+  {
+    name: 'kept plan of a product with the bias of another',
+    file: 'native/cuda/cublas.cu',
+    find: 'SAS_CUBLAS_TRY(set_matmul, plan.matmul.get(), kBiasPointer, &bias, sizeof bias);',
+    replace: '',
+    tests: ['test/emulator/stand_in.test.ts > linear layers by the library'],
+  },
+  {
+    name: 'product failed where cuBLAS has no memory',
+    file: 'native/cuda/cublas.cu',
+    find: 'if (status.code() == StatusCode::kOutOfMemory) {',
+    replace: 'if (status.code() == StatusCode::kOutOfMemory && product.rows == 0) {',
+    tests: ['test/emulator/stand_in.test.ts > where the library has no memory'],
   },
   {
     name: 'mean far from zero rounded to f32',
@@ -207,9 +243,44 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'parameters written although a check has failed',
     file: kernel('adamw.cu'),
-    find: 'if (Failed(guard) || (found != nullptr',
-    replace: 'if ((found != nullptr',
+    find: 'skipped = Failed(guard) || (found != nullptr',
+    replace: 'skipped = (found != nullptr',
     tests: ['test/parity/failures.test.ts > adamW, in place'],
+  },
+  {
+    name: 'copy of a weight not written by adamW',
+    file: kernel('adamw.cu'),
+    find: 'state.copy = copy->data;',
+    replace: '',
+    tests: [weights('adamW on all of them')],
+  },
+  {
+    name: 'copy of a weight left as it was where adamW is stopped',
+    file: kernel('adamw.cu'),
+    find: 'if (skipped && state.copy == nullptr) return;',
+    replace: 'if (skipped) return;',
+    tests: [weights('adamW that a failed check stops'), weights('adamW that skips')],
+  },
+  {
+    name: 'what is kept of a weight not stale when it is written',
+    file: 'native/cuda/weight_cache.cu',
+    find: 'entry->second.fresh = false;',
+    replace: '',
+    tests: [weights('copyFrom'), weights('clipGradNorm'), weights('made by an op')],
+  },
+  {
+    name: 'kept weights that do not give way',
+    file: 'native/cuda/context.cu',
+    find: 'if (!weights_.Drop()) throw std::bad_alloc();',
+    replace: 'throw std::bad_alloc();',
+    tests: ['test/emulator/stand_in.test.ts > give way'],
+  },
+  {
+    name: 'packed weights taken for new after adamW',
+    file: kernel('adamw.cu'),
+    find: 'return expand::Repack(context, packs);',
+    replace: 'for (const auto& pack : packs) WeightCache::Refresh(pack.second); return {};',
+    tests: [weights('expand')],
   },
   {
     name: 'infinite gradients not skipped',
