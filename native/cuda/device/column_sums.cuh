@@ -44,10 +44,13 @@ __device__ __forceinline__ void AddWarps(float* shared, float (&sum)[kCount]) {
   }
 }
 
+// Blocks of a multiprocessor. Named to ptxas as well, which else spills for the sake of one more.
+constexpr int kColumnSumsBlocks = 4;
+
 // output [width] = sums of x [rows, width]. A block has 32 * kCount columns of one of gridDim.y partitions of the rows,
 // which its warps share; partials [gridDim.y, width], arrived [gridDim.x].
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads)
+__global__ void __launch_bounds__(kElementThreads, kColumnSumsBlocks)
     ColumnSumsKernel(int64_t rows, int64_t width, const T* x, float* partials, unsigned* arrived, float* output) {
   constexpr int kWarps = static_cast<int>(kElementThreads / 32);
   float* const shared = reinterpret_cast<float*>(SharedMemory());
@@ -70,11 +73,11 @@ __global__ void __launch_bounds__(kElementThreads)
 // output [width] = sum of the rows of x [rows, width].
 template <class T>
 Status ColumnSums(CudaContext& context, int64_t rows, int64_t width, const T* x, float* output) {
-  constexpr int kCount = 4, kRowsAtLeast = 32, kBlocksPerMultiprocessor = 4;
+  constexpr int kCount = 4, kRowsAtLeast = 32;
   constexpr int64_t kMostPartitions = 512;  // 64 per warp of the last block
   const bool vectorizable = Vectorizable<kCount>(width, x, output);
   const int64_t blocks = CeilDiv(width, 32 * (vectorizable ? kCount : 1));
-  const int64_t wanted = CeilDiv(context.multiprocessors() * kBlocksPerMultiprocessor, std::max<int64_t>(blocks, 1));
+  const int64_t wanted = CeilDiv(context.multiprocessors() * kColumnSumsBlocks, std::max<int64_t>(blocks, 1));
   const int64_t partitions = blocks > CudaContext::kArrivals
                                  ? 1
                                  : std::clamp<int64_t>(rows / kRowsAtLeast, 1, std::min(wanted, kMostPartitions));

@@ -202,7 +202,7 @@ export const CUDA: readonly Planted[] = [
     name: 'gradient beside a layer norm forgotten',
     file: kernel('norm.cuh'),
     find: 'for (int k = 0; k < kCount; ++k) value[k] += grad[k];',
-    replace: '',
+    replace: ';',
     tests: ['test/parity/fused_sums.test.ts > layer norm'],
   },
   {
@@ -265,7 +265,7 @@ export const CUDA: readonly Planted[] = [
     name: 'what is kept of a weight not stale when it is written',
     file: 'native/cuda/weight_cache.cu',
     find: 'entry->second.fresh = false;',
-    replace: '',
+    replace: ';',
     tests: [weights('copyFrom'), weights('clipGradNorm'), weights('made by an op')],
   },
   {
