@@ -87,7 +87,7 @@ describe('the emulated device', () => {
   });
 
   it('has little memory', () => {
-    expect(summary(run({ SAS_EMULATOR_MEMORY: '20000' }))).toMatch(/^(right )+(SAS_OUT_OF_MEMORY ?)+$/);
+    expect(summary(run({ SAS_EMULATOR_MEMORY: '40000' }))).toMatch(/^(right )+(SAS_OUT_OF_MEMORY ?)+$/);
   });
 
   it.each([
