@@ -8,6 +8,7 @@
 #include <functional>
 #include <mutex>
 #include <new>
+#include <thread>
 #include <type_traits>
 #include <unordered_map>
 #include <unordered_set>
@@ -129,6 +130,9 @@ class CudaContext : public Context {
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
+  int ordinal() const { return ordinal_; }
+  // Whether this thread is the environment's and not the executor's.
+  bool OnOpenersThread() const { return std::this_thread::get_id() == opener_; }
   cudaStream_t stream() const { return stream_; }
   // Counters of blocks that arrive (LastToArrive), 0 between launches: those of one stream can share them.
   static constexpr int64_t kArrivals = 4096;
@@ -164,6 +168,7 @@ class CudaContext : public Context {
   Status FetchRecords();
   Status CollectCheckResults();
 
+  const std::thread::id opener_ = std::this_thread::get_id();
   int ordinal_ = 0;
   int multiprocessors_ = 0;
   size_t shared_limit_ = 0;

@@ -249,7 +249,8 @@ Status Blas::MultiplyWithBias(CudaContext& context, const Product& p, bool* done
   const Plan& plan = at->second;
   if (!plan.supported) return {};
   const void* bias = nullptr;
-  SAS_TRY(RoundParameter(context, p.dtype, p.columns, p.column_bias, &bias));
+  const auto round = p.scratch_bias ? RoundScratch : RoundParameter;
+  SAS_TRY(round(context, p.dtype, p.columns, p.column_bias, &bias));
   SAS_CUBLAS_TRY(set_matmul, plan.matmul.get(), kBiasPointer, &bias, sizeof bias);
   void* workspace =
       plan.workspace_bytes == 0 ? nullptr : context.Take<unsigned char>(static_cast<int64_t>(plan.workspace_bytes));

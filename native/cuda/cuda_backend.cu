@@ -1,5 +1,6 @@
 #include <cuda_runtime.h>
 
+#include <optional>
 #include <string>
 
 #include "cuda/architectures.h"
@@ -20,6 +21,8 @@ SAS_OPERATIONS(SAS_ENTRY)
 template <auto Body, class Params, const char* kName>
 Status Enter(Context& context, const Params& params) {
   auto& cuda = static_cast<CudaContext&>(context);
+  std::optional<CurrentDevice> current;
+  if (cuda.OnOpenersThread()) current.emplace(cuda.ordinal());  // inline, on a thread that others use too
   SAS_TRY(cuda.Begin(kName));
   struct Scope {
     CudaContext& context;

@@ -16,6 +16,7 @@
 //   SAS_EMULATOR_MEMORY=4294967296 bytes of device memory
 //   SAS_EMULATOR_SHARED=101376     bytes of dynamic shared memory that a block can have
 //   SAS_EMULATOR_CAPABILITY=7.5    compute capability; 8.0
+//   SAS_EMULATOR_MULTIPROCESSORS=132   how many; 3
 //   SAS_EMULATOR_POOLS=0           a device without memory pools
 //   SAS_EMULATOR_REPORT=file       counts per kernel, written at exit
 #pragma once

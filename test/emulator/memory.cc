@@ -1,5 +1,6 @@
 #include "memory.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -24,6 +25,7 @@ constexpr int kPoison = 0xff;
 
 // What is kept of closed allocations, and how much of that one call of Damage looks at.
 constexpr size_t kMostClosed = 256, kMostClosedBytes = size_t{64} << 20, kLookBytes = size_t{1} << 20;
+constexpr size_t kReusedFrom = 64;
 
 bool AllPoison(const unsigned char* data, size_t bytes) {
   return bytes == 0 || (data[0] == kPoison && std::memcmp(data, data + 1, bytes - 1) == 0);
@@ -68,7 +70,23 @@ void GuardedMemory::Forbid() const {}
 void GuardedMemory::Allow() const {}
 #endif
 
+// The oldest closed allocation of that size, once there are many: addresses come again, as a pool's do. Null: none.
+void* Allocations::Reuse(size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  if (closed_.size() < kReusedFrom) return nullptr;
+  const auto same = std::ranges::find_if(
+      closed_, [&](uintptr_t address) { return by_address_.at(address).memory->bytes() == bytes; });
+  if (same == closed_.end()) return nullptr;
+  Allocation& allocation = by_address_.at(*same);
+  if (damage_.empty()) damage_ = WrittenAfterClose(allocation);
+  closed_bytes_ -= bytes;
+  closed_.erase(same);
+  allocation.state = State::kHandedOut;
+  return allocation.memory->data();
+}
+
 void* Allocations::Add(size_t bytes) {
+  if (void* data = Reuse(bytes); data != nullptr) return data;
   std::unique_ptr<GuardedMemory> memory;
   try {
     memory = std::make_unique<GuardedMemory>(bytes);

@@ -66,6 +66,7 @@ class Allocations {
   void Clear();
 
  private:
+  void* Reuse(size_t bytes);
   enum class State { kHandedOut, kUsable, kClosed };
   struct Allocation {
     std::unique_ptr<GuardedMemory> memory;

@@ -178,7 +178,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int ord
   if (ordinal != 0) return SetFailure(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount:
-      *value = 3;
+      *value = static_cast<int>(Setting("SAS_EMULATOR_MULTIPROCESSORS", 3));
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
       *value = ComputeCapability().major;

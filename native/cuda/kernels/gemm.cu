@@ -402,4 +402,14 @@ Status RoundParameter(CudaContext& context, DType dtype, int64_t size, const flo
   });
 }
 
+Status RoundScratch(CudaContext& context, DType dtype, int64_t size, const float* values, const void** rounded) {
+  *rounded = values;
+  return DispatchFloat(dtype, [&]<class T>(T*) -> Status {
+    if constexpr (sizeof(T) == sizeof(float)) return {};
+    T* copy = context.Take<T>(size);
+    *rounded = copy;
+    return context.Launch(RoundKernel<T>, ElementGrid(context, size), size, values, copy);
+  });
+}
+
 }  // namespace sas::cuda

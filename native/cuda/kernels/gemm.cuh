@@ -35,11 +35,14 @@ struct Product {
   int64_t b_share = 1;
   const float* row_bias = nullptr;     // [rows]
   const float* column_bias = nullptr;  // [columns]
+  bool scratch_bias = false;           // column_bias is no parameter, but scratch memory of the running operation
 };
 
 Status Gemm(CudaContext& context, const Product& product);
 
 // A parameter, whole, in `dtype`: a copy that is kept (WeightCache), or itself if that is f32.
 Status RoundParameter(CudaContext& context, DType dtype, int64_t size, const float* parameter, const void** rounded);
+// The same of scratch memory: the copy is scratch too.
+Status RoundScratch(CudaContext& context, DType dtype, int64_t size, const float* values, const void** rounded);
 
 }  // namespace sas::cuda

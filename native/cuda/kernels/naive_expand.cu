@@ -138,7 +138,8 @@ class Steps {
                            .a = {x, depth},
                            .b = {weight, transposed ? depth : columns, transposed},
                            .c = {output, columns, dtype_},
-                           .column_bias = bias});
+                           .column_bias = bias,
+                           .scratch_bias = true});
   }
 
   // grad_weight [outputs, inputs] = grad_output [rows, outputs]^T x [rows, inputs], grad_bias [outputs].
