@@ -73,6 +73,10 @@ test('listing devices does not look for cuBLAS', async () => {
   expect(after).toBe(opened);
 });
 
+test.each([1, 2, 3])('large copies take pinned memory that is free again (seed %i)', async (seed) => {
+  expect(await outcome('large', { SAS_EMULATOR_SEED: String(seed) })).toBe(0);
+});
+
 test('steps are enqueued while the device is still at the first', async () => {
   expect(await outcome('ahead', { SAS_EMULATOR_STREAMS: 'held' })).toBe(0);
 });

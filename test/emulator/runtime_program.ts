@@ -53,6 +53,13 @@ const trials: Readonly<Record<string, () => Promise<unknown>>> = {
     return [first, await outcomeOf(() => ops.naive.attention(q, q, q).output.data())];
   },
 
+  /** There and back, through more pinned memory than there is: how many elements differ. */
+  large: async () => {
+    const values = Float32Array.from({ length: 6 * MIB }, (_, i) => i);
+    const copied = await Tensor.from(values, [values.length], { device: getDevice('cuda:0') }).data();
+    return copied.reduce((count, value, i) => count + Number(value !== values[i]), 0);
+  },
+
   /** Steps whose results nobody reads, on a stream that does nothing until it is waited for: how many are enqueued in a second. */
   ahead: async () => {
     const device = getDevice('cuda:0');

@@ -1,5 +1,6 @@
 /** Products by cuBLAS, for which a library of the tests stands in, and what becomes of them where it fails. */
 import { spawnSync } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -85,6 +86,15 @@ describe('linear layers', { timeout: 600_000 }, () => {
     );
     expect(products).toBe(0);
   });
+});
+
+test('special values spread as in float64 where the library does the products', { timeout: 600_000 }, () => {
+  const seed = randomInt(2 ** 32);
+  const { output, products } = run('special_program.ts', [String(seed)]);
+  const { checked, faults } = JSON.parse(output) as { checked: number; faults: string[] };
+  expect(checked).toBeGreaterThan(200);
+  expect(products).toBeGreaterThan(200);
+  expect(faults, `seed ${seed}`).toEqual([]);
 });
 
 describe('copies of weights that are kept', { timeout: 600_000 }, () => {

@@ -9,6 +9,7 @@ export { afterAll, afterEach, beforeAll, beforeEach, describe, it, test } from '
 
 const { chai, getState, setState } = vitest;
 
+chai.config.truncateThreshold = 2000; // characters of what a message shows: there is no diff beside it
 chai.use(vitest.JestExtend);
 chai.use(vitest.JestChaiExpect);
 chai.use(vitest.ChaiStyleAssertions);
