@@ -114,7 +114,7 @@ export const CORE: readonly Planted[] = [
     name: 'memory given back counted by its block',
     file: 'native/core/buffer.cc',
     find: 'owned_ -= buffer.bytes; if (buffer.capacity == 0)',
-    replace: 'Disown(buffer.capacity); if (buffer.capacity == 0)',
+    replace: 'owned_ -= buffer.capacity; if (buffer.capacity == 0)',
     tests: [`${MEMORY} > a call that fails leaves nothing behind`],
   },
   {
