@@ -7,7 +7,8 @@
 // Variables, read once per process:
 //   SAS_EMULATOR_SEED=1            the order of everything; drawn if absent
 //   SAS_EMULATOR_STREAMS=now       work is done when it is given to a stream, as if the host waited after each call
-//   SAS_EMULATOR_STREAMS=held      work is done at cudaStreamSynchronize and its kin alone: who only polls waits forever
+//   SAS_EMULATOR_STREAMS=held      work is done at cudaStreamSynchronize and its kin alone: who only polls waits
+//   forever
 //   SAS_EMULATOR_FAIL=cudaMallocAsync:3:cudaErrorMemoryAllocation,cudaMallocAsync:1/50:cudaErrorMemoryAllocation
 //                                  calls that fail (see FaultPlan); those that fail with an error that loses the device
 //                                  lose it

@@ -132,7 +132,9 @@ bool StreamsAre(const char* mode) {
   return setting != nullptr && std::string(setting) == mode;
 }
 
-Streams::Streams() : now_(StreamsAre("now")), held_(StreamsAre("held")), random_(Seed() + 1) { default_ = Create(true); }
+Streams::Streams() : now_(StreamsAre("now")), held_(StreamsAre("held")), random_(Seed() + 1) {
+  default_ = Create(true);
+}
 
 // ---- handles
 

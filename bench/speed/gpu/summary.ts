@@ -237,14 +237,11 @@ export function summarize(folder: string): { readonly text: string; readonly exi
       : `${name}: no result (see log.txt)`;
   };
   const { device, driver, manifest } = bench ?? parity ?? loss ?? {};
+  const blas = loss?.device?.blas ?? 'unknown'; // it is known to the process that opens the device
 
   const sections: readonly (() => readonly string[])[] = [
     () => [
-      ...(device
-        ? [
-            `device: ${device.name}, ${device.driver ?? ''}${driver ? `; ${driver}` : ''}; blas ${device.blas ?? 'unknown'}`,
-          ]
-        : []),
+      ...(device ? [`device: ${device.name}, ${device.driver ?? ''}${driver ? `; ${driver}` : ''}; blas ${blas}`] : []),
       ...(manifest
         ? [`build:  ${manifest.commit.slice(0, 12)}${manifest.modified ? ' with changes' : ''}, ${manifest.date}`]
         : []),
