@@ -245,17 +245,17 @@ Napi::Value Share(Info info) {
   return second.Keep();
 }
 
-// All of the list are buffers, or none is released.
+// All of the list are buffers, or none is released. Takes no memory, so that it does not fail where there is none.
 void ReleaseBuffers(Info info) {
-  Args args(info, "release");
-  if (!info[0].IsArray()) args.Fail("not a list of buffers");
+  if (!info[0].IsArray()) Args(info, "release").Fail("not a list of buffers");
   const auto list = info[0].As<Napi::Array>();
-  std::vector<BufferHandle*> handles;
-  for (uint32_t i = 0, count = list.Length(); i < count; ++i) {
-    handles.push_back(GetBufferHandle(list[i]));
-    if (handles.back() == nullptr) args.Fail("not a buffer");
+  const uint32_t count = list.Length();
+  for (uint32_t i = 0; i < count; ++i) {
+    if (GetBufferHandle(list[i]) == nullptr) Args(info, "release").Fail("not a buffer");
   }
-  for (BufferHandle* handle : handles) Release(info.Env(), *handle);
+  for (uint32_t i = 0; i < count; ++i) {
+    if (BufferHandle* handle = GetBufferHandle(list[i]); handle != nullptr) Release(info.Env(), *handle);
+  }
 }
 
 Napi::Value Write(Info info) {

@@ -20,6 +20,7 @@
 
 #include "core/convert.h"
 #include "fault_plan.h"
+#include "immortal.h"
 #include "stream_hook.h"
 
 namespace {
@@ -65,10 +66,14 @@ int StatusOf(const std::string& name) {
   }
   return -1;
 }
-int Planned(const char* call) {
-  static sas::emulator::FaultPlan plan("FAKE_CUBLAS_FAIL", Setting("SAS_EMULATOR_SEED", 0), StatusOf);
-  return plan.Count(call).value_or(kSuccess);
+sas::emulator::FaultPlan& Plan() {
+  using sas::emulator::FaultPlan;
+  static FaultPlan& plan =
+      sas::emulator::MakeImmortal<FaultPlan>("FAKE_CUBLAS_FAIL", Setting("SAS_EMULATOR_SEED", 0), StatusOf);
+  [[maybe_unused]] static const int reported = std::atexit([] { Plan().Report(); });
+  return plan;
 }
+int Planned(const char* call) { return Plan().Count(call).value_or(kSuccess); }
 // Every call begins with it.
 #define BEGIN() \
   if (const int planned = Planned(__func__); planned != kSuccess) return planned

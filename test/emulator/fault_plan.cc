@@ -26,7 +26,8 @@ FaultPlan::FaultPlan(const char* variable, uint64_t seed, ErrorOf error_of) : va
   }
 }
 
-FaultPlan::~FaultPlan() {
+void FaultPlan::Report() {
+  const std::lock_guard lock(mutex_);
   for (const auto& [function, entry] : entries_) {
     if (entry.calls == 0) std::fprintf(stderr, "%s: %s was never called\n", variable_, function.c_str());
   }

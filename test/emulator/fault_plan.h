@@ -21,8 +21,8 @@ class FaultPlan {
   // The error called `name`, or -1.
   using ErrorOf = int (*)(const std::string& name);
   FaultPlan(const char* variable, uint64_t seed, ErrorOf error_of);
-  // Tells on stderr of functions that were never called: misspelt perhaps.
-  ~FaultPlan();
+  // At the end of the process: tells on stderr of functions that were never called, misspelt perhaps.
+  void Report();
 
   // Counts a call of `function`: the error that it fails with, if it does. Any thread.
   std::optional<int> Count(const char* function);

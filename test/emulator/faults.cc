@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fault_plan.h"
+#include "immortal.h"
 
 namespace sas::emulator {
 namespace {
@@ -58,7 +59,8 @@ int ErrorOf(const std::string& name) {
 }
 
 FaultPlan& Plan() {
-  static FaultPlan plan("SAS_EMULATOR_FAIL", Seed() ^ 0x9e3779b97f4a7c15u, ErrorOf);
+  static FaultPlan& plan = MakeImmortal<FaultPlan>("SAS_EMULATOR_FAIL", Seed() ^ 0x9e3779b97f4a7c15u, ErrorOf);
+  [[maybe_unused]] static const int reported = std::atexit([] { Plan().Report(); });
   return plan;
 }
 

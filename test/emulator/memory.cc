@@ -6,6 +6,8 @@
 #include <new>
 #include <utility>
 
+#include "immortal.h"
+
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #endif
@@ -193,11 +195,11 @@ void Allocations::Clear() {
 }
 
 Allocations& DeviceMemory() {
-  static Allocations allocations;
+  static Allocations& allocations = MakeImmortal<Allocations>();
   return allocations;
 }
 Allocations& PinnedMemory() {
-  static Allocations allocations;
+  static Allocations& allocations = MakeImmortal<Allocations>();
   return allocations;
 }
 

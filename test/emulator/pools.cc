@@ -9,6 +9,7 @@
 
 #include "cuda_runtime.h"
 #include "faults.h"
+#include "immortal.h"
 #include "memory.h"
 #include "streams.h"
 
@@ -171,7 +172,7 @@ class Pools {
   std::map<void*, Owner> owners_;
 };
 Pools& ThePools() {
-  static Pools pools;
+  static Pools& pools = MakeImmortal<Pools>();
   return pools;
 }
 

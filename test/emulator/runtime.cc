@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "faults.h"
+#include "immortal.h"
 #include "pools.h"
 
 namespace sas::emulator {
@@ -40,11 +41,11 @@ struct Globals {
   std::mutex mutex;
   std::map<const void*, int> shared_attributes;  // by kernel
   std::map<const void*, std::unique_ptr<KernelCounts>> counts;
-
-  ~Globals();
 };
+void Report();
 Globals& TheGlobals() {
-  static Globals globals;
+  static Globals& globals = MakeImmortal<Globals>();
+  [[maybe_unused]] static const int reported = std::atexit(Report);
   return globals;
 }
 
@@ -68,8 +69,11 @@ std::map<uintptr_t, std::string> FunctionNames(const char* file, uintptr_t base)
 }
 
 // SAS_EMULATOR_REPORT=file: one tab-separated line per kernel at exit. %p in the name becomes the process's id.
-Globals::~Globals() {
+void Report() {
   const char* setting = std::getenv("SAS_EMULATOR_REPORT");
+  Globals& globals = TheGlobals();
+  const std::lock_guard lock(globals.mutex);
+  const auto& counts = globals.counts;
   if (setting == nullptr || counts.empty()) return;
   std::string path = setting;
   if (const size_t at = path.find("%p"); at != std::string::npos) path.replace(at, 2, std::to_string(getpid()));

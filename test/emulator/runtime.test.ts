@@ -30,11 +30,11 @@ test.each(['cudaErrorIllegalAddress', 'cudaErrorLaunchFailure', 'cudaErrorAssert
 );
 
 test('scratch memory takes what tensors no longer use', async () => {
-  expect(await outcome('scratch', { SAS_EMULATOR_MEMORY: String(64 * 2 ** 20) })).toBe('done');
+  expect(await outcome('scratch', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) })).toBe('done');
 });
 
 test('scratch memory that is in use is not there, and is later', async () => {
-  const [first, second] = (await outcome('full', { SAS_EMULATOR_MEMORY: String(64 * 2 ** 20) })) as string[];
+  const [first, second] = (await outcome('full', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) })) as string[];
   expect(first).toMatch(/^SAS_OUT_OF_MEMORY attention: out of memory/);
   expect(second).toBe('done');
 });

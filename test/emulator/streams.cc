@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "immortal.h"
 #include "pools.h"
 #include "stream_hook.h"
 
@@ -115,7 +116,7 @@ class Streams {
 };
 
 Streams& TheStreams() {
-  static Streams streams;
+  static Streams& streams = MakeImmortal<Streams>();
   return streams;
 }
 

@@ -70,7 +70,7 @@ describe('the bundle for GPU machines', () => {
   it('runs the parity tests, and counts what it does not run', () => {
     const file = join(folder, 'parity.json');
     const { status, stdout } = runModule('parity', ['--out', file, '--only', 'clipGradNorm']);
-    expect(stdout).toMatch(/^parity: [1-9]\d* passed, 0 failed, [1-9] skipped, \d{3} not run/m);
+    expect(stdout).toMatch(/^parity: [1-9]\d* passed, 0 failed, [1-9] skipped, \d{3,} not run/m);
     expect(status).toBe(0);
     const result = JSON.parse(readFileSync(file, 'utf8'));
     expect(result.manifest.commit).toMatch(/^[0-9a-f]{40}$/);
