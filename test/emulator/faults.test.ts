@@ -1,32 +1,18 @@
 /** The emulated device and the stand-in for cuBLAS fail as they are asked to (faults.h, fake_cublas.cc), and the library says so. */
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildEmulated, emulatedAddon, root, sanitizerEnvironment, sanitizers } from '../helpers/native_build.js';
+import { startEmulated } from '../helpers/emulated_program.js';
+import { buildEmulated } from '../helpers/native_build.js';
 import type { Outcome } from './faults_program.js';
 
 let libraries = '';
-const sanitized = sanitizers === undefined ? {} : sanitizerEnvironment();
 
 beforeAll(() => {
   buildEmulated('sas_attention_emulated');
   libraries = join(buildEmulated('sas_fake_cublas'), 'test/emulator');
 }, 1_800_000);
 
-function start(environment: NodeJS.ProcessEnv) {
-  return spawnSync(process.execPath, ['--import', 'tsx', join(import.meta.dirname, 'faults_program.ts')], {
-    cwd: root,
-    encoding: 'utf8',
-    env: {
-      ...process.env,
-      ...sanitized,
-      NODE_OPTIONS: '',
-      SAS_BINDING: emulatedAddon,
-      SAS_CUBLAS_PATH: 'off',
-      ...environment,
-    },
-  });
-}
+const start = (environment: NodeJS.ProcessEnv) => startEmulated('faults_program.ts', [], environment);
 function run(environment: NodeJS.ProcessEnv): Outcome {
   const { stdout, stderr, status } = start(environment);
   expect(status, stderr).toBe(0);

@@ -1,47 +1,39 @@
 /** What the runtime says and does where a CUDA device is lost, full, missing something or slow. */
-import { execFile } from 'node:child_process';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { beforeAll, expect, test } from 'vitest';
-import { buildEmulated, emulatedAddon, root } from '../helpers/native_build.js';
+import { startEmulated } from '../helpers/emulated_program.js';
+import { buildEmulated } from '../helpers/native_build.js';
 
 beforeAll(() => void buildEmulated('sas_attention_emulated'), 1_200_000);
 
-async function outcome(trial: string, environment: Record<string, string>): Promise<unknown> {
-  const program = join(root, 'test/emulator/runtime_program.ts');
-  const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', program, trial], {
-    cwd: root,
-    env: { ...process.env, SAS_BINDING: emulatedAddon, SAS_CUBLAS_PATH: 'off', ...environment },
-  });
+function outcome(trial: string, environment: Record<string, string>): unknown {
+  const { stdout, stderr, status } = startEmulated('runtime_program.ts', [trial], environment);
+  expect(status, stderr).toBe(0);
   return JSON.parse(stdout);
 }
 
-test.each(['cudaErrorIllegalAddress', 'cudaErrorLaunchFailure', 'cudaErrorAssert'])(
-  'a device lost to %s',
-  async (name) => {
-    const outcomes = (await outcome('lost', { SAS_EMULATOR_FAIL: `kernel:3:${name}` })) as string[];
-    const loss = new RegExp(
-      `^SAS_DEVICE (\\w+: )?the device is lost to this process: ${name} .*; the op launched last was add\\. Start a new process`,
-    );
-    expect(outcomes[0]).toBe('done');
-    for (const later of outcomes.slice(1)) expect(later).toMatch(loss);
-    expect(outcomes.length).toBe(5);
-  },
-);
-
-test('scratch memory takes what tensors no longer use', async () => {
-  expect(await outcome('scratch', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) })).toBe('done');
+test.each(['cudaErrorIllegalAddress', 'cudaErrorLaunchFailure', 'cudaErrorAssert'])('a device lost to %s', (name) => {
+  const outcomes = outcome('lost', { SAS_EMULATOR_FAIL: `kernel:3:${name}` }) as string[];
+  const loss = new RegExp(
+    `^SAS_DEVICE (\\w+: )?the device is lost to this process: ${name} .*; the op launched last was add\\. Start a new process`,
+  );
+  expect(outcomes[0]).toBe('done');
+  for (const later of outcomes.slice(1)) expect(later).toMatch(loss);
+  expect(outcomes.length).toBe(5);
 });
 
-test('scratch memory that is in use is not there, and is later', async () => {
-  const [first, second] = (await outcome('full', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) })) as string[];
+test('scratch memory takes what tensors no longer use', () => {
+  expect(outcome('scratch', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) })).toBe('done');
+});
+
+test('scratch memory that is in use is not there, and is later', () => {
+  const [first, second] = outcome('full', { SAS_EMULATOR_MEMORY: String(4 * 2 ** 20) }) as string[];
   expect(first).toMatch(/^SAS_OUT_OF_MEMORY attention: out of memory/);
   expect(second).toBe('done');
 });
 
-test.each([3, 4, 5, 6])('allocation %i failing once is tried again', async (call) => {
+test.each([3, 4, 5, 6])('allocation %i failing once is tried again', (call) => {
   const fail = `cudaMallocFromPoolAsync:${call}:cudaErrorMemoryAllocation`;
-  expect(await outcome('scratch', { SAS_EMULATOR_FAIL: fail })).toBe('done');
+  expect(outcome('scratch', { SAS_EMULATOR_FAIL: fail })).toBe('done');
 });
 
 test.each([
@@ -58,25 +50,25 @@ test.each([
     'this build has kernels for compute capability 8.0, 9.0, 12.0, not for 10.0: build with SAS_CUDA_ARCHITECTURES=100',
   ],
   ['12.1', 'usable'],
-])('a card of compute capability %s', async (capability, reason) => {
-  expect(await outcome('devices', { SAS_EMULATOR_CAPABILITY: capability })).toBe(reason);
+])('a card of compute capability %s', (capability, reason) => {
+  expect(outcome('devices', { SAS_EMULATOR_CAPABILITY: capability })).toBe(reason);
 });
 
-test('a device without memory pools', async () => {
-  expect(await outcome('devices', { SAS_EMULATOR_POOLS: '0' })).toMatch(/^the driver offers no memory pools/);
+test('a device without memory pools', () => {
+  expect(outcome('devices', { SAS_EMULATOR_POOLS: '0' })).toMatch(/^the driver offers no memory pools/);
 });
 
-test('listing devices does not look for cuBLAS', async () => {
-  const [before, opened, after] = (await outcome('blas', {})) as (string | null)[];
+test('listing devices does not look for cuBLAS', () => {
+  const [before, opened, after] = outcome('blas', {}) as (string | null)[];
   expect(before).toBeNull();
   expect(opened).toContain('SAS_CUBLAS_PATH=off');
   expect(after).toBe(opened);
 });
 
-test.each([1, 2, 3])('large copies take pinned memory that is free again (seed %i)', async (seed) => {
-  expect(await outcome('large', { SAS_EMULATOR_SEED: String(seed) })).toBe(0);
+test.each([1, 2, 3])('large copies take pinned memory that is free again (seed %i)', (seed) => {
+  expect(outcome('large', { SAS_EMULATOR_SEED: String(seed) })).toBe(0);
 });
 
-test('steps are enqueued while the device is still at the first', async () => {
-  expect(await outcome('ahead', { SAS_EMULATOR_STREAMS: 'held' })).toBe(0);
+test('steps are enqueued while the device is still at the first', () => {
+  expect(outcome('ahead', { SAS_EMULATOR_STREAMS: 'held' })).toBe(0);
 });

@@ -1,11 +1,11 @@
 /** Products by cuBLAS, for which a library of the tests stands in, and what becomes of them where it fails. */
-import { spawnSync } from 'node:child_process';
 import { randomInt } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { buildEmulated, emulatedAddon, root, sanitizerEnvironment, sanitizers } from '../helpers/native_build.js';
+import { startEmulated } from '../helpers/emulated_program.js';
+import { buildEmulated } from '../helpers/native_build.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'sas-stand-in-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -20,24 +20,12 @@ let reports = 0;
 function run(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}) {
   const report = join(folder, `${++reports}`);
   const launches = `${report}-launches`;
-  const { stdout, stderr, status } = spawnSync(
-    process.execPath,
-    ['--import', 'tsx', join(import.meta.dirname, program), ...args],
-    {
-      cwd: root,
-      encoding: 'utf8',
-      env: {
-        ...process.env,
-        ...(sanitizers === undefined ? {} : sanitizerEnvironment()),
-        NODE_OPTIONS: '',
-        SAS_BINDING: emulatedAddon,
-        SAS_CUBLAS_PATH: library,
-        FAKE_CUBLAS_REPORT: report,
-        SAS_EMULATOR_REPORT: launches,
-        ...env,
-      },
-    },
-  );
+  const { stdout, stderr, status } = startEmulated(program, args, {
+    SAS_CUBLAS_PATH: library,
+    FAKE_CUBLAS_REPORT: report,
+    SAS_EMULATOR_REPORT: launches,
+    ...env,
+  });
   expect(status, stderr).toBe(0);
   const lines = existsSync(report) ? readFileSync(report, 'utf8').trim().split('\n') : [];
   const products = lines.reduce((sum, line) => sum + Number(line), 0);
