@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -246,11 +247,12 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
 namespace sas::emulator {
 cudaError_t Launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread);
 }
-// The kernel runs later, on the arguments as they are now.
+// The kernel runs later, on the arguments as they are now. They lie outside the closure: see CMakeLists.txt on GCC 12.
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  const auto values =
+      std::make_shared<const std::tuple<std::remove_cvref_t<Parameters>...>>(std::forward<Arguments>(arguments)...);
   return sas::emulator::Launch(*config, reinterpret_cast<const void*>(kernel),
-                               [kernel, values = std::tuple<std::remove_cvref_t<Parameters>...>(
-                                            std::forward<Arguments>(arguments)...)] { std::apply(kernel, values); });
+                               [kernel, values] { std::apply(kernel, *values); });
 }
