@@ -50,13 +50,6 @@ export interface RawSettings {
   anomaly?: boolean;
 }
 
-export interface RawAdamWState {
-  parameter: BufferHandle;
-  gradient: BufferHandle;
-  firstMoment: BufferHandle;
-  secondMoment: BufferHandle;
-}
-
 export interface Binding {
   /** Called once per environment: makes the error that native code throws or rejects with. */
   setErrorFactory(factory: (code: string, message: string) => Error): void;
@@ -290,9 +283,12 @@ export interface Binding {
   ): void;
   /** Scales the gradients, f32 of any shapes, in place; norm [] f32 is their common norm before. */
   clipGradNorm(gradients: readonly BufferHandle[], norm: BufferHandle, maxNorm: number): void;
-  /** Each state's tensors are f32 of one shape; skipped i32 []: if a gradient is not finite, add 1 there and nothing else. */
+  /** The tensors of a state, which have one place in the four lists, are f32 of one shape; skipped i32 []: if a gradient is not finite, add 1 there and nothing else. */
   adamW(
-    states: readonly RawAdamWState[],
+    parameters: readonly BufferHandle[],
+    gradients: readonly BufferHandle[],
+    firstMoments: readonly BufferHandle[],
+    secondMoments: readonly BufferHandle[],
     skipped: BufferHandle | null,
     lr: number,
     beta1: number,

@@ -91,13 +91,23 @@ export function shape<const P extends Pattern>(
   expected: P,
   reason: Text = '',
 ): { -readonly [I in keyof P]: number } {
+  const dims = tensor.shape;
   const open = expected[0] === '...' ? 1 : 0;
-  const lead = tensor.shape.length - expected.length + open;
-  const sizes = open ? [elements(tensor.shape.slice(0, lead)), ...tensor.shape.slice(lead)] : tensor.shape;
+  const lead = dims.length - expected.length + open;
   let fits = open ? lead >= 0 : lead === 0;
+  let sizes = dims;
+  if (open && fits) {
+    const joined = [1];
+    for (let i = 0; i < dims.length; i++) {
+      if (i < lead) (joined[0] as number) *= dims[i] as number;
+      else joined.push(dims[i] as number);
+    }
+    sizes = joined;
+  }
   let positive = true;
   for (let i = 0; i < sizes.length; i++) {
-    const [size, wanted] = [sizes[i] as number, expected[i]];
+    const size = sizes[i] as number;
+    const wanted = expected[i];
     if (size !== wanted && typeof wanted !== 'string') fits = false;
     if (size < 1) positive = false;
   }

@@ -325,7 +325,13 @@ export function listed(
   name: (i: number) => string,
 ): { device: Device; buffers: BufferHandle[] } {
   const device = new OneDevice(op);
-  const buffers = tensors.map((tensor, i) => device.take(() => name(i), tensor));
+  const buffers: BufferHandle[] = [];
+  let at = 0;
+  const here = () => name(at);
+  for (const tensor of tensors) {
+    buffers.push(device.take(at === 0 ? name(0) : here, tensor));
+    at++;
+  }
   return { device: device.found, buffers };
 }
 
@@ -364,31 +370,34 @@ export function produce<const S extends Outputs>(
   run: (to: Made<S, BufferHandle, null>) => void,
 ): Made<S, Tensor, undefined> {
   const buffers: Record<string, BufferHandle | null> = {};
-  const wanted: (readonly [name: string, shape: readonly number[], dtype: DType])[] = [];
+  const names: string[] = [];
+  const shapes: (readonly number[])[] = [];
+  const types: DType[] = [];
   for (const name in outputs) {
     buffers[name] = null;
     const output = outputs[name];
     if (!output) continue;
     check.bytes(op, output[0], output[1]);
-    wanted.push([name, Object.freeze(output[0]), output[1]]);
+    names.push(name);
+    shapes.push(Object.freeze(output[0]));
+    types.push(output[1]);
   }
-  const made = allocated(op, () =>
-    binding.allocate(
-      deviceHandle(device),
-      wanted.map(([, , dtype]) => codeOf(dtype)),
-      wanted.map(([, shape]) => shape),
-    ),
-  );
+  const made = allocated(op, () => binding.allocate(deviceHandle(device), types.map(codeOf), shapes));
   try {
-    for (const [i, [name]] of wanted.entries()) buffers[name] = made[i] as BufferHandle;
+    for (let i = 0; i < made.length; i++) buffers[names[i] as string] = made[i] as BufferHandle;
     run(buffers as Made<S, BufferHandle, null>);
   } catch (error) {
     binding.release(made);
     throw error;
   }
   const tensors: Record<string, Tensor> = {};
-  for (const [i, [name, shape, dtype]] of wanted.entries()) {
-    tensors[name] = make(made[i] as BufferHandle, shape, dtype, device);
+  for (let i = 0; i < made.length; i++) {
+    tensors[names[i] as string] = make(
+      made[i] as BufferHandle,
+      shapes[i] as readonly number[],
+      types[i] as DType,
+      device,
+    );
   }
   return tensors as Made<S, Tensor, undefined>;
 }

@@ -1,5 +1,4 @@
-import type { RawAdamWState } from '../../binding.js';
-import { type BufferHandle, binding } from '../binding.js';
+import { binding } from '../binding.js';
 import * as check from '../checks.js';
 import { listed, type Tensor } from '../tensor.js';
 
@@ -31,9 +30,7 @@ export interface AdamWOptions {
   skipped?: Tensor;
 }
 
-type FourBuffers = [BufferHandle, BufferHandle, BufferHandle, BufferHandle];
-
-/** In the order of a state's tensors in a list of all. */
+/** In the order of the lists that native code takes. */
 const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
 
 /**
@@ -47,10 +44,11 @@ const roles = ['parameter', 'gradient', 'firstMoment', 'secondMoment'] as const;
 export function adamW(states: readonly AdamWState[], options: AdamWOptions): void {
   const op = check.call('adamW', arguments.length, 2);
   const list = check.list(op, 'states', states);
-  const tensors = list.flatMap((state, i) => {
-    const { parameter, gradient, firstMoment, secondMoment } = check.record(op, () => `states[${i}]`, state, roles);
-    return [parameter, gradient, firstMoment, secondMoment];
-  });
+  let at = 0;
+  const state = () => `states[${at}]`;
+  for (at = 0; at < list.length; at++) check.record(op, state, list[at] as AdamWState, roles);
+  const tensors: Tensor[] = [];
+  for (const role of roles) for (const state of list) tensors.push(state[role]);
   const known = ['lr', 'beta1', 'beta2', 'eps', 'weightDecay', 'step', 'skipped'] as const;
   const {
     lr,
@@ -61,12 +59,15 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
     step,
     skipped,
   } = check.options(op, options, known);
-  const name = (i: number) => (i === tensors.length ? 'skipped' : `states[${Math.floor(i / 4)}].${roles[i % 4]}`);
+  const count = list.length;
+  const name = (i: number) =>
+    i === tensors.length ? 'skipped' : `states[${i % count}].${roles[Math.floor(i / count)]}`;
   const { buffers } = listed(op, skipped === undefined ? tensors : [...tensors, skipped], name);
-  for (const [i, tensor] of tensors.entries()) {
-    const { shape } = tensors[i - (i % 4)] as Tensor;
-    check.shape(op, () => name(i), tensor, shape, 'the shape of the parameter');
-    check.dtype(op, () => name(i), tensor, 'f32');
+  const here = () => name(at);
+  for (at = 0; at < tensors.length; at++) {
+    const tensor = tensors[at] as Tensor;
+    check.shape(op, here, tensor, (tensors[at % count] as Tensor).shape, 'the shape of the parameter');
+    check.dtype(op, here, tensor, 'f32');
   }
   if (skipped) {
     check.shape(op, 'skipped', skipped, []);
@@ -78,9 +79,6 @@ export function adamW(states: readonly AdamWState[], options: AdamWOptions): voi
   check.finite(op, 'eps', eps, { min: 0 });
   check.finite(op, 'weightDecay', weightDecay, { min: 0 });
   check.integer(op, 'step', step, { min: 1 });
-  const raw = list.map((_, i): RawAdamWState => {
-    const [parameter, gradient, firstMoment, secondMoment] = buffers.slice(4 * i, 4 * i + 4) as FourBuffers;
-    return { parameter, gradient, firstMoment, secondMoment };
-  });
-  binding.adamW(raw, buffers[tensors.length] ?? null, lr, beta1, beta2, eps, weightDecay, step);
+  const of = (role: number) => buffers.slice(role * count, (role + 1) * count);
+  binding.adamW(of(0), of(1), of(2), of(3), buffers[tensors.length] ?? null, lr, beta1, beta2, eps, weightDecay, step);
 }

@@ -12,9 +12,12 @@ export function clipGradNorm(gradients: readonly Tensor[], maxNorm: number): Ten
   const list = check.list(op, 'gradients', gradients);
   const name = (i: number) => `gradients[${i}]`;
   const { device, buffers } = listed(op, list, name);
-  for (const [i, tensor] of list.entries()) {
-    check.shape(op, () => name(i), tensor, ['...']);
-    check.dtype(op, () => name(i), tensor, 'f32', 'gradients of parameters are f32');
+  let at = 0;
+  const here = () => name(at);
+  for (const tensor of list) {
+    check.shape(op, here, tensor, ['...']);
+    check.dtype(op, here, tensor, 'f32', 'gradients of parameters are f32');
+    at++;
   }
   check.finite(op, 'maxNorm', maxNorm, { min: 0 });
   return produce(op, device, { norm: [[], 'f32'] }, (to) => binding.clipGradNorm(buffers, to.norm, maxNorm)).norm;

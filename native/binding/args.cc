@@ -14,14 +14,6 @@ namespace {
 
 constexpr double kLargestInteger = 9007199254740991.0;  // Number.MAX_SAFE_INTEGER
 
-template <class Handle>
-Handle* GetHandle(Napi::Value value) {
-  if (!value.IsExternal()) return nullptr;
-  bool ours = false;  // an External of another addon points to anything
-  if (napi_check_object_type_tag(value.Env(), value, &Handle::kTag, &ours) != napi_ok || !ours) return nullptr;
-  return value.As<Napi::External<Handle>>().Data();
-}
-
 }  // namespace
 
 bool Detached(const BufferHandle& handle) {
@@ -32,8 +24,18 @@ bool Detached(const BufferHandle& handle) {
   return data != handle.buffer->data;
 }
 
-DeviceHandle* GetDeviceHandle(Napi::Value value) { return GetHandle<DeviceHandle>(value); }
-BufferHandle* GetBufferHandle(Napi::Value value) { return GetHandle<BufferHandle>(value); }
+DeviceHandle* GetDeviceHandle(Napi::Value value) {
+  if (!value.IsExternal()) return nullptr;
+  bool ours = false;
+  if (napi_check_object_type_tag(value.Env(), value, &DeviceHandle::kTag, &ours) != napi_ok || !ours) return nullptr;
+  return value.As<Napi::External<DeviceHandle>>().Data();
+}
+
+BufferHandle* GetBufferHandle(Napi::Value value) {
+  void* data = nullptr;
+  if (value.IsEmpty() || napi_get_value_external(value.Env(), value, &data) != napi_ok) return nullptr;
+  return Environment::Of(value.Env()).Has(data) ? static_cast<BufferHandle*>(data) : nullptr;
+}
 
 std::shared_ptr<Session> SessionOf(const Args& args, Napi::Value value) {
   const DeviceHandle* handle = GetDeviceHandle(value);
@@ -126,6 +128,7 @@ void* Args::Take(Access access, const Entry& entry, const char* list, DType dtyp
   if (session_ == nullptr) session_ = handle.session;
   if (handle.session != session_ || session_->queue == nullptr) Fail("operands live on different devices");
   if (Detached(handle)) Fail("an operand shares an ArrayBuffer that has been detached");
+  if (operands_.empty()) operands_.reserve(info_.Length());
   operands_.push_back({&handle, handle.buffer, access, log_sum_exp, next_ - 1, entry, list});
   const bool fits = binding::Take(handle.shape, expected);
   if (!fits || handle.dtype != dtype) {
@@ -178,15 +181,19 @@ void Args::SubmitTask(std::function<Status()> run) {
   CheckAlive();
   CheckOverlaps();
   Task task{op_, {}, {}, std::move(run)};
+  const auto list_of = [&](Access access) -> std::vector<BufferRef>& {
+    return access == Access::kRead ? task.reads : access == Access::kWrite ? task.writes : task.updates;
+  };
+  for (const Access access : {Access::kRead, Access::kWrite, Access::kUpdate}) {
+    const auto count = std::ranges::count(operands_, access, &Operand::access);
+    list_of(access).reserve(static_cast<size_t>(count));
+  }
   std::vector<Written> results;
-  for (const Operand& operand : operands_) {
-    (operand.access == Access::kRead    ? task.reads
-     : operand.access == Access::kWrite ? task.writes
-                                        : task.updates)
-        .push_back(operand.buffer);
+  for (Operand& operand : operands_) {
     if (session_->debugging.anomaly && operand.access != Access::kRead) {
       results.push_back({operand.buffer.get(), operand.handle->dtype, operand.handle->shape, operand.log_sum_exp});
     }
+    list_of(operand.access).push_back(std::move(operand.buffer));
   }
   if (!results.empty()) {
     task.inspect = [device = session_->device.get(), results = std::move(results)] {

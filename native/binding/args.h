@@ -53,7 +53,7 @@ class Args {
   struct Entry {
     Napi::Value value;
     uint32_t index = 0;
-    const char* role = nullptr;  // which member of the entry, where that is an object
+    const char* role = nullptr;  // which part of the entry, where it has several
   };
   const float* ReadFloats(const Entry& entry, ExpectedShape shape) { return Floats(Access::kRead, entry, shape); }
   float* WriteFloats(const Entry& entry, ExpectedShape shape) { return Floats(Access::kWrite, entry, shape); }

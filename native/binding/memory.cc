@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <deque>
 #include <future>
 #include <memory>
 #include <new>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "binding/host_array.h"
@@ -102,14 +102,17 @@ class NewHandle {
     handle->shape = shape;
     value_ = Napi::External<BufferHandle>::New(env, handle.get(), [](Napi::Env finalizer_env, BufferHandle* raw) {
       const std::unique_ptr<BufferHandle> owned(raw);
+      if (owned->session->queue != nullptr) Environment::Of(finalizer_env).Remove(raw);
       Release(finalizer_env, *owned);
     });
     handle_ = handle.release();  // the finalizer owns it now
-    napi_type_tag_object(env, value_, &BufferHandle::kTag);
+    Environment::Of(env).Add(handle_);
   }
   ~NewHandle() {
     if (handle_ != nullptr) Release(env_, *handle_);
   }
+  NewHandle(NewHandle&& other) noexcept
+      : env_(other.env_), handle_(std::exchange(other.handle_, nullptr)), value_(other.value_) {}
   NewHandle(const NewHandle&) = delete;
   NewHandle& operator=(const NewHandle&) = delete;
 
@@ -148,10 +151,12 @@ Napi::Value Allocate(Info info) {
   const uint32_t count = dtypes.Length();
   if (shapes.Length() != count) args.Fail("not as many shapes as dtypes");
   std::vector<Content> contents;
+  contents.reserve(count);
   for (uint32_t i = 0; i < count; ++i) contents.push_back(ContentOf(args, dtypes[i], shapes[i]));
   if (session->queue == nullptr) args.Fail("the device is closed");
 
-  std::deque<NewHandle> handles;
+  std::vector<NewHandle> handles;
+  handles.reserve(count);
   for (const Content& content : contents) {
     NewHandle& handle = handles.emplace_back(info.Env(), session, content.dtype, content.shape);
     const BufferRef& buffer = handle.Allocate(content.bytes(), false);

@@ -207,18 +207,16 @@ void ClipGradNorm(Info info) {
 void AdamW(Info info) {
   Args args(info, "adamW");
   AdamWParams p{};
-  const Napi::Array states = args.List("states");
-  for (uint32_t i = 0, count = states.Length(); i < count; ++i) {
-    const Napi::Value value = states[i];
-    if (!value.IsObject()) args.Fail("a state is not an object");
-    const auto state = value.As<Napi::Object>();
+  const Napi::Array lists[] = {args.List("states"), args.List("states"), args.List("states"), args.List("states")};
+  const uint32_t count = lists[0].Length();
+  for (const Napi::Array& list : lists) args.Expect(list.Length() == count, "as many tensors in each list");
+  for (uint32_t i = 0; i < count; ++i) {
     Leading all;
     AdamWParams::State s;
-    const auto member = [&](const char* role) { return Args::Entry{state.Get(role), i, role}; };
-    s.parameter = args.UpdateFloats(member("parameter"), {all});
-    s.gradient = args.ReadFloats(member("gradient"), {all});
-    s.first_moment = args.UpdateFloats(member("firstMoment"), {all});
-    s.second_moment = args.UpdateFloats(member("secondMoment"), {all});
+    s.parameter = args.UpdateFloats({lists[0][i], i, "parameter"}, {all});
+    s.gradient = args.ReadFloats({lists[1][i], i, "gradient"}, {all});
+    s.first_moment = args.UpdateFloats({lists[2][i], i, "firstMoment"}, {all});
+    s.second_moment = args.UpdateFloats({lists[3][i], i, "secondMoment"}, {all});
     s.size = all.size();
     p.states.push_back(s);
   }

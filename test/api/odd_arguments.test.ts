@@ -98,7 +98,7 @@ describe('the binding', () => {
     ['two dtypes', () => binding.add(floats(2), floats(2), null, make(1, 2))],
     ['one buffer for two outputs', () => ((x) => binding.concatBackward(floats(1, 2, 2), x, x))(floats(1, 2, 1))],
     ['an input as the output', () => ((x) => binding.gelu(x, x, false))(floats(2))],
-    ['a list of nothing', () => binding.adamW([], null, 1, 0.9, 0.9, 1, 0, 1)],
+    ['a list of nothing', () => binding.adamW([], [], [], [], null, 1, 0.9, 0.9, 1, 0, 1)],
     ['a view of another number of elements', () => binding.share(floats(2, 3), [5])],
     ['a target of another kind', () => binding.readSync(floats(2), new Int32Array(2))],
     ['a target of another length', () => binding.readSync(make(1, 2), new Float32Array(3))],
