@@ -116,8 +116,7 @@ Napi::Error Environment::MakeError(const Status& status) const {
   return Napi::Error(env_, error);
 }
 
-Napi::Promise Environment::Await(Session& session, Ticket ticket, std::function<Status()> work,
-                                 std::function<void()> settled) {
+Napi::Promise Environment::Await(Session& session, Ticket ticket, Work work, std::function<void()> settled) {
   const auto deferred = Napi::Promise::Deferred::New(env_);
   Enqueue(session, ticket, {std::move(work), std::move(settled), deferred, {}});
   if (promises_++ == 0) napi_ref_threadsafe_function(env_, wake_);
@@ -134,12 +133,17 @@ void Environment::Enqueue(Session& session, Ticket ticket, Pending pending) {
   try {
     session.queue->Wait(ticket, [this, pending = &*entry] {
       try {
-        if (pending->work) pending->status = pending->work();
+        if (pending->work) {
+          const std::optional<Status> status = pending->work();
+          if (!status) return false;
+          pending->status = *status;
+        }
       } catch (const std::bad_alloc&) {
         pending->status = Status(StatusCode::kOutOfMemory, "out of memory");  // short enough to need none itself
       }
       PushReady(pending);
       napi_call_threadsafe_function(wake_, nullptr, napi_tsfn_nonblocking);
+      return true;
     });
   } catch (const std::bad_alloc&) {
     pending_.erase(entry);

@@ -97,15 +97,17 @@ class Environment {
     if (!status.ok()) throw MakeError(status);
   }
 
-  // Runs `work` on the executor thread once the queue has completed `ticket`, then settles the promise with the status
-  // it gives; `settled` runs on the JavaScript thread just before. The event loop stays alive until then.
-  Napi::Promise Await(Session& session, Ticket ticket, std::function<Status()> work, std::function<void()> settled);
+  // What a promise waits for, on the executor thread. Without a status yet it is called again, between tasks.
+  using Work = std::function<std::optional<Status>()>;
+  // Runs `work` once the queue has completed `ticket`, then settles the promise with the status it gives; `settled`
+  // runs on the JavaScript thread just before. The event loop stays alive until then.
+  Napi::Promise Await(Session& session, Ticket ticket, Work work, std::function<void()> settled);
   // Calls `done` on the JavaScript thread once the queue has completed `ticket`, without keeping the event loop alive.
   void After(Session& session, Ticket ticket, std::function<void()> done);
 
  private:
   struct Pending {
-    std::function<Status()> work;
+    Work work;
     std::function<void()> settled;
     std::optional<Napi::Promise::Deferred> promise;
     Status status;

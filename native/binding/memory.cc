@@ -6,6 +6,7 @@
 #include <future>
 #include <memory>
 #include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -277,31 +278,70 @@ void Widen(const void* source, float* target, size_t size) {
   for (size_t i = 0; i < size; ++i) target[i] = ToFloat(static_cast<const T*>(source)[i]);
 }
 
-// Device memory to host memory, with what that tells of the operations that wrote it.
-Status CopyToHost(Device& device, Queue& queue, const Buffer& buffer, void* target) {
-  const Status status = device.CopyToHost(target, buffer.data, buffer.bytes);
-  queue.CollectCheckResults();
-  return status.ok() ? queue.FailureOf(buffer) : status;
-}
+// Copies the elements of `buffer` to host memory, widened to f32 if `widen`.
+class Readout {
+ public:
+  Readout(Session& session, const BufferHandle& handle, void* target, bool widen)
+      : device_(*session.device),
+        queue_(*session.queue),
+        buffer_(*handle.buffer),
+        dtype_(handle.dtype),
+        target_(target),
+        widen_(widen) {}
 
-// The same, widened to f32 if `widen`.
-Status CopyOut(Device& device, Queue& queue, const Buffer& buffer, DType dtype, bool widen, void* target) {
-  if (Status status = queue.FailureOf(buffer); !status.ok() || buffer.bytes == 0) return status;
-  if (!widen) return CopyToHost(device, queue, buffer, target);
-  const void* source = buffer.data;
-  std::vector<char> staged;
-  if (!device.HostAccessible()) {
-    staged.resize(buffer.bytes);
-    if (Status status = CopyToHost(device, queue, buffer, staged.data()); !status.ok()) return status;
-    source = staged.data();
+  // The status, once it is known; until then the device copies, and this is to be called again.
+  std::optional<Status> operator()() {
+    if (fetch_ != nullptr) return Finish();
+    if (Status status = queue_.FailureOf(buffer_); !status.ok() || buffer_.bytes == 0) return status;
+    if (device_.HostAccessible()) return Take(buffer_.data);
+    std::unique_ptr<Device::Fetch> fetch;
+    if (Status status = device_.StartFetch(buffer_.data, buffer_.bytes, &fetch); !status.ok()) return status;
+    if (fetch == nullptr) return Copy();
+    fetch_ = std::move(fetch);
+    checks_ = queue_.OpenChecksOf(buffer_);
+    return std::nullopt;
   }
-  if (dtype == DType::kBF16) {
-    Widen<BFloat16>(source, static_cast<float*>(target), buffer.bytes / 2);
-  } else {
-    Widen<Float16>(source, static_cast<float*>(target), buffer.bytes / 2);
+
+ private:
+  std::optional<Status> Finish() {
+    if (!fetch_->Done()) return std::nullopt;
+    const auto fetch = std::move(fetch_);  // goes here, on the executor thread
+    if (!fetch->status().ok()) return fetch->status();
+    if (Status failure = Queue::FailureOf(checks_, fetch->CheckResults()); !failure.ok()) return failure;
+    return Take(fetch->data());
   }
-  return {};
-}
+
+  // Waits for the device, and learns what that tells of the operations that wrote the buffer.
+  Status Copy() {
+    std::vector<char> staged(widen_ ? buffer_.bytes : 0);
+    void* const to = widen_ ? staged.data() : target_;
+    const Status status = device_.CopyToHost(to, buffer_.data, buffer_.bytes);
+    queue_.CollectCheckResults();
+    if (!status.ok()) return status;
+    if (Status failure = queue_.FailureOf(buffer_); !failure.ok()) return failure;
+    return widen_ ? Take(staged.data()) : Status();
+  }
+
+  Status Take(const void* source) {
+    if (!widen_) {
+      memcpy(target_, source, buffer_.bytes);
+    } else if (dtype_ == DType::kBF16) {
+      Widen<BFloat16>(source, static_cast<float*>(target_), buffer_.bytes / 2);
+    } else {
+      Widen<Float16>(source, static_cast<float*>(target_), buffer_.bytes / 2);
+    }
+    return {};
+  }
+
+  Device& device_;
+  Queue& queue_;
+  const Buffer& buffer_;
+  DType dtype_;
+  void* target_;
+  bool widen_;
+  std::shared_ptr<Device::Fetch> fetch_;  // while it is under way
+  Queue::OpenChecks checks_;              // of what it copies
+};
 
 // The operands of read and readSync: what is copied, and where to.
 struct Reading {
@@ -317,11 +357,7 @@ struct Reading {
     return handle.session->device->HostAccessible() && handle.buffer->last_write <= handle.session->queue->completed();
   }
   // What copies, here or on the executor thread.
-  std::function<Status()> copy() const {
-    return [&device = *handle.session->device, &queue = *handle.session->queue, data = target.data,
-            raw = handle.buffer.get(), dtype = handle.dtype,
-            widen = widen] { return CopyOut(device, queue, *raw, dtype, widen, data); };
-  }
+  Readout copy() const { return {*handle.session, handle, target.data, widen}; }
 
   const BufferHandle& handle;
   HostArray target;
@@ -334,7 +370,7 @@ Napi::Value Read(Info info) {
   Environment& environment = Environment::Of(info.Env());
   if (reading.ready() && reading.target.bytes <= kCopyAtOnce) {
     const auto deferred = Napi::Promise::Deferred::New(info.Env());
-    const Status status = reading.copy()();
+    const Status status = *reading.copy()();
     if (status.ok()) {
       deferred.Resolve(info.Env().Undefined());
     } else {
@@ -360,17 +396,20 @@ Napi::Value ReadSync(Info info) {
   const Reading reading(Args(info, "readSync"), info);
   Status status;
   if (reading.ready()) {
-    status = reading.copy()();
+    status = *reading.copy()();
   } else {
     // The queue lives on: only this thread, which waits, could stop it. The executor thread shares the promise, as it
     // may still be inside set_value when this one goes on. What copying throws is thrown here.
     const auto copied = std::make_shared<std::promise<Status>>();
-    reading.handle.session->queue->Wait(reading.handle.buffer->last_write, [copied, copy = reading.copy()] {
+    reading.handle.session->queue->Wait(reading.handle.buffer->last_write, [copied, copy = reading.copy()]() mutable {
       try {
-        copied->set_value(copy());
+        const std::optional<Status> outcome = copy();
+        if (!outcome) return false;
+        copied->set_value(*outcome);
       } catch (const std::bad_alloc&) {
         copied->set_exception(std::current_exception());
       }
+      return true;
     });
     std::future<Status> result = copied->get_future();
     while (result.wait_for(std::chrono::milliseconds(50)) != std::future_status::ready) {

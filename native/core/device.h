@@ -116,6 +116,21 @@ class Device {
   // Blocking copies, on the executor thread, in order with the operations.
   virtual Status CopyToDevice(void* target, const void* source, size_t bytes) = 0;
   virtual Status CopyToHost(void* target, const void* source, size_t bytes) = 0;
+  // A copy to the host that is under way. Executor thread.
+  class Fetch {
+   public:
+    virtual ~Fetch() = default;
+    // Whether it is over, without waiting.
+    virtual bool Done() = 0;
+    // Then: how it ended, and what was copied, which is there while this object is.
+    virtual Status status() const = 0;
+    virtual const void* data() const = 0;
+    // The results of the checks started between the last wait and this copy, in order.
+    virtual std::vector<Status> CheckResults() const = 0;
+  };
+  // Starts a copy that nobody needs to wait for, in order with the operations. Null where only CopyToHost will do: for
+  // more bytes than a few, or while many are under way.
+  virtual Status StartFetch(const void* /*source*/, size_t /*bytes*/, std::unique_ptr<Fetch>* /*fetch*/) { return {}; }
   // Waits until the device has done what the operations so far have asked of it. Executor thread.
   virtual Status Synchronize() = 0;
   // Whether it has, without waiting. Any thread.

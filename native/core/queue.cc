@@ -1,5 +1,7 @@
 #include "core/queue.h"
 
+#include <algorithm>
+#include <chrono>
 #include <new>
 
 #if defined(__linux__) && defined(__GLIBCXX__)
@@ -66,7 +68,7 @@ void Queue::Submit(Task task, bool run_inline) {
   wake_.notify_one();
 }
 
-void Queue::Wait(Ticket ticket, std::function<void()> ready) {
+void Queue::Wait(Ticket ticket, std::function<bool()> ready) {
   {
     std::lock_guard lock(mutex_);
     waiters_.emplace(ticket, std::move(ready));
@@ -75,26 +77,57 @@ void Queue::Wait(Ticket ticket, std::function<void()> ready) {
   wake_.notify_one();
 }
 
+// Calls those that were not ready, in the order in which they become so.
+void Queue::Poll() {
+  while (!polled_.empty() && polled_.begin()->second()) {
+    polled_.erase(polled_.begin());
+    --waiting_;
+  }
+}
+
 void Queue::Execute() {
+  using Clock = std::chrono::steady_clock;
+  auto worked = Clock::now();  // when there was anything to do last
   std::unique_lock lock(mutex_);
   while (!stopping_) {
+    if (!polled_.empty()) {
+      lock.unlock();
+      Poll();
+      lock.lock();
+    }
     const Ticket completed = completed_.load(std::memory_order_relaxed);
     if (!waiters_.empty() && waiters_.begin()->first <= completed) {
       auto waiter = waiters_.extract(waiters_.begin());
       lock.unlock();
-      waiter.mapped()();
-      --waiting_;
+      if (waiter.mapped()()) {
+        --waiting_;
+      } else {
+        waiter.key() = completed;
+        polled_.insert(std::move(waiter));  // takes no memory
+      }
+      worked = Clock::now();
       lock.lock();
     } else if (!tasks_.empty()) {
       Task task = std::move(tasks_.front());
       tasks_.pop_front();
       lock.unlock();
       Run(task);
+      if (!polled_.empty()) worked = Clock::now();
       task = {};  // releases its buffers outside the lock
       completed_.store(completed + 1, std::memory_order_release);
       lock.lock();
-    } else {
+    } else if (polled_.empty()) {
       wake_.wait(lock);
+    } else {
+      // At first at once, then as seldom as it delays the answer by about a hundredth, and the next task by little.
+      lock.unlock();
+      const auto pause = std::min<Clock::duration>((Clock::now() - worked) / 100, std::chrono::microseconds(200));
+      if (pause < std::chrono::microseconds(50)) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(pause);
+      }
+      lock.lock();
     }
   }
   tasks_.clear();  // now, so that tasks of other queues do not wait for these
@@ -118,6 +151,22 @@ Status Queue::FailureOf(const PendingChecks& pending) const {
     for (const auto& [check, status] : failed->second) {
       if (pending.checks[check]) return status;
     }
+  }
+  return {};
+}
+
+Queue::OpenChecks Queue::OpenChecksOf(const Buffer& buffer) const {
+  OpenChecks open;
+  if (buffer.pending_checks.period != period_) return open;
+  for (size_t check = 0; check < checks_.size(); ++check) {
+    if (buffer.pending_checks.checks[check]) open.emplace_back(check, checks_[check]);
+  }
+  return open;
+}
+
+Status Queue::FailureOf(const OpenChecks& checks, const std::vector<Status>& results) {
+  for (const auto& [check, task] : checks) {
+    if (!results[check].ok()) return Named(task, results[check]);
   }
   return {};
 }

@@ -49,9 +49,9 @@ class Queue {
 
   // Work of microseconds may run inline, at once on this thread, when the queue is idle: waking another costs more.
   void Submit(Task task, bool run_inline = false);
-  // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs.
-  // Never called if the queue is destroyed first.
-  void Wait(Ticket ticket, std::function<void()> ready);
+  // Calls `ready` on the executor thread once `ticket` is completed and before any task submitted after this call runs;
+  // if it returns false, again between tasks, until it returns true. Never called if the queue is destroyed first.
+  void Wait(Ticket ticket, std::function<bool()> ready);
 
   // Finishes the task that runs, drops the others, does not wait for it (the destructor does): where tasks wait for
   // those of other queues, stop all queues before destroying one.
@@ -65,11 +65,17 @@ class Queue {
   Status FailureOf(const Buffer& buffer) const {
     return buffer.failure.ok() ? FailureOf(buffer.pending_checks) : buffer.failure;
   }
+  // The checks that the content of `buffer` depends on and that nobody has waited for, by the names of their tasks, and
+  // the failure among their results (Device::Fetch), if there is one. Executor thread.
+  using OpenChecks = std::vector<std::pair<size_t, const char*>>;
+  OpenChecks OpenChecksOf(const Buffer& buffer) const;
+  static Status FailureOf(const OpenChecks& checks, const std::vector<Status>& results);
   // The first failure since the last call. Executor thread, or when all is completed.
   Status TakeFailure() { return std::exchange(failure_, Status()); }
 
  private:
   void Execute();
+  void Poll();
   void Run(Task& task) noexcept;
   void RunChecked(Task& task);
   Status MakeRoom();
@@ -81,7 +87,7 @@ class Queue {
   Device& device_;
   Ticket submitted_ = 0;
   std::atomic<Ticket> completed_{0};
-  std::atomic<int> waiting_{0};  // waiters that have not returned yet
+  std::atomic<int> waiting_{0};  // waiters that are not ready yet
   Status failure_;
 
   // Of the executor thread, as Buffer::pending_checks.
@@ -89,11 +95,12 @@ class Queue {
   std::vector<const char*> checks_;  // the tasks' names, of this period
   // By period: the checks that failed. As many as operations ever failed, which are few.
   std::map<uint64_t, std::vector<std::pair<size_t, Status>>> failed_checks_;
+  std::multimap<Ticket, std::function<bool()>> polled_;  // waiters to be called again, by when they were called first
 
   std::mutex mutex_;  // guards the next three
   std::condition_variable wake_;
   std::deque<Task> tasks_;
-  std::multimap<Ticket, std::function<void()>> waiters_;
+  std::multimap<Ticket, std::function<bool()>> waiters_;
   bool stopping_ = false;
 
   std::thread executor_;

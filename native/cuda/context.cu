@@ -78,6 +78,7 @@ CudaContext::~CudaContext() {
   if (reached_ != nullptr) static_cast<void>(cudaEventDestroy(reached_));
   if (host_records_ != nullptr) static_cast<void>(cudaFreeHost(host_records_));
   staging_.Close();
+  read_slots_.Close();
   blas_.Close();
   memory_.Close();
   static_cast<void>(cudaStreamDestroy(stream_));
@@ -177,6 +178,11 @@ Status CudaContext::ClearRecords(size_t count) {
   return {};
 }
 
+Status CudaContext::Check::Result(CheckRecord record) const {
+  if (record == kNothingOutside) return {};
+  return describe(static_cast<int32_t>(static_cast<uint32_t>(record)), static_cast<int64_t>(record >> 32), limit);
+}
+
 // The records come with whatever the host waits for next.
 Status CudaContext::FetchRecords() {
   if (checks_.empty()) return {};
@@ -189,11 +195,7 @@ Status CudaContext::FetchRecords() {
 Status CudaContext::CollectCheckResults() {
   bool failed = false;
   for (size_t i = 0; i < checks_.size(); ++i) {
-    const CheckRecord record = host_records_[i];
-    check_results_.push_back(record == kNothingOutside
-                                 ? Status()
-                                 : checks_[i].describe(static_cast<int32_t>(static_cast<uint32_t>(record)),
-                                                       static_cast<int64_t>(record >> 32), checks_[i].limit));
+    check_results_.push_back(checks_[i].Result(host_records_[i]));
     failed = failed || !check_results_.back().ok();
   }
   const size_t count = checks_.size();
@@ -205,7 +207,7 @@ Status CudaContext::CopyToDevice(void* target, const void* source, size_t bytes)
   SAS_TRY(Begin());
   for (size_t at = 0, count = 0; at < bytes; at += count) {
     count = std::min(Staging::kSlotBytes, bytes - at);
-    Staging::Slot* slot = nullptr;
+    StagingSlot* slot = nullptr;
     SAS_TRY(staging_.Next(&slot));
     SAS_TRY(Await(slot->done));
     std::memcpy(slot->memory, static_cast<const unsigned char*>(source) + at, count);
@@ -220,11 +222,11 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
   if (bytes == 0) return {};
   SAS_TRY(Begin());
   SAS_TRY(FetchRecords());
-  Staging::Slot* filled = nullptr;  // with what follows `at`, once it is done
+  StagingSlot* filled = nullptr;  // with what follows `at`, once it is done
   size_t at = 0, filled_bytes = 0;
   for (size_t next = 0, count = 0; at < bytes; next += count) {  // one slot fills while the other is emptied
     count = std::min(Staging::kSlotBytes, bytes - next);
-    Staging::Slot* slot = nullptr;
+    StagingSlot* slot = nullptr;
     if (count > 0) {
       SAS_TRY(staging_.Next(&slot));
       SAS_TRY(Await(slot->done));
@@ -241,6 +243,68 @@ Status CudaContext::CopyToHost(void* target, const void* source, size_t bytes) {
     filled_bytes = count;
   }
   return CollectCheckResults();
+}
+
+// What was copied, then the records of the checks that were started before.
+class CudaContext::Fetch : public Device::Fetch {
+ public:
+  static constexpr size_t kRecordBytes = Device::kMaxChecks * sizeof(CheckRecord);
+  static constexpr size_t kMostBytes = ReadSlots::kSlotBytes - kRecordBytes;
+
+  explicit Fetch(CudaContext& context) : context_(context) {}
+  ~Fetch() override {
+    if (copied_) context_.read_slots_.GiveBack(slot_);
+  }
+  // Leaves `slot_` null where none is free.
+  Status Start(const void* source, size_t bytes) {
+    SAS_TRY(context_.Begin());
+    SAS_TRY(context_.read_slots_.Take(&slot_));
+    if (slot_ == nullptr) return {};
+    SAS_CUDA_TRY(
+        cudaMemcpyAsync(slot_->memory + kRecordBytes, source, bytes, cudaMemcpyDeviceToHost, context_.stream_));
+    checks_ = context_.checks_;
+    if (!checks_.empty()) {
+      SAS_CUDA_TRY(cudaMemcpyAsync(slot_->memory, context_.records_, checks_.size() * sizeof(CheckRecord),
+                                   cudaMemcpyDeviceToHost, context_.stream_));
+    }
+    SAS_CUDA_TRY(cudaEventRecord(slot_->done, context_.stream_));
+    return {};
+  }
+  bool started() const { return slot_ != nullptr; }
+
+  bool Done() override {
+    const cudaError_t error = cudaEventQuery(slot_->done);
+    copied_ = error == cudaSuccess;
+    if (NotReady(error) && !context_.cancelled()) return false;
+    status_ = copied_                ? Status()
+              : context_.cancelled() ? DroppedAtShutdown()
+                                     : context_.Judge(ToStatus(error, "cudaEventQuery"));
+    return true;
+  }
+  Status status() const override { return status_; }
+  const void* data() const override { return slot_->memory + kRecordBytes; }
+  std::vector<Status> CheckResults() const override {
+    std::vector<Status> results;
+    results.reserve(checks_.size());
+    const auto* records = reinterpret_cast<const CheckRecord*>(slot_->memory);
+    for (size_t i = 0; i < checks_.size(); ++i) results.push_back(checks_[i].Result(records[i]));
+    return results;
+  }
+
+ private:
+  CudaContext& context_;
+  StagingSlot* slot_ = nullptr;  // given back once the device no longer writes there
+  std::vector<Check> checks_;
+  bool copied_ = false;
+  Status status_;
+};
+
+Status CudaContext::StartFetch(const void* source, size_t bytes, std::unique_ptr<Device::Fetch>* fetch) {
+  if (bytes > Fetch::kMostBytes) return {};
+  auto started = std::make_unique<Fetch>(*this);
+  SAS_TRY(started->Start(source, bytes));
+  if (started->started()) *fetch = std::move(started);
+  return {};
 }
 
 Status CudaContext::Synchronize() {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -119,6 +120,7 @@ class CudaContext : public Context {
 
   Status CopyToDevice(void* target, const void* source, size_t bytes);
   Status CopyToHost(void* target, const void* source, size_t bytes);
+  Status StartFetch(const void* source, size_t bytes, std::unique_ptr<Device::Fetch>* fetch);
   Status Synchronize();
   // Waits until the stream has come to the event, or until Cancel.
   Status Await(cudaEvent_t event);
@@ -186,6 +188,7 @@ class CudaContext : public Context {
   std::atomic<size_t> scratch_peak_{0};
   WeightCache weights_{*this};
   Staging staging_;
+  ReadSlots read_slots_;
   std::atomic<const char*> operation_{"none"};  // begun last
 
   std::atomic<bool> lost_{false};
@@ -193,9 +196,12 @@ class CudaContext : public Context {
   Status loss_;  // how the device was lost; guarded by mutex_
 
   struct Check {
+    Status Result(CheckRecord record) const;
+
     Describe describe;
     int64_t limit;
   };
+  class Fetch;
   std::vector<Check> checks_;          // since the last wait
   std::vector<Status> check_results_;  // of those before
   CheckGuard guard_{};

@@ -130,6 +130,9 @@ class CudaDevice : public Device {
   Status CopyToHost(void* target, const void* source, size_t bytes) override {
     return context_.Judge(context_.CopyToHost(target, source, bytes));
   }
+  Status StartFetch(const void* source, size_t bytes, std::unique_ptr<Fetch>* fetch) override {
+    return context_.Judge(context_.StartFetch(source, bytes, fetch));
+  }
   Status Synchronize() override { return context_.Judge(context_.Synchronize()); }
   bool Idle() const override { return context_.Idle(); }
   void Trim() override { context_.Trim(); }

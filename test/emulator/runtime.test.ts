@@ -72,3 +72,11 @@ test.each([1, 2, 3])('large copies take pinned memory that is free again (seed %
 test('steps are enqueued while the device is still at the first', () => {
   expect(outcome('ahead', { SAS_EMULATOR_STREAMS: 'held' })).toBe(0);
 });
+
+test('a read keeps no later work from the device', () => {
+  expect(outcome('reading', { SAS_EMULATOR_STREAMS: 'held' })).toEqual([0, false]);
+});
+
+test.each([1, 2, 3])('more small reads at once than there is pinned memory for (seed %i)', (seed) => {
+  expect(outcome('reads', { SAS_EMULATOR_SEED: String(seed) })).toBe(0);
+});

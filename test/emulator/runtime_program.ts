@@ -15,6 +15,12 @@ async function outcomeOf(run: () => unknown): Promise<string> {
   }
 }
 
+/** Waits for it, for at most 20 seconds. */
+async function until(condition: () => boolean): Promise<void> {
+  const start = performance.now();
+  while (!condition() && performance.now() - start < 20_000) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
 const trials: Readonly<Record<string, () => Promise<unknown>>> = {
   devices: async () => listDevices().find(({ id }) => id === 'cuda:0')?.reason ?? 'usable',
 
@@ -60,6 +66,20 @@ const trials: Readonly<Record<string, () => Promise<unknown>>> = {
     return values.filter((value, i) => value !== copied[i]).length;
   },
 
+  /** Small reads of what has just been enqueued, eight or sixteen at a time: how many elements differ. */
+  reads: async () => {
+    const device = getDevice('cuda:0');
+    let different = 0;
+    for (let round = 0; round < 5; round++) {
+      const reads = Array.from({ length: 8 * (1 + (round % 2)) }, (_, i) => {
+        const x = Tensor.from(new Float32Array(300).fill(i + 1), [300], { device });
+        return [2 * (i + 1), ops.add(x, x).data()] as const;
+      });
+      for (const [wanted, read] of reads) for (const value of await read) different += Number(value !== wanted);
+    }
+    return different;
+  },
+
   /** Steps whose results nobody reads, on a stream that does nothing until it is waited for: how many are enqueued in a second. */
   ahead: async () => {
     const device = getDevice('cuda:0');
@@ -70,11 +90,23 @@ const trials: Readonly<Record<string, () => Promise<unknown>>> = {
         ops.add(ops.gelu(tokens), Tensor.from(new Float32Array(1000), [1000], { device }));
       });
     }
-    const start = performance.now();
-    while (device.memory().live > before && performance.now() - start < 20_000) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
+    await until(() => device.memory().live === before);
     return device.memory().live - before; // bytes of work that is not enqueued yet
+  },
+
+  /** The same after a read of the first step's result: what is not enqueued, and whether the read is over. */
+  reading: async () => {
+    const device = getDevice('cuda:0');
+    const x = Tensor.from(new Float32Array(1000), [1000], { device });
+    const first = ops.gelu(x);
+    let read = false;
+    first.data().finally(() => {
+      read = true;
+    });
+    const before = device.memory().live;
+    for (let step = 0; step < 4; step++) scope(() => void ops.add(ops.gelu(first), x));
+    await until(() => device.memory().live === before);
+    return [device.memory().live - before, read];
   },
 };
 

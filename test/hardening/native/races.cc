@@ -173,6 +173,7 @@ class Life {
       const Status status = device.CopyToHost(read->copy.data(), read->buffer->data, read->buffer->bytes);
       queue.CollectCheckResults();
       read->done.set_value(status.ok() ? queue.FailureOf(*read->buffer) : status);
+      return true;
     });
   }
 

@@ -170,8 +170,8 @@ export const BINDING: readonly Planted[] = [
   {
     name: 'failure not looked at when reading',
     file: 'native/binding/memory.cc',
-    find: 'if (Status status = queue.FailureOf(buffer); !status.ok() || buffer.bytes == 0) return status;',
-    replace: 'if (buffer.bytes == 0) return {};',
+    find: 'if (Status status = queue_.FailureOf(buffer_); !status.ok() || buffer_.bytes == 0) return status;',
+    replace: 'if (buffer_.bytes == 0) return Status();',
     tests: ['test/parity/data_sync.test.ts > throws where data() rejects'],
   },
   {

@@ -234,6 +234,27 @@ export const CUDA: readonly Planted[] = [
     tests: ['test/emulator/runtime.test.ts > large copies'],
   },
   {
+    name: 'small read taken before it is copied',
+    file: 'native/cuda/context.cu',
+    find: 'if (NotReady(error) && !context_.cancelled()) return false;',
+    replace: 'if (NotReady(error)) return true;',
+    tests: ['test/emulator/runtime.test.ts > more small reads'],
+  },
+  {
+    name: 'small reads wait, and later work with them',
+    file: 'native/binding/memory.cc',
+    find: 'if (fetch == nullptr) return Copy();',
+    replace: 'return Copy();',
+    tests: ['test/emulator/runtime.test.ts > a read keeps'],
+  },
+  {
+    name: 'checks that come with a small read not looked at',
+    file: 'native/binding/memory.cc',
+    find: 'if (Status failure = Queue::FailureOf(checks_, fetch->CheckResults()); !failure.ok()) return failure;',
+    replace: '',
+    tests: ['test/parity/failures.test.ts > outside of the'],
+  },
+  {
     name: 'copies to the device wait for the work before them',
     file: 'native/cuda/context.cu',
     find: 'for (size_t at = 0, count = 0; at < bytes; at += count) {',
