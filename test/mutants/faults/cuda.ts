@@ -245,6 +245,7 @@ export const CUDA: readonly Planted[] = [
     file: 'native/binding/memory.cc',
     find: 'if (fetch == nullptr) return Copy();',
     replace: 'return Copy();',
+    addon: 'emulated',
     tests: ['test/emulator/runtime.test.ts > a read keeps'],
   },
   {
@@ -252,6 +253,7 @@ export const CUDA: readonly Planted[] = [
     file: 'native/binding/memory.cc',
     find: 'if (Status failure = Queue::FailureOf(checks_, fetch->CheckResults()); !failure.ok()) return failure;',
     replace: '',
+    addon: 'emulated',
     tests: ['test/parity/failures.test.ts > outside of the'],
   },
   {
