@@ -2,10 +2,9 @@
 // and no matrix of all scores exists.
 #include "cpu/kernels/attention.h"
 
-#include <cmath>
-
 #include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/operations.h"
+#include "cpu/kernels/vector_math.h"
 
 namespace sas::cpu::SAS_ISA {
 namespace {
@@ -15,100 +14,176 @@ namespace {
 // KB at the reference widths) still fit L2. With few heads to share among threads, short tiles balance better.
 constexpr int64_t kLongTile = 528, kShortTile = 192;
 constexpr int64_t kManyHeads = 32;
-// Queries meet a block of keys some at a time, so that their scores stay in L1; on the diagonal in smaller groups, each
-// with just the keys it sees.
-constexpr int64_t kGroup = 8 * kTileRows, kDiagonalGroup = 2 * kTileRows;
+// Queries meet a block of keys some at a time, so that their scores stay in L1.
+constexpr int64_t kGroup = 8 * kTileRows;
 // Rows of what comes next (keys, values, output) to ask for meanwhile, per group.
-constexpr int64_t kRowsPerGroup = 12;
+constexpr int64_t kRowsPerGroup = 24;
+// Blocks of keys whose weighted values are added up before they are added to the total.
+constexpr int64_t kSegment = kLongestChain * kKeyBlock;
+// Scores are measured from a reference that follows the maximum of the row only when that is this much above it, in
+// units of log2: weights stay below 2^8, and what was summed so far is seldom scaled (which rounds).
+constexpr float kSlack = 8;
 
 // Operands of products (q, keys, weights, values) are f32 or pairs of bf16; the rest is f32.
 struct Tile {
   int64_t depth, value_row;  // floats per row of q, and of output
   float log2_scale;          // > 0; of what q times keys gives
+  float slack;               // kSlack in units of scores
   const float* q;            // [queries, depth]
   const float* keys;         // [depth, kKeyBlock]: a block of k, transposed
   const float* values;       // [kKeyBlock, value_row]
   float* scores;             // [kGroup, kKeyBlock]; then the weights
   float* output;             // [queries, value_row], not yet divided by `sum`
-  float* max;                // [queries], of the scores before scaling
+  float* reference;          // [queries]: the score whose weight is 1; -inf before any
   float* sum;                // [queries, kLanes]: lanes are added up at the end
 };
 
-// Takes one block of keys into at most kGroup queries [first, last), of which query r sees the first visible(r) keys of
-// the block.
-template <bool kBf16x2, class Visible>
-void AddKeys(const Tile& t, int64_t first, int64_t last, int64_t keys, const Visible& visible) {
-  Product p{};
-  p.rows = last - first;
-  p.columns = keys;
-  p.depth = t.depth;
-  p.bf16x2 = kBf16x2;
-  SetRowsA(p, t.q + first * t.depth, t.depth);
-  SetRowsB(p, t.keys, kKeyBlock);
-  SetC(p, t.scores, kKeyBlock);
-  Multiply(p);
+// One block of keys, of which query r sees the first visible(r).
+template <class Visible>
+struct KeyBlock {
+  int64_t keys;
+  const Visible& visible;
+  bool first;  // nothing has been summed before it
+};
 
-  const int64_t padded = RoundUp(keys, kLanes);
+// Calls body(row, row_end, keys) for groups of queries of [first, last) that together meet `keys` keys: all at once
+// where the first query sees the whole block, register tiles otherwise.
+template <class Visible, class Body>
+SAS_INLINE void ForEachTile(int64_t first, int64_t last, const KeyBlock<Visible>& block, const Body& body) {
+  if (block.visible(first) == block.keys) return body(first, last, block.keys);
+  for (int64_t row = first; row < last; row += kTileRows) {
+    const int64_t end = Min<int64_t>(row + kTileRows, last);
+    body(row, end, block.visible(end - 1));
+  }
+}
+
+// Scores [rows, kKeyBlock] to weights; their sums are added to `sums`. kVectors, if not 0, is their number.
+template <int kVectors>
+SAS_INLINE void ToWeights(float* scores, int64_t vectors, float reference, float log2_scale, float* sums) {
+  Vec sum{};
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < (kVectors > 0 ? kVectors : vectors); ++j) {
+    const Vec weight = Exp2Bounded((Load(scores + j * kLanes) - reference) * log2_scale);
+    Store(scores + j * kLanes, weight);
+    sum += weight;
+  }
+  Store(sums, Load(sums) + sum);
+}
+
+// Takes one block of keys into at most kGroup queries [first, last).
+template <bool kBf16x2, class Visible>
+void AddKeys(const Tile& t, int64_t first, int64_t last, const KeyBlock<Visible>& block) {
+  constexpr int kBlockVectors = kKeyBlock / kLanes;
+  Product p{};
+  p.bf16x2 = kBf16x2;
+  const auto scores_of = [&](int64_t row) { return t.scores + (row - first) * kKeyBlock; };
+  ForEachTile(first, last, block, [&](int64_t row, int64_t end, int64_t keys) {
+    p.rows = end - row;
+    p.columns = keys;
+    p.depth = t.depth;
+    SetRowsA(p, t.q + row * t.depth, t.depth);
+    SetRowsB(p, t.keys, kKeyBlock);
+    SetC(p, scores_of(row), kKeyBlock);
+    Multiply(p);
+  });
+
   for (int64_t r = first; r < last; r += kLanes) {
     const int64_t count = Min<int64_t>(kLanes, last - r);
     // The maxima of kLanes rows, each row in a lane.
     Vec rows[kLanes];
+    int64_t vectors[kLanes];  // of the row's scores
+#pragma GCC unroll 1
     for (int64_t i = 0; i < kLanes; ++i) {
       rows[i] = Broadcast(kMinusInfinity);
       if (i >= count) continue;
-      float* scores = t.scores + (r + i - first) * kKeyBlock;
-      for (int64_t j = visible(r + i); j < padded; ++j) scores[j] = kMinusInfinity;
-      for (int64_t j = 0; j < padded; j += kLanes) rows[i] = VecMax(rows[i], Load(scores + j));
+      float* scores = scores_of(r + i);
+      const int64_t visible = block.visible(r + i), whole = visible / kLanes;
+      for (int64_t j = 0; j < whole; ++j) rows[i] = VecMax(rows[i], Load(scores + j * kLanes));
+      // Up to the end of what the products of its tile meet, scores of keys that it does not see are -inf.
+      const int64_t tile_end = Min<int64_t>(first + ((r + i - first) / kTileRows + 1) * kTileRows, last);
+      vectors[i] = CeilDiv(block.visible(tile_end - 1), kLanes);
+      for (int64_t j = whole; j < vectors[i]; ++j) {
+        const Vec seen = KeepLanes(Load(scores + j * kLanes), Max<int64_t>(0, visible - j * kLanes), kMinusInfinity);
+        Store(scores + j * kLanes, seen);
+        rows[i] = VecMax(rows[i], seen);
+      }
     }
-    const Vec before = LoadPartial(t.max + r, count), max = VecMax(before, MaxRows(rows));
-    StorePartial(t.max + r, max, count);
-    // What was summed so far shrinks where the maximum moved. A row that has seen no score but -inf keeps max = -inf;
-    // measured from 0 its weights come out 0 instead of NaN.
-    const Vec reference = max == kMinusInfinity ? Vec{} : max;
+    const Vec before = LoadPartial(t.reference + r, count), max = MaxRows(rows);
+    const Vec after = max > before + t.slack ? max : before;
+    StorePartial(t.reference + r, after, count);
+    // A row that has seen no score but -inf keeps -inf; measured from 0 its weights come out 0 instead of NaN.
+    const Vec reference = after == kMinusInfinity ? Vec{} : after;
     float references[kLanes], shrinks[kLanes];
     Store(references, reference);
-    Store(shrinks, Exp2NonPositive((before - reference) * t.log2_scale));
+    Store(shrinks, Exp2Bounded((before - reference) * t.log2_scale));
     for (int64_t i = 0; i < count; ++i) {
-      float* scores = t.scores + (r + i - first) * kKeyBlock;
       float* sums = t.sum + (r + i) * kLanes;
-      if (shrinks[i] != 1.0f) {
+      // What was summed so far shrinks where the reference has moved.
+      if (!block.first && shrinks[i] != 1.0f) {
         Store(sums, Load(sums) * shrinks[i]);
         float* output = t.output + (r + i) * t.value_row;
         for (int64_t d = 0; d < t.value_row; d += kLanes) Store(output + d, Load(output + d) * shrinks[i]);
       }
-      Vec sum = Load(sums);
-      for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec weight = Exp2NonPositive((Load(scores + j) - references[i]) * t.log2_scale);
-        Store(scores + j, weight);
-        sum += weight;
+      if (block.first) Store(sums, Vec{});
+      float* scores = scores_of(r + i);
+      if (vectors[i] == kBlockVectors) {
+        ToWeights<kBlockVectors>(scores, kBlockVectors, references[i], t.log2_scale, sums);
+      } else {
+        ToWeights<0>(scores, vectors[i], references[i], t.log2_scale, sums);
       }
-      Store(sums, sum);
-      if constexpr (kBf16x2) PackAlong<true>(scores, kKeyBlock, 1, keys, scores, kKeyBlock);
+      if constexpr (kBf16x2) PackAlong<true>(scores, kKeyBlock, 1, vectors[i] * kLanes, scores, kKeyBlock);
     }
   }
 
+  p.accumulate = !block.first;
   p.columns = t.value_row;
-  p.depth = Depth<kBf16x2>(keys);
-  SetRowsA(p, t.scores, kKeyBlock);
-  SetRowsB(p, t.values, t.value_row);
-  SetC(p, t.output + first * t.value_row, t.value_row);
-  p.accumulate = true;
-  Multiply(p);
+  ForEachTile(first, last, block, [&](int64_t row, int64_t end, int64_t keys) {
+    p.rows = end - row;
+    p.depth = Depth<kBf16x2>(keys);
+    SetRowsA(p, scores_of(row), kKeyBlock);
+    SetRowsB(p, t.values, t.value_row);
+    SetC(p, t.output + row * t.value_row, t.value_row);
+    Multiply(p);
+  });
 }
+
+// Sums over segments of keys, each measured from the reference of the row when it was added.
+struct Totals {
+  float *output, *sum, *reference;  // as in Tile
+
+  // Adds the tile's sums and empties them.
+  void Take(const Tile& t, int64_t rows, bool first) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float now = t.reference[r], base = now == kMinusInfinity ? 0.0f : now;
+      const float shrink = first ? 0.0f : Exp2Bounded(Broadcast((reference[r] - base) * t.log2_scale))[0];
+      const auto take = [&](float* total, float* part, int64_t size) {
+        for (int64_t d = 0; d < size; d += kLanes) {
+          const Vec earlier = first ? Vec{} : Load(total + d) * shrink;
+          Store(total + d, earlier + Load(part + d));
+          Store(part + d, Vec{});
+        }
+      };
+      take(output + r * t.value_row, t.output + r * t.value_row, t.value_row);
+      take(sum + r * kLanes, t.sum + r * kLanes, kLanes);
+      reference[r] = now;
+    }
+  }
+};
 
 }  // namespace
 
 Status Attention(CpuContext& context, const AttentionParams& p) {
   const AttentionShape& s = p.shape;
   const int64_t value_row = RoundUp(s.value_width, kLanes);
-  const int64_t tile = s.batch * s.heads < kManyHeads ? kShortTile : kLongTile;
+  const int64_t heads = s.batch * s.heads, tile = heads < kManyHeads ? kShortTile : kLongTile;
   const int64_t tiles = CeilDiv(s.queries, tile), tile_rows = Min(tile, s.queries);
   const int64_t q_floats = RoundUp(tile_rows * s.width, 16), key_floats = s.width * kKeyBlock;
   const int64_t value_floats = kKeyBlock * value_row, score_floats = kGroup * kKeyBlock;
   const int64_t output_floats = tile_rows * value_row;
-  const int64_t max_floats = RoundUp(tile_rows, 16), sum_floats = tile_rows * kLanes;
-  const int64_t thread_floats =
-      q_floats + key_floats + value_floats + score_floats + output_floats + max_floats + sum_floats;
+  const int64_t reference_floats = RoundUp(tile_rows, 16), sum_floats = tile_rows * kLanes;
+  const int64_t sums_floats = output_floats + reference_floats + sum_floats;
+  const bool segmented = s.keys > kSegment;
+  const int64_t thread_floats = q_floats + key_floats + value_floats + score_floats + (segmented ? 2 : 1) * sums_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
 
   // Scores grow with scale times products; a negative scale's sign goes to q, where it is exact.
@@ -118,77 +193,116 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kBf16x2 = kUsesBf16x2<T>;
+    const int64_t q_stride = s.heads * s.width, k_stride = s.kv_heads * s.width;
+    const int64_t v_stride = s.kv_heads * s.value_width, output_stride = s.heads * s.value_width;
+    // One head's queries from the first of a tile on, and its keys and values.
+    struct Item {
+      int64_t batch, head, first_query, rows;
+      const T *q, *k, *v;
+    };
     // The last tile of queries sees the most keys, so it goes first.
-    context.pool.Run(tiles * s.batch * s.heads, [&](int64_t item, int thread) {
-      const int64_t first_query = (tiles - 1 - item / (s.batch * s.heads)) * tile;
-      const int64_t b = item % (s.batch * s.heads) / s.heads, h = item % s.heads;
-      const int64_t kv_head = h / (s.heads / s.kv_heads);
-      const int64_t rows = Min(tile, s.queries - first_query);
-      const T* q = static_cast<const T*>(p.q) + ((b * s.queries + first_query) * s.heads + h) * s.width;
-      const T* k = static_cast<const T*>(p.k) + (b * s.keys * s.kv_heads + kv_head) * s.width;
-      const int64_t q_stride = s.heads * s.width, k_stride = s.kv_heads * s.width,
-                    v_stride = s.kv_heads * s.value_width;
-      const T* v = static_cast<const T*>(p.v) + (b * s.keys * s.kv_heads + kv_head) * s.value_width;
+    const int64_t items = tiles * heads;
+    const auto item_of = [&](int64_t index) {
+      Item item{};
+      item.batch = index % heads / s.heads;
+      item.head = index % s.heads;
+      item.first_query = (tiles - 1 - index / heads) * tile;
+      item.rows = Min(tile, s.queries - item.first_query);
+      const int64_t kv_head = item.head / (s.heads / s.kv_heads);
+      item.q =
+          static_cast<const T*>(p.q) + (item.batch * s.queries + item.first_query) * q_stride + item.head * s.width;
+      item.k = static_cast<const T*>(p.k) + item.batch * s.keys * k_stride + kv_head * s.width;
+      item.v = static_cast<const T*>(p.v) + item.batch * s.keys * v_stride + kv_head * s.value_width;
+      return item;
+    };
 
-      float* tile_q = scratch + thread * thread_floats;
-      float* keys = tile_q + q_floats;
-      float* values = keys + key_floats;
+    context.pool.Run(items, [&](int64_t index, int thread) {
+      const Item item = item_of(index);
+      const int64_t rows = item.rows, first_query = item.first_query;
+      float* next_floats = scratch + thread * thread_floats;
+      const auto take = [&](int64_t floats) { return std::exchange(next_floats, next_floats + floats); };
+      float *tile_q = take(q_floats), *keys = take(key_floats), *values = take(value_floats);
       Tile t{};
       t.depth = Depth<kBf16x2>(s.width);
-      t.log2_scale = log2_scale;
       t.value_row = value_row;
+      t.log2_scale = log2_scale;
+      t.slack = Min(kSlack / log2_scale, std::numeric_limits<float>::max());
       t.q = tile_q;
       t.keys = keys;
       t.values = values;
-      t.scores = values + value_floats;
-      t.output = t.scores + score_floats;
-      t.max = t.output + output_floats;
-      t.sum = t.max + max_floats;
+      t.scores = take(score_floats);
+      t.output = take(output_floats);
+      t.sum = take(sum_floats);
+      t.reference = take(reference_floats);
+      Totals totals{};
+      if (segmented) totals = {take(output_floats), take(sum_floats), take(reference_floats)};
 
-      T* output = static_cast<T*>(p.output) + ((b * s.queries + first_query) * s.heads + h) * s.value_width;
-      RowsAhead<const T> next_queries{q, q_stride, s.width, rows};
-      RowsAhead<T> next_output{output, s.heads * s.value_width, s.value_width, rows};
+      T* output = static_cast<T*>(p.output) + (item.batch * s.queries + first_query) * output_stride +
+                  item.head * s.value_width;
+      const Item next = item_of(Min(index + context.pool.threads(), items - 1));
+      RowsAhead<const T> next_queries{item.q, q_stride, s.width, rows};
+      RowsAhead<T> next_output{output, output_stride, s.value_width, rows};
       next_queries.Ask(kGroup);
 
-      for (int64_t r = 0; r < rows; ++r) t.max[r] = kMinusInfinity;
-      for (int64_t i = 0; i < rows * kLanes; ++i) t.sum[i] = 0;
-      for (int64_t i = 0; i < rows * value_row; ++i) t.output[i] = 0;
-
+      for (int64_t r = 0; r < rows; ++r) t.reference[r] = kMinusInfinity;
       const int64_t last_key = VisibleKeys(s, first_query + rows - 1);
+      // Rows before this one see no key at all.
+      const int64_t blind = last_key == 0 ? rows : Max<int64_t>(0, FirstQuery(s, 0) - first_query);
+      memset(t.output, 0, static_cast<size_t>(blind * value_row) * sizeof(float));
+      memset(t.sum, 0, static_cast<size_t>(blind * kLanes) * sizeof(float));
+
       for (int64_t j = 0; j < last_key; j += kKeyBlock) {
+        if (j > 0 && j % kSegment == 0) totals.Take(t, rows, j == kSegment);
         const int64_t block = Min(kKeyBlock, last_key - j);
-        PackTransposed<kBf16x2>(k + j * k_stride, k_stride, block, s.width, keys, kKeyBlock, RoundUp(block, kLanes));
-        PackAcross<kBf16x2>(v + j * v_stride, v_stride, block, s.value_width, values, value_row, value_row);
+        PackTransposed<kBf16x2>(item.k + j * k_stride, k_stride, block, s.width, keys, kKeyBlock,
+                                RoundUp(block, kLanes));
+        PackAcross<kBf16x2>(item.v + j * v_stride, v_stride, block, s.value_width, values, value_row, value_row);
         const auto visible = [&](int64_t r) {
           return Max<int64_t>(0, Min(VisibleKeys(s, first_query + r) - j, block));
         };
-        // Rows before `some` see none of the block, rows from `all` on see all of it.
-        const int64_t some = Max<int64_t>(0, FirstQuery(s, j) - first_query);
-        const int64_t all = Max(some, Min(rows, FirstQuery(s, j + block - 1) - first_query));
-        RowsAhead<const T> next_keys{k + (j + block) * k_stride, k_stride, s.width,
-                                     Min(kKeyBlock, last_key - j - block)};
-        RowsAhead<const T> next_values{v + (j + block) * v_stride, v_stride, s.value_width, next_keys.rows};
-        for (int64_t r = some, end; r < rows; r = end) {
-          end = r < all ? Min(r + kDiagonalGroup, all) : Min(r + kGroup, rows);
-          if (j == 0) {
-            next_queries.Ask(end - r);
-            PackAlong<kBf16x2>(q + r * q_stride, q_stride, end - r, s.width, tile_q + r * t.depth, t.depth, sign);
-          }
-          AddKeys<kBf16x2>(t, r, end, r < all ? visible(end - 1) : block, visible);
+        const KeyBlock<decltype(visible)> key_block{block, visible, j == 0};
+        // The next keys and values: of this item, or the first ones of the thread's next one, and its first queries.
+        const bool ends = j + kKeyBlock >= last_key;
+        const T* k = ends ? next.k : item.k + (j + kKeyBlock) * k_stride;
+        const T* v = ends ? next.v : item.v + (j + kKeyBlock) * v_stride;
+        const int64_t ahead = ends ? Min(kKeyBlock, s.keys) : Min(kKeyBlock, last_key - j - kKeyBlock);
+        RowsAhead<const T> next_keys{k, k_stride, s.width, ahead}, next_values{v, v_stride, s.value_width, ahead};
+        if (ends && j > 0) next_queries = {next.q, q_stride, s.width, Min(kGroup, next.rows)};
+
+        for (int64_t r = Max<int64_t>(0, FirstQuery(s, j) - first_query); r < rows; r += kGroup) {
+          const int64_t end = Min(r + kGroup, rows);
+          if (j == 0)
+            PackAlong<kBf16x2>(item.q + r * q_stride, q_stride, end - r, s.width, tile_q + r * t.depth, t.depth, sign);
+          next_queries.Ask(end - r);
+          AddKeys<kBf16x2>(t, r, end, key_block);
           next_keys.Ask(kRowsPerGroup);
           next_values.Ask(kRowsPerGroup);
           next_output.Ask(kRowsPerGroup);
         }
       }
+      if (last_key > kSegment) {
+        totals.Take(t, rows, false);
+        t.output = totals.output;
+        t.sum = totals.sum;
+      }
 
-      for (int64_t r = 0; r < rows; ++r) {
-        const float sum = Sum(Load(t.sum + r * kLanes));  // 0 only where no key is seen; NaN remains
-        const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
-        ForEachVector(s.value_width, [&](int64_t d, int64_t count) {
-          StorePartial(output + r * s.heads * s.value_width + d, Load(t.output + r * value_row + d) * inverse, count);
-        });
-        p.log_sum_exp[(b * s.heads + h) * s.queries + first_query + r] =
-            sum == 0 ? kMinusInfinity : t.max[r] * magnitude + std::log(sum);
+      for (int64_t r = 0; r < rows; r += kLanes) {
+        const int64_t count = Min<int64_t>(kLanes, rows - r);
+        Vec lanes[kLanes];
+        for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < count ? Load(t.sum + (r + i) * kLanes) : Vec{};
+        const Vec sum = SumRows(lanes);  // 0 only where no key is seen; NaN remains
+        const VecInt unseen = sum == 0.0f;
+        float inverses[kLanes];
+        Store(inverses, unseen ? Vec{} : 1.0f / sum);
+        for (int64_t i = 0; i < count; ++i) {
+          ForEachVector(s.value_width, [&](int64_t d, int64_t size) {
+            StorePartial(output + (r + i) * output_stride + d, Load(t.output + (r + i) * value_row + d) * inverses[i],
+                         size);
+          });
+        }
+        const Vec log_sum_exp = LoadPartial(t.reference + r, count) * magnitude + Log(sum);
+        StorePartial(p.log_sum_exp + (item.batch * s.heads + item.head) * s.queries + first_query + r,
+                     unseen ? Broadcast(kMinusInfinity) : log_sum_exp, count);
       }
     });
     return Status();

@@ -17,10 +17,19 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-constexpr int64_t kQueryBlock = 60;     // ten register tiles
-constexpr int64_t kSlice = 256;         // keys whose rows stay in L2 while a block of queries passes
+constexpr int64_t kQueryBlock = 60;  // ten register tiles
+constexpr int64_t kSlice = 256;      // keys whose rows stay in L2 while a block of queries passes
+// Keys whose products are added up before they are added to a total.
+constexpr int64_t kSegment = kLongestChain * kLongestChain;
 constexpr int64_t kDiagonalGroup = 12;  // rows of a triangle that share its width
 constexpr int64_t kEnoughItems = 16;    // of work, to keep a few threads busy
+
+struct WeightSums {
+  Vec weights, products;
+  friend WeightSums operator+(const WeightSums& a, const WeightSums& b) {
+    return {a.weights + b.weights, a.products + b.products};
+  }
+};
 
 // Offsets of a thread's buffers in its scratch memory.
 struct Buffers {
@@ -43,6 +52,7 @@ struct Buffers {
     grad_output = take(kQueryBlock * value_row);
     grad_output_along = take(kQueryBlock * value_row);
     grad_q = take(kQueryBlock * width_row);
+    if (s.keys > kSegment) total_q = take(2 * kQueryBlock * width_row);
     weights = take(kQueryBlock * strip_row);
     grad_scores = take(kQueryBlock * strip_row);
   }
@@ -51,6 +61,7 @@ struct Buffers {
   int64_t keys_transposed,
       values_transposed;  // panels of kTileColumns keys: [keys / kTileColumns][width][kTileColumns]
   int64_t keys, q, q_along, grad_output, grad_output_along, grad_q, weights, grad_scores;
+  int64_t total_q = 0;  // a total and its rest (MoveIntoTotal), where a row has several segments
 };
 
 // One key/value head and one block of its queries, with the buffers they are in.
@@ -105,17 +116,15 @@ struct Block {
         maxima = VecMax(maxima, KeepLanes(Load(weight + j) * sign, count, kMinusInfinity));
       });
       const float most = MaxLane(maxima), largest = most == kMinusInfinity ? 0.0f : most * sign;
-      Vec sum{}, mean{};
-      ForEachVector(visible, [&](int64_t j, int64_t count) {
-        const Vec value = KeepLanes(Exp2NonPositive((Load(weight + j) - largest) * log2_scale), count, 0.0f);
+      const WeightSums sums = SumVectors(visible, [&](int64_t j, int64_t count) {
+        const Vec value = KeepLanes(Exp2Bounded((Load(weight + j) - largest) * log2_scale), count, 0.0f);
         const Vec grad_weight = KeepLanes(Load(grad + j), count, 0.0f);
-        Store(grad + j, grad_weight);
+        if (count < kLanes) Store(grad + j, grad_weight);
         Store(weight + j, value);
-        sum += value;
-        mean += value * grad_weight;
+        return WeightSums{value, value * grad_weight};
       });
-      const float total = Sum(sum), inverse = total == 0 ? 0.0f : 1.0f / total;
-      const float row_mean = Sum(mean) * inverse, factor = inverse * s.scale;
+      const float total = Sum(sums.weights), inverse = total == 0 ? 0.0f : 1.0f / total;
+      const float row_mean = Sum(sums.products) * inverse, factor = inverse * s.scale;
       int64_t j = 0;
       for (; j < visible; j += kLanes) {
         const Vec value = Load(weight + j);
@@ -150,8 +159,8 @@ struct Block {
     for (int64_t j = full; j < last; j += kDiagonalGroup) multiply(FirstRow(j), j, Min(j + kDiagonalGroup, last));
   }
 
-  // grad_q [rows, width] = strip keys, in pairs of keys.
-  void GradQ(const float* strip, const float* keys, float* grad_q) const {
+  // grad_q [rows, width] = strip keys, in pairs of keys. Returns where it is.
+  const float* GradQ(const float* strip, const float* keys, float* grad_q, float* total) const {
     Product p{};
     p.columns = s.width;
     const auto multiply = [&](int64_t row, int64_t row_end, int64_t begin, int64_t end) {
@@ -164,12 +173,20 @@ struct Block {
       SetC(p, grad_q + row * at.width_row, at.width_row);
       Multiply(p);
     };
-    const int64_t full = Visible(0) / kSlice * kSlice;
-    for (int64_t j = 0; j < full; j += kSlice) multiply(0, rows, j, j + kSlice);
+    const int64_t full = Visible(0) / kSlice * kSlice, floats = rows * at.width_row;
+    const bool several = Visible(rows - 1) > kSegment;
+    if (several) memset(total, 0, static_cast<size_t>(2 * floats) * sizeof(float));
+    for (int64_t j = 0; j < full; j += kSlice) {
+      multiply(0, rows, j, j + kSlice);
+      if (several && (j + kSlice) % kSegment == 0) MoveIntoTotal(grad_q, floats, total, total + floats);
+    }
     for (int64_t row = 0; row < rows; row += kDiagonalGroup) {
       const int64_t end = Min(row + kDiagonalGroup, rows);
       if (full == 0 || Visible(end - 1) > full) multiply(row, end, full, Visible(end - 1));
     }
+    if (!several) return grad_q;
+    MoveIntoTotal(grad_q, floats, total, total + floats);
+    return total;
   }
 };
 
@@ -195,6 +212,9 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
   const int64_t grad_floats = grad_k_floats + grad_v_floats;
   float* scratch = context.scratch.Take(context.pool.threads() * at.floats);
   float* grad_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_floats);
+  // Each block of queries adds to grad_k and grad_v: many of them, to totals (and their rests).
+  const bool many_blocks = group * CeilDiv(blocks, parts) > kLongestChain;
+  float* totals = many_blocks ? context.scratch.Take(context.pool.threads() * 2 * grad_floats) : nullptr;
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kBf16x2 = kUsesBf16x2<T>;
@@ -210,6 +230,9 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
       float* buffers = scratch + thread * at.floats;
       float* grads = grad_parts + (parts > 1 ? item : thread) * grad_floats;
       memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
+      float* total = many_blocks ? totals + thread * 2 * grad_floats : nullptr;
+      if (many_blocks) memset(total, 0, static_cast<size_t>(2 * grad_floats) * sizeof(float));
+      int64_t summed = 0;  // blocks
       float *q = buffers + at.q, *grad_output = buffers + at.grad_output, *grad_q = buffers + at.grad_q;
       float* q_along = kBf16x2 ? buffers + at.q_along : q;
       float* grad_output_along = kBf16x2 ? buffers + at.grad_output_along : grad_output;
@@ -247,10 +270,16 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
           block.template AddToKeys<kBf16x2>(weights, grad_output, at.value_row, s.value_width, block.grad_v);
           block.template AddToKeys<false>(grad_scores, q, at.width_row, s.width, block.grad_k);
           if constexpr (kBf16x2) PackAlong<true>(grad_scores, strip, block.rows, seen, grad_scores, strip);
-          block.GradQ(grad_scores, buffers + at.keys, grad_q);
-          StoreRowsAs<T>(p.grad_dtype, grad_q, at.width_row, block.rows, s.width, p.grad_q, row * s.width,
+          const float* result = block.GradQ(grad_scores, buffers + at.keys, grad_q, buffers + at.total_q);
+          StoreRowsAs<T>(p.grad_dtype, result, at.width_row, block.rows, s.width, p.grad_q, row * s.width,
                          s.heads * s.width);
+          if (many_blocks && ++summed % kLongestChain == 0)
+            MoveIntoTotal(grads, grad_floats, total, total + grad_floats);
         }
+      }
+      if (many_blocks) {
+        MoveIntoTotal(grads, grad_floats, total, total + grad_floats);
+        memcpy(grads, total, static_cast<size_t>(grad_floats) * sizeof(float));
       }
       if (parts == 1) store_grads(b, kv_head, grads);
     });

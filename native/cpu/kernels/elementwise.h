@@ -76,15 +76,16 @@ class TensorChunks {
 };
 
 // The sum of term(offset, count) over [0, size) in steps of a vector, lane by lane; lanes from count on must be 0. The
-// value is a Vec or a struct of them with `+`. Four chains hide the latency of an addition, and a new partial sum every
-// 64 vectors keeps rounding errors from growing with the size.
+// value is a Vec or a struct of them with `+`. Four chains hide the latency of an addition; three levels of sums, of
+// kLongestChain terms at most, keep rounding errors from growing with the size (beyond 4 million, slowly).
 template <class Term>
 SAS_INLINE auto SumVectors(int64_t size, const Term& term) {
   using Value = decltype(term(int64_t{}, int64_t{}));
-  Value total{};
+  constexpr int64_t kBlock = kLongestChain * kLanes, kSegment = kLongestChain * kBlock;
+  Value total{}, segment{};
   int64_t i = 0;
   while (i + 4 * kLanes <= size) {
-    const int64_t end = Min(i + 64 * kLanes, size);
+    const int64_t end = Min(i + kBlock, size);
     Value a{}, b{}, c{}, d{};
     for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
       a = a + term(i, int64_t{kLanes});
@@ -92,10 +93,33 @@ SAS_INLINE auto SumVectors(int64_t size, const Term& term) {
       c = c + term(i + 2 * kLanes, int64_t{kLanes});
       d = d + term(i + 3 * kLanes, int64_t{kLanes});
     }
-    total = total + ((a + b) + (c + d));
+    segment = segment + ((a + b) + (c + d));
+    if (i % kSegment == 0) {
+      total = total + segment;
+      segment = Value{};
+    }
   }
-  ForEachVector(size - i, [&](int64_t offset, int64_t count) { total = total + term(i + offset, count); });
-  return total;
+  ForEachVector(size - i, [&](int64_t offset, int64_t count) { segment = segment + term(i + offset, count); });
+  return total + segment;
+}
+
+// Adds to a total of any number of terms: `rest` has what the total cannot hold (Kahan's sum). Both begin with zeros.
+SAS_INLINE void AddCompensated(Vec term, Vec& total, Vec& rest) {
+  const Vec before = total, missing = term - rest;
+  total = before + missing;
+  const Vec surplus = (total - before) - missing;
+  rest = surplus == surplus ? surplus : Vec{};  // of infinities: none
+}
+
+// Moves an array [size, in whole vectors] into such a total, and leaves zeros.
+SAS_INLINE void MoveIntoTotal(float* terms, int64_t size, float* total, float* rest) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    Vec sum = Load(total + i), surplus = Load(rest + i);
+    AddCompensated(Load(terms + i), sum, surplus);
+    Store(total + i, sum);
+    Store(rest + i, surplus);
+    Store(terms + i, Vec{});
+  }
 }
 
 // Sums over rows, for gradients of parameters: body(row, sums, stride) adds a row's terms to sums [kSums, stride], of
@@ -105,19 +129,16 @@ SAS_INLINE auto SumVectors(int64_t size, const Term& term) {
 template <int kSums, class Body>
 void SumRows(CpuContext& context, int64_t rows, int64_t width, float* const (&outputs)[kSums], const Body& body) {
   const int64_t stride = RoundUp(width, 16), size = kSums * stride;
-  const int64_t partitions = Min<int64_t>(Max<int64_t>(rows / 16, 1), 64);
-  float* partials = context.scratch.Take(partitions * 2 * size);  // [partitions, 2, kSums, stride]
+  const int64_t partitions = Min<int64_t>(Max<int64_t>(rows / 16, 1), kLongestChain);
+  float* partials = context.scratch.Take(partitions * 3 * size);  // [partitions, 3, kSums, stride]
   context.pool.Run(partitions, [&](int64_t partition, int) {
-    float* total = partials + partition * 2 * size;
-    float* sums = total + size;
-    memset(total, 0, static_cast<size_t>(2 * size) * sizeof(float));
+    float* total = partials + partition * 3 * size;
+    float *rest = total + size, *sums = rest + size;
+    memset(total, 0, static_cast<size_t>(3 * size) * sizeof(float));
     const int64_t end = rows * (partition + 1) / partitions;
     for (int64_t row = rows * partition / partitions; row < end;) {
       for (const int64_t stop = Min(row + 32, end); row < stop; ++row) body(row, sums, stride);
-      for (int64_t i = 0; i < size; i += kLanes) {
-        Store(total + i, Load(total + i) + Load(sums + i));
-        Store(sums + i, Vec{});
-      }
+      MoveIntoTotal(sums, size, total, rest);
     }
   });
   ParallelChunks(context, width, 512, [&](int64_t begin, int64_t end) {
@@ -125,7 +146,7 @@ void SumRows(CpuContext& context, int64_t rows, int64_t width, float* const (&ou
       ForEachVector(end - begin, [&](int64_t offset, int64_t count) {
         const float* source = partials + sum * stride + begin + offset;
         Vec value{};
-        for (int64_t partition = 0; partition < partitions; ++partition) value += Load(source + partition * 2 * size);
+        for (int64_t partition = 0; partition < partitions; ++partition) value += Load(source + partition * 3 * size);
         StorePartial(outputs[sum] + begin + offset, value, count);
       });
     }

@@ -16,14 +16,14 @@ Status CheckTokens(const int32_t* tokens, int64_t count, int64_t vocabulary) {
 constexpr int64_t kTile = 64;
 constexpr int kTileVectors = kTile / kLanes;
 
-// target [count] = the sum of source(0) .. source(terms - 1), each a pointer to [count]; count <= kTile. A new partial
-// sum every 64 terms keeps rounding errors from growing with their number.
+// target [count] = the sum of source(0) .. source(terms - 1), each a pointer to [count]; count <= kTile. Partial sums
+// of kLongestChain terms, added with compensation, keep rounding errors from growing with their number.
 template <class Source>
 SAS_INLINE void SumTerms(float* target, int64_t count, int64_t terms, const Source& source) {
-  Vec total[kTileVectors] = {};
+  Vec total[kTileVectors] = {}, rest[kTileVectors] = {};
   for (int64_t term = 0; term < terms;) {
     Vec sums[kTileVectors] = {};
-    for (const int64_t stop = Min(term + 64, terms); term < stop; ++term) {
+    for (const int64_t stop = Min(term + kLongestChain, terms); term < stop; ++term) {
       const auto* values = source(term);
       if (count == kTile) {
         for (int i = 0; i < kTileVectors; ++i) sums[i] += Load(values + i * kLanes);
@@ -33,7 +33,7 @@ SAS_INLINE void SumTerms(float* target, int64_t count, int64_t terms, const Sour
         }
       }
     }
-    for (int i = 0; i < kTileVectors; ++i) total[i] += sums[i];
+    for (int i = 0; i < kTileVectors; ++i) AddCompensated(sums[i], total[i], rest[i]);
   }
   for (int i = 0; i < kTileVectors && i * kLanes < count; ++i) {
     StorePartial(target + i * kLanes, total[i], count - i * kLanes);

@@ -1,5 +1,6 @@
 #include "cpu/kernels/gemm.h"
 
+#include <cstring>
 #include <type_traits>
 
 #include "cpu/kernels/elementwise.h"
@@ -8,11 +9,26 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// A block of C is kRowBlock x kColumnBlock, accumulated over slices of kDepthBlock: packed A (96 KB), a panel of B (64
-// KB) and the block of C (96 KB) stay in L2 while A's panels pass through L1.
+// A block of C is at most kRowBlock x kColumnBlock, accumulated over slices of kDepthBlock: packed A (96 KB), a panel
+// of B (64 KB) and the block of C (96 KB) stay in L2 while A's panels pass through L1.
 constexpr int64_t kRowBlock = 96;
 constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kDepthBlock = 256;
+// Of the depth, what is added up in C before it is added to a total.
+constexpr int64_t kSegment = kLongestChain * kLongestChain;
+// Where C has fewer blocks than this, its depth is split into parts of at least kPartDepth, so that several threads
+// have work.
+constexpr int64_t kEnoughItems = 16;
+constexpr int64_t kPartDepth = 512;
+
+// How [0, size) is split into equal blocks of at most `most`, whole multiples of `unit`.
+struct Split {
+  Split(int64_t whole, int64_t most, int64_t unit)
+      : size(whole), block(RoundUp(CeilDiv(whole, CeilDiv(whole, most)), unit)), count(CeilDiv(whole, block)) {}
+  int64_t begin(int64_t i) const { return i * block; }
+  int64_t length(int64_t i) const { return Min(block, size - i * block); }
+  int64_t size, block, count;
+};
 
 // B[k][n] for n in one panel of kTileColumns, as [depth][kTileColumns], zero beyond the last column.
 template <bool kBf16x2, class T>
@@ -28,15 +44,24 @@ void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t 
 
 Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const Matrix& a, const Matrix& b,
             const float* bias, void* c, DType c_dtype) {
-  const int64_t panels = CeilDiv(columns, kTileColumns);
-  const int64_t row_blocks = CeilDiv(rows, kRowBlock), column_blocks = CeilDiv(columns, kColumnBlock);
+  const int64_t panels = CeilDiv(columns, kTileColumns), padded_columns = RoundUp(columns, kLanes);
+  const Split row_split(rows, kRowBlock, kTileRows), column_split(columns, kColumnBlock, kTileColumns);
+  const int64_t blocks = row_split.count * column_split.count;
+  const int64_t parts = blocks == 0 ? 1 : Max<int64_t>(1, Min(CeilDiv(kEnoughItems, blocks), depth / kPartDepth));
+  const Split depth_split(Max<int64_t>(depth, 1), CeilDiv(Max<int64_t>(depth, 1), parts), kDepthBlock);
+  const bool segmented = depth_split.block > kSegment;
+
   float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
-  constexpr int64_t kThreadFloats = kRowBlock * (kDepthBlock + kColumnBlock);
-  float* thread_blocks = context.scratch.Take(context.pool.threads() * kThreadFloats);
+  constexpr int64_t kBlockFloats = kRowBlock * kColumnBlock;
+  const int64_t thread_floats = kRowBlock * kDepthBlock + (segmented ? 3 : 1) * kBlockFloats;
+  float* thread_blocks = context.scratch.Take(context.pool.threads() * thread_floats);
+  // C of each part of the depth, where there are several.
+  const int64_t part_floats = rows * padded_columns;
+  float* part_c = depth_split.count > 1 ? context.scratch.Take(depth_split.count * part_floats) : nullptr;
   float* padded_bias = nullptr;  // readable in whole vectors
   if (bias != nullptr) {
-    padded_bias = context.scratch.Take(RoundUp(columns, kLanes));
-    CopyRows(bias, columns, 1, columns, padded_bias, columns, RoundUp(columns, kLanes));
+    padded_bias = context.scratch.Take(padded_columns);
+    CopyRows(bias, columns, 1, columns, padded_bias, columns, padded_columns);
   }
 
   return DispatchFloat(a.dtype, [&]<class A>(A*) {
@@ -53,22 +78,33 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
     if (!status.ok()) return status;
 
     return DispatchFloat(c_dtype, [&]<class C>(C*) {
-      context.pool.Run(row_blocks * column_blocks, [&](int64_t item, int thread) {
-        const int64_t m = item / column_blocks * kRowBlock, n = item % column_blocks * kColumnBlock;
-        const int64_t block_rows = Min(kRowBlock, rows - m), block_columns = Min(kColumnBlock, columns - n);
-        float* packed_a = thread_blocks + thread * kThreadFloats;
+      context.pool.Run(depth_split.count * blocks, [&](int64_t item, int thread) {
+        const int64_t part = item / blocks, block = item % blocks;
+        const int64_t i = block / column_split.count, j = block % column_split.count;
+        const int64_t m = row_split.begin(i), n = column_split.begin(j), first = depth_split.begin(part);
+        const int64_t block_rows = row_split.length(i), block_columns = column_split.length(j);
+        float* packed_a = thread_blocks + thread * thread_floats;
+        float* own_c = packed_a + kRowBlock * kDepthBlock;
         C* output = static_cast<C*>(c) + m * columns + n;
-        // C itself where it is f32 and whole vectors may be written to it.
-        float* block_c = packed_a + kRowBlock * kDepthBlock;
+        // Where it is summed: in C itself or the part's, if that is f32 and whole vectors may be written to it.
+        float* block_c = own_c;
         int64_t block_row = kColumnBlock;
-        if constexpr (std::is_same_v<C, float>) {
-          if (columns % kLanes == 0) {
+        if (!segmented && part_c != nullptr) {
+          block_c = part_c + part * part_floats + m * padded_columns + n;
+          block_row = padded_columns;
+        } else if constexpr (std::is_same_v<C, float>) {
+          if (!segmented && columns == padded_columns) {
             block_c = output;
             block_row = columns;
           }
         }
-        for (int64_t k = 0; k < depth; k += kDepthBlock) {
-          const int64_t slice = Min(kDepthBlock, depth - k);
+        const int64_t own_floats = block_rows * kColumnBlock;
+        float *total = own_c + kBlockFloats, *rest = total + kBlockFloats;
+        if (segmented) memset(total, 0, static_cast<size_t>(2 * kBlockFloats) * sizeof(float));
+
+        const int64_t end = first + depth_split.length(part);
+        for (int64_t k = first; k < Max(end, int64_t{1}); k += kDepthBlock) {
+          const int64_t slice = Min(kDepthBlock, Min(end, depth) - k);
           Product product{};
           product.rows = block_rows;
           product.columns = block_columns;
@@ -88,14 +124,35 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
           product.b_step = kTileColumns;
           product.b_panel = panel_floats;
           SetC(product, block_c, block_row);
-          product.accumulate = k > 0;
+          product.accumulate = k > first;
           if (k == 0 && padded_bias != nullptr) product.column_bias = padded_bias + n;
           Multiply(product);
+          const int64_t summed = k + kDepthBlock - first;
+          if (segmented && (summed % kSegment == 0 || k + kDepthBlock >= end)) {
+            MoveIntoTotal(own_c, own_floats, total, rest);
+          }
+        }
+        if (segmented) block_c = total;
+        if (part_c != nullptr) {
+          if (!segmented) return;
+          float* target = part_c + part * part_floats + m * padded_columns + n;
+          StoreRows(block_c, block_row, block_rows, RoundUp(block_columns, kLanes), target, padded_columns);
+          return;
         }
         if constexpr (std::is_same_v<C, float>) {
           if (block_c == output) return;
         }
         StoreRows(block_c, block_row, block_rows, block_columns, output, columns);
+      });
+      if (part_c == nullptr) return Status();
+      ParallelRows(context, rows, columns, [&](int64_t row) {
+        ForEachVector(columns, [&](int64_t j, int64_t count) {
+          Vec sum{};
+          for (int64_t part = 0; part < depth_split.count; ++part) {
+            sum += Load(part_c + part * part_floats + row * padded_columns + j);
+          }
+          StorePartial(static_cast<C*>(c) + row * columns + j, sum, count);
+        });
       });
       return Status();
     });

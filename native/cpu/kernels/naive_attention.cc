@@ -48,7 +48,7 @@ void Softmax(CpuContext& context, const Head<T>& head, const void* q, const void
     for (int64_t i = begin; i < end; ++i) {
       float* row = weights + i * s.keys;
       const int64_t visible = VisibleKeys(s, i);
-      float max = kMinusInfinity, sum = 0;
+      float max = kMinusInfinity;
       for (int64_t j = 0; j < visible; ++j) {
         row[j] = Rounded<T>(row[j] * s.scale);
         if (!(row[j] <= max)) max = row[j];
@@ -58,7 +58,7 @@ void Softmax(CpuContext& context, const Head<T>& head, const void* q, const void
         const int64_t count = Min<int64_t>(kLanes, visible - j);
         StorePartial(row + j, Exp(LoadPartial(row + j, count) - reference), count);
       }
-      for (int64_t j = 0; j < visible; ++j) sum += row[j];
+      const float sum = Sum(SumVectors(visible, [=](int64_t j, int64_t count) { return LoadPartial(row + j, count); }));
       const bool seen = sum != 0;
       for (int64_t j = 0; j < s.keys; ++j) row[j] = seen && j < visible ? Rounded<T>(row[j] / sum) : 0.0f;
       if (log_sum_exp != nullptr) log_sum_exp[i] = seen ? max + std::log(sum) : kMinusInfinity;
@@ -107,8 +107,9 @@ Status NaiveAttentionBackward(CpuContext& context, const AttentionBackwardParams
         for (int64_t i = begin; i < end; ++i) {
           const float* row = weights + i * s.keys;
           float* grad = grad_scores + i * s.keys;
-          float shared = 0;
-          for (int64_t j = 0; j < s.keys; ++j) shared += row[j] * grad[j];
+          const float shared = Sum(SumVectors(s.keys, [=](int64_t j, int64_t count) {
+            return LoadPartial(row + j, count) * LoadPartial(grad + j, count);
+          }));
           for (int64_t j = 0; j < s.keys; ++j) grad[j] = Rounded<T>(Rounded<T>(row[j] * (grad[j] - shared)) * s.scale);
         }
       });

@@ -53,6 +53,14 @@ void ConvolutionGradInput(CpuContext& context, const ExpandShape& s, int64_t inp
   Round<T>(context, grad_input, s.tokens * inputs * dim);
 }
 
+// The sum of term(token), lanes and all; as exact for many tokens as for few.
+template <class Term>
+float SumTokens(int64_t tokens, const Term& term) {
+  Vec total{}, rest{};
+  for (int64_t token = 0; token < tokens; ++token) AddCompensated(term(token), total, rest);
+  return Sum(total);
+}
+
 // gradWeight[o, c, t] = sum over tokens, d of gradOutput[o, d] * input[c, d + t - (k-1)/2]; gradBias[o] = sum of
 // gradOutput[o].
 void ConvolutionGradWeight(CpuContext& context, const ExpandShape& s, int64_t inputs, const float* grad_output,
@@ -63,25 +71,20 @@ void ConvolutionGradWeight(CpuContext& context, const ExpandShape& s, int64_t in
       for (int64_t t = 0; t < taps; ++t) {
         if (context.pool.cancelled()) return;  // an item may take seconds
         const int64_t shift = t - margin, begin = Max<int64_t>(0, -shift), end = Min(dim, dim - shift);
-        Vec sum{};
-        for (int64_t token = 0; token < s.tokens; ++token) {
+        grad_weight[(o * inputs + c) * taps + t] = SumTokens(s.tokens, [&](int64_t token) {
           const float* grad = grad_output + (token * s.sim_heads + o) * dim;
           const float* from = input + (token * inputs + c) * dim + shift;
-          ForEachVector(Max<int64_t>(0, end - begin), [&](int64_t i, int64_t count) {
+          return SumVectors(Max<int64_t>(0, end - begin), [&](int64_t i, int64_t count) {
             const Vec x = LoadPartial(from + begin + i, count);
-            sum += LoadPartial(grad + begin + i, count) * (relu ? VecMax(x, Vec{}) : x);
+            return LoadPartial(grad + begin + i, count) * (relu ? VecMax(x, Vec{}) : x);
           });
-        }
-        grad_weight[(o * inputs + c) * taps + t] = Sum(sum);
+        });
       }
     }
-    Vec sum{};
-    for (int64_t token = 0; token < s.tokens; ++token) {
-      ForEachVector(dim, [&](int64_t d, int64_t count) {
-        sum += LoadPartial(grad_output + (token * s.sim_heads + o) * dim + d, count);
-      });
-    }
-    grad_bias[o] = Sum(sum);
+    grad_bias[o] = SumTokens(s.tokens, [&](int64_t token) {
+      const float* grad = grad_output + (token * s.sim_heads + o) * dim;
+      return SumVectors(dim, [&](int64_t d, int64_t count) { return LoadPartial(grad + d, count); });
+    });
   });
 }
 
@@ -101,9 +104,9 @@ void Join(CpuContext& context, const float* a, const float* b, const float* mask
 
 void ColumnSums(CpuContext& context, const float* a, int64_t rows, int64_t columns, float* sums) {
   ParallelChunks(context, columns, kLanes, [&](int64_t begin, int64_t end) {
-    Vec sum{};
-    for (int64_t r = 0; r < rows; ++r) sum += LoadPartial(a + r * columns + begin, end - begin);
-    StorePartial(sums + begin, sum, end - begin);
+    Vec total{}, rest{};
+    for (int64_t r = 0; r < rows; ++r) AddCompensated(LoadPartial(a + r * columns + begin, end - begin), total, rest);
+    StorePartial(sums + begin, total, end - begin);
   });
 }
 

@@ -33,6 +33,9 @@ inline constexpr int kVectorRegisters = 32;
 inline constexpr int kVectorRegisters = 16;
 #endif
 
+// Terms that one sum of floats adds up before it is added to a sum of such sums (docs: precision and determinism).
+inline constexpr int64_t kLongestChain = 64;
+
 typedef float Vec __attribute__((vector_size(kVectorBytes)));
 typedef int32_t VecInt __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t VecHalf __attribute__((vector_size(kVectorBytes / 2)));
@@ -335,12 +338,20 @@ SAS_INLINE Vec Exp2Parts(Vec fraction, Vec rounded) {
   return poly * AsFloat((half + 127) << 23) * AsFloat((exponent - half + 127) << 23);
 }
 
-// 2^x for x <= 0, or above by a rounding error: cheaper. Relative error below 2e-7; 0 below -126.5, NaN for NaN.
-SAS_INLINE Vec Exp2NonPositive(Vec x) {
+// 2^x for x <= 127: cheaper. Relative error below 2e-7; 0 below -126.5, NaN for NaN.
+SAS_INLINE Vec Exp2Bounded(Vec x) {
+#if defined(__AVX512F__)
+  const __m512 value = reinterpret_cast<__m512>(x);
+  const __mmask16 kept = _mm512_cmp_ps_mask(value, _mm512_set1_ps(-126.5f), _CMP_NLT_UQ);
+  const __m512 whole = _mm512_maskz_roundscale_ps(0xffff, value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Vec power = Exp2Polynomial(x - reinterpret_cast<Vec>(whole));
+  return reinterpret_cast<Vec>(_mm512_maskz_scalef_ps(kept, reinterpret_cast<__m512>(power), whole));
+#else
   constexpr float kBiasedRounder = kRounder + 127;  // leaves integer + 127, the exponent of 2^integer, in the low bits
   const Vec clamped = VecMax(Broadcast(-127.0f), x);  // 2^-127 has the exponent of 0
   const Vec rounded = clamped + kBiasedRounder;
   return Exp2Polynomial(clamped - (rounded - kBiasedRounder)) * AsFloat(AsInt(rounded) << 23);
+#endif
 }
 
 // e^x, relative error below 2e-7; 0 below -87.3 (no subnormal results), infinity where it overflows, NaN for NaN.

@@ -5,12 +5,24 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
+// Rows of B that one sum in a register adds up (pairs count twice). Whole products add such sums in C, so that the
+// rounding errors of a product don't grow with its depth.
+template <bool kBf16x2>
+inline constexpr int64_t kChain = kBf16x2 ? kLongestChain / 2 : kLongestChain;
+
+// A part of a product along its depth.
+struct DepthSlice {
+  int64_t begin, size;
+  bool first, last;
+};
+
 // One register tile: kRows rows by kVectors vectors, of which `a`, `b` and `c` are the first elements; `m` and `n` are
 // its first row and column.
 template <int kRows, int kVectors, bool kOverlapping, bool kBf16x2>
-SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float* a, const float* b, float* c) {
+SAS_INLINE void MultiplyTile(const Product& p, const DepthSlice& slice, int64_t m, int64_t n, const float* a,
+                             const float* b, float* c) {
   const int64_t a_row = p.a_row, a_step = p.a_step, b_step = p.b_step, c_row = p.c_row;
-  const int32_t* offsets = p.b_offsets;
+  const int32_t* offsets = kOverlapping ? p.b_offsets + slice.begin : nullptr;
 
   Vec sum[kRows][kVectors];
   const auto for_each = [](const auto& body) __attribute__((always_inline)) {
@@ -20,19 +32,13 @@ SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float
       for (int v = 0; v < kVectors; ++v) body(i, v);
     }
   };
-  if (p.accumulate) {
-    for_each([&](int i, int v) { sum[i][v] = Load(c + i * c_row + v * kLanes); });
-  } else {
-    for_each([&](int i, int v) { sum[i][v] = Vec{}; });
-  }
-  if (p.row_bias) for_each([&](int i, int v) { sum[i][v] += p.row_bias[m + i]; });
-  if (p.column_bias) for_each([&](int i, int v) { sum[i][v] += Load(p.column_bias + n + v * kLanes); });
+  for_each([&](int i, int v) { sum[i][v] = Vec{}; });
 
   const float* a_rows[kRows];
 #pragma GCC unroll 6
   for (int i = 0; i < kRows; ++i) a_rows[i] = a + i * a_row;
   int64_t a_offset = 0;
-  for (int64_t k = 0; k < p.depth; ++k) {
+  for (int64_t k = 0; k < slice.size; ++k) {
     const float* row = kOverlapping ? b + offsets[k] : b;
     Vec right[kVectors];
 #pragma GCC unroll 4
@@ -49,34 +55,42 @@ SAS_INLINE void MultiplyTile(const Product& p, int64_t m, int64_t n, const float
     if (!kOverlapping) b += b_step;
   }
 
+  if (slice.first) {
+    if (p.row_bias) for_each([&](int i, int v) { sum[i][v] += p.row_bias[m + i]; });
+    if (p.column_bias) for_each([&](int i, int v) { sum[i][v] += Load(p.column_bias + n + v * kLanes); });
+  }
+  if (!slice.first || p.accumulate) for_each([&](int i, int v) { sum[i][v] += Load(c + i * c_row + v * kLanes); });
   for_each([&](int i, int v) { Store(c + i * c_row + v * kLanes, sum[i][v]); });
-  if (p.relu) {
+  if (p.relu && slice.last) {
     float* relu = p.relu + m * p.relu_row + n;
     for_each([&](int i, int v) { Store(relu + i * p.relu_row + v * kLanes, VecMax(sum[i][v], Vec{})); });
   }
 }
 
-// All rows of kVectors vectors of columns from n on. The loop over tiles is in here, so that the end of one tile
-// overlaps the beginning of the next.
+// All rows of kVectors vectors of columns from n on; what one slice reads of B stays in L1. The loop over tiles is in
+// here, so that the end of one tile overlaps the beginning of the next.
 template <int kVectors, bool kOverlapping, bool kBf16x2>
 void MultiplyColumns(const Product& p, int64_t n) {
-  const float* a = p.a;
-  const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns;
-  float* c = p.c + n;
-  int64_t m = 0;
-  for (; m + kTileRows <= p.rows; m += kTileRows, a += p.a_panel, c += kTileRows * p.c_row) {
-    MultiplyTile<kTileRows, kVectors, kOverlapping, kBf16x2>(p, m, n, a, b, c);
+  for (int64_t k = 0; k == 0 || k < p.depth; k += kChain<kBf16x2>) {
+    const DepthSlice slice{k, Min(kChain<kBf16x2>, p.depth - k), k == 0, k + kChain<kBf16x2> >= p.depth};
+    const float* a = p.a + k * p.a_step;
+    const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns + (kOverlapping ? 0 : k * p.b_step);
+    float* c = p.c + n;
+    int64_t m = 0;
+    for (; m + kTileRows <= p.rows; m += kTileRows, a += p.a_panel, c += kTileRows * p.c_row) {
+      MultiplyTile<kTileRows, kVectors, kOverlapping, kBf16x2>(p, slice, m, n, a, b, c);
+    }
+    const auto rest = [&]<int kRows>(std::integral_constant<int, kRows>) __attribute__((always_inline)) {
+      if (p.rows - m < kRows) return;
+      MultiplyTile<kRows, kVectors, kOverlapping, kBf16x2>(p, slice, m, n, a, b, c);
+      m += kRows;
+      a += kRows * p.a_row;
+      c += kRows * p.c_row;
+    };
+    rest(std::integral_constant<int, 4>());
+    rest(std::integral_constant<int, 2>());
+    rest(std::integral_constant<int, 1>());
   }
-  const auto rest = [&]<int kRows>(std::integral_constant<int, kRows>) __attribute__((always_inline)) {
-    if (p.rows - m < kRows) return;
-    MultiplyTile<kRows, kVectors, kOverlapping, kBf16x2>(p, m, n, a, b, c);
-    m += kRows;
-    a += kRows * p.a_row;
-    c += kRows * p.c_row;
-  };
-  rest(std::integral_constant<int, 4>());
-  rest(std::integral_constant<int, 2>());
-  rest(std::integral_constant<int, 1>());
 }
 
 template <bool kOverlapping, bool kBf16x2>
@@ -113,6 +127,7 @@ constexpr int kTapSums = static_cast<int>(RoundUp(kTapRows * kTapColumns, kLanes
 }  // namespace
 
 void AccumulateTaps(const TapGradient& p) {
+  const int64_t chain_blocks = Max<int64_t>(1, kLongestChain / Max<int64_t>(1, CeilDiv(p.width, kLanes)));
   for (int64_t m = 0; m < p.rows; m += kTapRows) {
     const int64_t rows = Min<int64_t>(kTapRows, p.rows - m);
     for (int64_t j = 0; j < p.columns; j += kTapColumns) {
@@ -122,32 +137,34 @@ void AccumulateTaps(const TapGradient& p) {
       const float* b[kTapColumns];
       for (int i = 0; i < kTapRows; ++i) a[i] = p.a + Min(m + i, p.rows - 1) * p.a_row;
       for (int i = 0; i < kTapColumns; ++i) b[i] = p.b + p.offsets[Min(j + i, p.columns - 1)];
-      Vec sums[kTapSums] = {};
-      for (int64_t block = 0; block < p.blocks; ++block) {
-        const int64_t a_start = block * p.a_block, b_start = block * p.b_block;
-        for (int64_t d = 0; d < p.width; d += kLanes) {
-          Vec right[kTapColumns];
+      for (int64_t first = 0; first < p.blocks; first += chain_blocks) {
+        Vec sums[kTapSums] = {};
+        for (int64_t block = first; block < Min(first + chain_blocks, p.blocks); ++block) {
+          const int64_t a_start = block * p.a_block, b_start = block * p.b_block;
+          for (int64_t d = 0; d < p.width; d += kLanes) {
+            Vec right[kTapColumns];
 #pragma GCC unroll 4
-          for (int c = 0; c < kTapColumns; ++c) right[c] = Load(b[c] + b_start + d);
+            for (int c = 0; c < kTapColumns; ++c) right[c] = Load(b[c] + b_start + d);
 #pragma GCC unroll 6
-          for (int r = 0; r < kTapRows; ++r) {
-            const Vec left = Load(a[r] + a_start + d);
+            for (int r = 0; r < kTapRows; ++r) {
+              const Vec left = Load(a[r] + a_start + d);
 #pragma GCC unroll 4
-            for (int c = 0; c < kTapColumns; ++c) sums[r * kTapColumns + c] += left * right[c];
+              for (int c = 0; c < kTapColumns; ++c) sums[r * kTapColumns + c] += left * right[c];
+            }
           }
         }
-      }
-      float lanes[kTapSums];
+        float lanes[kTapSums];
 #pragma GCC unroll 4
-      for (int i = 0; i < kTapSums; i += kLanes) {
-        Vec group[kLanes];
+        for (int i = 0; i < kTapSums; i += kLanes) {
+          Vec group[kLanes];
 #pragma GCC unroll 16
-        for (int lane = 0; lane < kLanes; ++lane) group[lane] = sums[i + lane];
-        Store(lanes + i, SumRows(group));
-      }
-      for (int64_t r = 0; r < rows; ++r) {
-        float* row = p.gradient + (m + r) * p.columns + j;
-        for (int64_t c = 0; c < columns; ++c) row[c] += lanes[r * kTapColumns + c];
+          for (int lane = 0; lane < kLanes; ++lane) group[lane] = sums[i + lane];
+          Store(lanes + i, SumRows(group));
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+          float* row = p.gradient + (m + r) * p.columns + j;
+          for (int64_t c = 0; c < columns; ++c) row[c] += lanes[r * kTapColumns + c];
+        }
       }
     }
   }

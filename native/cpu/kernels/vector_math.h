@@ -15,6 +15,23 @@ SAS_INLINE Vec ExpNonPositive(Vec x) {
   return x < -87.0f ? Vec{} : mantissa * AsFloat(AsInt(rounded) << 23);
 }
 
+// The natural logarithm of x >= 2^-126, relative error about 1e-7; infinity and NaN for themselves.
+SAS_INLINE Vec Log(Vec x) {
+  constexpr int32_t kHalfRoot = 0x3f3504f3;  // sqrt(1/2): mantissas are between it and its double
+  const VecInt exponent = (AsInt(x) - kHalfRoot) >> 23;
+  const Vec mantissa = AsFloat(AsInt(x) - (exponent << 23));
+  // 2 atanh(s) with s = (mantissa - 1) / (mantissa + 1), |s| <= 0.172: the series to s^9.
+  const Vec s = (mantissa - 1.0f) / (mantissa + 1.0f), square = s * s;
+  Vec series = Broadcast(2.0f / 9);
+  series = series * square + 2.0f / 7;
+  series = series * square + 2.0f / 5;
+  series = series * square + 2.0f / 3;
+  series = s * 2.0f + s * square * series;
+  const Vec whole = __builtin_convertvector(exponent, Vec);
+  const Vec result = whole * 0x1.62e4p-1f + (series + whole * 0x1.7f7d1cp-20f);  // ln 2 in two parts, as in Exp
+  return x < std::numeric_limits<float>::infinity() ? result : x;
+}
+
 // Density and distribution function of the standard normal distribution.
 struct Normal {
   Vec density;     // exp(-x^2 / 2) / sqrt(2 pi)
