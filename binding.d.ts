@@ -117,22 +117,31 @@ export interface Binding {
    * with features, featureWeight [simHeadDim, headDim], featureBias [simHeadDim], featureResidualWeight [simHeadDim,
    * simHeadDim], featureResidualBias [simHeadDim]. Without features the array has four entries and simHeadDim = headDim.
    * Unless `ropeBase` is null, the output, of an even width, is rotated as by `rope` (interleaved). Not with `naive`.
+   * For the backward, f32, each null unless it is to be kept: headRelu relu(C1) and heads Y [B, T, simHeads, headDim],
+   * featureRelu relu(Z1) [B, T, simHeads, simHeadDim]; headRelu alone, or with features heads and any of the others. Only on
+   * the CPU, not with `naive`, nor where products take pairs of bf16.
    */
   expand(
     x: BufferHandle,
     weights: readonly BufferHandle[],
     output: BufferHandle,
+    headRelu: BufferHandle | null,
+    heads: BufferHandle | null,
+    featureRelu: BufferHandle | null,
     naive: boolean,
     ropeBase: number | null,
     ropeOffset: number,
   ): void;
-  /** gradOutput has the dtype of x or, unless `naive`, f32; the rotation is that of the forward. */
+  /** gradOutput has the dtype of x or, unless `naive`, f32; the rotation is that of the forward, and so is what it kept. */
   expandBackward(
     gradOutput: BufferHandle,
     x: BufferHandle,
     weights: readonly BufferHandle[],
     gradX: BufferHandle,
     gradWeights: readonly BufferHandle[],
+    headRelu: BufferHandle | null,
+    heads: BufferHandle | null,
+    featureRelu: BufferHandle | null,
     naive: boolean,
     ropeBase: number | null,
     ropeOffset: number,

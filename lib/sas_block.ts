@@ -4,7 +4,7 @@ import type { DType } from './dtype.js';
 import type { ParameterSpec } from './module.js';
 import { aggregate, aggregateBackward } from './ops/aggregate.js';
 import { attention, attentionBackward, attentionMean } from './ops/attention.js';
-import { type ExpandOptions, type ExpandWeights, expand, expandBackward } from './ops/expand.js';
+import { type ExpandKept, type ExpandOptions, type ExpandWeights, expandBackward, runExpand } from './ops/expand.js';
 import { linear, linearBackward } from './ops/linear.js';
 import { scope } from './scope.js';
 import { operands, type Tensor } from './tensor.js';
@@ -38,6 +38,8 @@ export interface Settings extends Sizes {
   readonly dtype: DType;
   /** Rotary positions of the expanded queries and keys. Default: none. */
   readonly rope?: ExpandOptions['rope'];
+  /** Whether the backward pass computes anew what the expansions would keep for it (`ops.expand`). Default false. */
+  readonly recompute?: boolean;
   /** See `Variant`. Default true. */
   readonly aggregation?: boolean;
 }
@@ -57,14 +59,27 @@ export interface SasGradients {
   gradParameters: ReadonlyMap<string, Tensor>;
 }
 
-/** The tensors that a backward pass reads; q, k and v are views of those given. */
+/** One of the three tensors that are expanded. */
+export type Projected = 'q' | 'k' | 'v';
+
+/** The tensors that a backward pass reads; q, k and v are views of those given. Of the expansions, what they kept. */
 export type Activations = Record<
   'q' | 'k' | 'v' | 'expandedQ' | 'expandedK' | 'expandedV' | 'heads' | 'logSumExp' | 'aggregated',
   Tensor
->;
+> & { [kept in `${Projected}.${keyof ExpandKept}`]?: Tensor };
 
-/** One of the three tensors that are expanded. */
-export type Projected = 'q' | 'k' | 'v';
+const keptNames = ['headRelu', 'heads', 'featureRelu'] as const satisfies (keyof ExpandKept)[];
+
+/** What an expansion kept, by the names of the activations, and back. */
+const keptNamed = (tensor: Projected, kept: ExpandKept): Partial<Activations> =>
+  Object.fromEntries(Object.entries(kept).map(([name, value]) => [`${tensor}.${name}`, value]));
+const keptOf = (tensor: Projected, from: Activations): ExpandKept =>
+  Object.fromEntries(
+    keptNames.flatMap((name) => {
+      const value = from[`${tensor}.${name}`];
+      return value ? [[name, value]] : [];
+    }),
+  );
 
 /** Where the published module keeps each weight of an expansion (its state dict, after `sas_q.`, `sas_k.` or `sas_v.`). */
 const layers: Readonly<Record<keyof ExpandWeights, string>> = {
@@ -125,7 +140,7 @@ export function forward(
   { q, k, v }: Readonly<Record<Projected, Tensor>>,
   save: boolean,
 ): { output: Tensor; activations: Activations | null } {
-  const { heads: H, headDim: D, dtype, causal, scale, rope, aggregation = true } = settings;
+  const { heads: H, headDim: D, dtype, causal, scale, rope, recompute = false, aggregation = true } = settings;
   operands(op, { q, k, v, ...onePlace(parameters) });
   const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
   const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], check.because('q', q));
@@ -135,9 +150,24 @@ export function forward(
   }
 
   return scope(() => {
-    const expandedQ = expand(q, expandWeights(parameters, 'q'), { rope });
-    const expandedK = expand(k, expandWeights(parameters, 'k'), { rope });
-    const expandedV = expand(v, expandWeights(parameters, 'v'));
+    const keep = save && !recompute;
+    const { output: expandedQ, kept: keptQ } = runExpand(
+      'expand',
+      false,
+      q,
+      expandWeights(parameters, 'q'),
+      { rope },
+      keep,
+    );
+    const { output: expandedK, kept: keptK } = runExpand(
+      'expand',
+      false,
+      k,
+      expandWeights(parameters, 'k'),
+      { rope },
+      keep,
+    );
+    const { output: expandedV, kept: keptV } = runExpand('expand', false, v, expandWeights(parameters, 'v'), {}, keep);
     const project = (aggregated: Tensor): Tensor =>
       linear(aggregated, parameter(parameters, 'output_dense.weight'), parameter(parameters, 'output_dense.bias'));
     if (!save && aggregation) {
@@ -150,9 +180,10 @@ export function forward(
     if (!save) return { output, activations: null };
     const [viewQ, viewK, viewV] = [q, k, v].map((x) => x.reshape(x.shape)) as [Tensor, Tensor, Tensor];
     const inputs = { q: viewQ, k: viewK, v: viewV };
+    const kept = { ...keptNamed('q', keptQ), ...keptNamed('k', keptK), ...keptNamed('v', keptV) };
     return {
       output,
-      activations: { ...inputs, expandedQ, expandedK, expandedV, heads, logSumExp, aggregated },
+      activations: { ...inputs, expandedQ, expandedK, expandedV, heads, logSumExp, aggregated, ...kept },
     };
   });
 }
@@ -180,9 +211,15 @@ export function backward(
     // In f32, also with 16-bit storage: rounding gradK here would drown the bias gradient that is 0 in exact arithmetic.
     const gradients = attentionBackward(gradHeads, attended, { causal, scale, gradDtype: 'f32' });
     gradHeads.dispose();
-    const q = expandBackward(gradients.gradQ, from.q, expandWeights(parameters, 'q'), { rope });
-    const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'), { rope });
-    const v = expandBackward(gradients.gradV, from.v, expandWeights(parameters, 'v'));
+    const q = expandBackward(gradients.gradQ, from.q, expandWeights(parameters, 'q'), {
+      rope,
+      kept: keptOf('q', from),
+    });
+    const k = expandBackward(gradients.gradK, from.k, expandWeights(parameters, 'k'), {
+      rope,
+      kept: keptOf('k', from),
+    });
+    const v = expandBackward(gradients.gradV, from.v, expandWeights(parameters, 'v'), { kept: keptOf('v', from) });
     const gradParameters = new Map([
       ...parameterNamed('q', q.gradWeights),
       ...parameterNamed('k', k.gradWeights),

@@ -34,6 +34,8 @@ export interface SimulatedConfig extends SelfAttentionConfig {
   rope?: Pick<RopeOptions, 'base' | 'offset'> | null;
   /** Whether rotary positions apply to the simulated or to the projected queries and keys. Default 'expanded', in the same pass as the expansion. */
   ropeAt?: 'expanded' | 'projected';
+  /** As `recompute` of `SasAttention`. Default false. */
+  recompute?: boolean;
   /** Ablation: what is simulated. Default 'both'. */
   expansion?: 'both' | 'heads' | 'features';
   /** Ablation: whether each map has its residual layer (Y = C1 and Z = Z1 without). Default true. */
@@ -166,17 +168,19 @@ function resolved(op: string, config: SimulatedConfig): Required<SimulatedConfig
     'kernelSize',
     'rope',
     'ropeAt',
+    'recompute',
     'expansion',
     'residual',
     'aggregation',
   ] as const;
   const common = resolvedCommon(op, config, own);
   const { width, heads } = common;
-  const { ropeAt = 'expanded', expansion = 'both', residual = true, aggregation = true } = config;
+  const { ropeAt = 'expanded', expansion = 'both', residual = true, aggregation = true, recompute = false } = config;
   check.oneOf(op, 'expansion', expansion, ['both', 'heads', 'features']);
   check.oneOf(op, 'ropeAt', ropeAt, ['expanded', 'projected']);
   check.boolean(op, 'residual', residual);
   check.boolean(op, 'aggregation', aggregation);
+  check.boolean(op, 'recompute', recompute);
   const headDim = check.multiple(op, 'width', width, heads, `heads is ${heads}`) / heads;
   const { simHeads, simHeadDim } = resolvedSizes(op, { simHeads: config.simHeads, simHeadDim: config.simHeadDim });
   const kernelSize = expansion === 'features' ? 1 : (config.kernelSize ?? 5);
@@ -186,7 +190,8 @@ function resolved(op: string, config: SimulatedConfig): Required<SimulatedConfig
   if (expansion === 'heads')
     checkSame(op, 'simHeadDim', simHeadDim, headDim, `expansion is 'heads', width / heads ${headDim}`);
   const angles = resolvedAngles(op, config.rope ?? null, ropeAt === 'expanded' ? simHeadDim : headDim);
-  return { ...common, simHeads, simHeadDim, kernelSize, rope: angles, ropeAt, expansion, residual, aggregation };
+  const variant = { ropeAt, recompute, expansion, residual, aggregation };
+  return { ...common, simHeads, simHeadDim, kernelSize, rope: angles, ...variant };
 }
 
 function checkSame(op: string, name: string, size: number, wanted: number, because: string): void {

@@ -90,8 +90,8 @@ export function expandCases(length: number, device: Device): Case[] {
     const weights = expandWeights(features, 0.1, device);
     const gradOutput = randn([1, length, S, features ? E : D]);
     const work = expandWork(length, REFERENCE, features);
-    const forward = (expand: typeof ops.expand) => () => ({ output: expand(x, weights) });
-    const backward = (expandBackward: typeof ops.expandBackward) => () => {
+    const forward = (expand: typeof ops.naive.expand) => () => ({ output: expand(x, weights) });
+    const backward = (expandBackward: typeof ops.naive.expandBackward) => () => {
       const { gradX, gradWeights } = expandBackward(gradOutput, x, weights);
       return { gradX, ...gradWeights };
     };

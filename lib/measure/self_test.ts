@@ -59,7 +59,7 @@ interface Problem {
 function expandProblem(): Problem {
   const [T, H, D, S, E, k] = [9, 2, 8, 6, 12, 3];
   const weights = ({ x: _, ...weights }: Tensors) => weights as unknown as ops.ExpandWeights;
-  const implementation = ({ expand, expandBackward }: Pick<typeof ops, 'expand' | 'expandBackward'>) => ({
+  const implementation = ({ expand, expandBackward }: Pick<typeof ops.naive, 'expand' | 'expandBackward'>) => ({
     forward: (t: Tensors) => ({ output: expand(t.x as Tensor, weights(t)) }),
     backward(gradOutput: Tensor, t: Tensors) {
       const { gradX, gradWeights } = expandBackward(gradOutput, t.x as Tensor, weights(t));

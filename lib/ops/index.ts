@@ -21,7 +21,7 @@ export { clipGradNorm } from './clip_grad_norm.js';
 export { type ConcatSizes, concat, concatBackward } from './concat.js';
 export { type CrossEntropyOptions, crossEntropy, crossEntropyBackward } from './cross_entropy.js';
 export { embedding, embeddingBackward } from './embedding.js';
-export { type ExpandOptions, type ExpandWeights, expand, expandBackward } from './expand.js';
+export { type ExpandKept, type ExpandOptions, type ExpandWeights, expand, expandBackward } from './expand.js';
 export { type GeluOptions, gelu, geluBackward } from './gelu.js';
 export { type LayerNormResult, layerNorm, layerNormBackward } from './layer_norm.js';
 export { type LinearGradients, linear, linearBackward } from './linear.js';

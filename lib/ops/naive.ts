@@ -32,7 +32,7 @@ export function attentionBackward(
 
 /** As `ops.expand`. */
 export function expand(x: Tensor, weights: ExpandWeights): Tensor {
-  return runExpand(check.call('naive.expand', arguments.length, 2), true, x, weights);
+  return runExpand(check.call('naive.expand', arguments.length, 2), true, x, weights).output;
 }
 
 /** As `ops.expandBackward`. */

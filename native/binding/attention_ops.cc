@@ -41,6 +41,13 @@ ExpandTensors<Float> ReadExpandTensors(Args& args, ExpandShape& s) {
   return w;
 }
 
+// With features, relu(C1) and relu(Z1) are kept beside Y only; without, neither Y nor relu(Z1) is needed.
+void CheckKept(const Args& args, const ExpandShape& s, bool naive, bool head_relu, bool heads, bool feature_relu) {
+  args.Expect(!naive || !(head_relu || heads || feature_relu), "nothing kept by the unfused pipeline");
+  args.Expect(s.features ? heads || !(head_relu || feature_relu) : !(heads || feature_relu),
+              "the heads kept with features, beside whatever else is kept, and not without");
+}
+
 void CheckExpandShape(const Args& args, const ExpandShape& s) {
   args.Expect(s.kernel_size % 2 == 1, "an odd kernel size");
   args.Expect(s.features || s.sim_head_dim == s.head_dim, "as many features as x has, without weights for them");
@@ -66,7 +73,11 @@ void Expand(Info info) {
   p.weights = ReadExpandTensors<const float>(args, s);
   p.output = args.Write(p.dtype, {batch, length, s.sim_heads, s.sim_head_dim});
   CheckExpandShape(args, s);
+  p.kept.head_relu = args.WriteOptionalFloats({batch, length, s.sim_heads, s.head_dim});
+  p.kept.heads = args.WriteOptionalFloats({batch, length, s.sim_heads, s.head_dim});
+  p.kept.feature_relu = args.WriteOptionalFloats({batch, length, s.sim_heads, s.sim_head_dim});
   const bool naive = args.Flag();
+  CheckKept(args, s, naive, p.kept.head_relu, p.kept.heads, p.kept.feature_relu);
   p.rope = ReadExpandRope(args, s, length, naive);
   args.Submit(naive ? &Operations::NaiveExpand : &Operations::Expand, p);
 }
@@ -83,7 +94,11 @@ void ExpandBackward(Info info) {
   p.grad_x = args.Write(p.dtype, {batch, length, s.heads, s.head_dim});
   p.gradients = ReadExpandTensors<float>(args, s);
   CheckExpandShape(args, s);
+  p.kept.head_relu = args.ReadOptionalFloats({batch, length, s.sim_heads, s.head_dim});
+  p.kept.heads = args.ReadOptionalFloats({batch, length, s.sim_heads, s.head_dim});
+  p.kept.feature_relu = args.ReadOptionalFloats({batch, length, s.sim_heads, s.sim_head_dim});
   const bool naive = args.Flag();
+  CheckKept(args, s, naive, p.kept.head_relu, p.kept.heads, p.kept.feature_relu);
   p.rope = ReadExpandRope(args, s, length, naive);
   args.ExpectGradientType(p.grad_dtype, p.dtype, !naive);
   args.Submit(naive ? &Operations::NaiveExpandBackward : &Operations::ExpandBackward, p);

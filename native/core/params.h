@@ -73,13 +73,23 @@ struct ExpandTensors {
 using ExpandWeights = ExpandTensors<const float>;
 using ExpandGradients = ExpandTensors<float>;
 
+// What the forward pass can keep for the backward pass, in f32; null: computed anew. With features, relu(C1) and
+// relu(Z1) only beside Y; without, Y is not needed.
+template <class Float>
+struct ExpandIntermediates {
+  Float* head_relu;     // relu(C1), [tokens, H', D]
+  Float* heads;         // Y, [tokens, H', D]
+  Float* feature_relu;  // relu(Z1), [tokens, H', D']
+};
+
 struct ExpandParams {
   DType dtype;
   ExpandShape shape;
   std::optional<RopeAngles> rope;  // rotates the output, in pairs of neighbours; length T, width D'
   const void* x;                   // [tokens, H, D]
   ExpandWeights weights;
-  void* output;  // [tokens, H', D']
+  void* output;                     // [tokens, H', D']
+  ExpandIntermediates<float> kept;  // all null: nothing is to be kept
 };
 
 struct ExpandBackwardParams {
@@ -92,6 +102,7 @@ struct ExpandBackwardParams {
   ExpandWeights weights;
   void* grad_x;  // [tokens, H, D]
   ExpandGradients gradients;
+  ExpandIntermediates<const float> kept;  // by the forward pass, or all null
 };
 
 struct AttentionShape {

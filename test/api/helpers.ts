@@ -25,6 +25,7 @@ export function expectRefusal([message, kind, call]: Refusal): void {
 export const zeros = (dtype: DType, ...shape: number[]): Tensor => Tensor.zeros(shape, { dtype });
 export const f32 = (...shape: number[]): Tensor => zeros('f32', ...shape);
 export const bf16 = (...shape: number[]): Tensor => zeros('bf16', ...shape);
+export const f16 = (...shape: number[]): Tensor => zeros('f16', ...shape);
 export const i32 = (...shape: number[]): Tensor => zeros('i32', ...shape);
 
 /** A module small enough for tests of everything but speed. */

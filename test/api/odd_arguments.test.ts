@@ -51,7 +51,7 @@ describe('the binding', () => {
   }
   const expand = ({ x = [1, 2, 1, 2], output = x, kernel = 1, count = 4, naive = false }: Expansion = {}) => {
     const weights = [floats(1, 1, kernel), floats(1), floats(1, 1, kernel), floats(1)].slice(0, count);
-    binding.expand(floats(...x), weights, floats(...output), naive, 100, 0);
+    binding.expand(floats(...x), weights, floats(...output), null, null, null, naive, 100, 0);
   };
   const attention = ({ heads = 2, k = [1, 3, 2, 3], v = [1, 3, 2, 4], last = 1 } = {}) => {
     const [q, output, logSumExp] = [floats(1, 1, heads, 3), floats(1, 1, heads, 4), floats(1, heads / last, last)];

@@ -63,7 +63,7 @@ describe('arrays that go away while the arguments are read', () => {
     const x = keep(binding.wrap(cpu, 0, [1, 1, 2, 8], data));
     const weights = [floats(4, 2, 3), floats(4), floats(4, 4, 3), floats(4)];
     const output = floats(1, 1, 4, 8);
-    const right = () => binding.expand(x, weights, output, false, null, 0);
+    const right = () => binding.expand(x, weights, output, null, null, null, false, null, 0);
     expect(problemOf(right)).toBe('accepted');
     const last = weights[3];
     Object.defineProperty(weights, 3, {

@@ -1,7 +1,7 @@
 // Two descriptions: the expansion, and with a rotation (rope) fused onto its output.
 import { expect, it } from 'vitest';
 import { ArgumentError, DTypeError, ops, ShapeError, type Tensor } from '../../lib/index.js';
-import { bf16, f32, i32, type Refusal } from '../api/helpers.js';
+import { bf16, f16, f32, i32, type Refusal } from '../api/helpers.js';
 import { limit, relativeError } from '../helpers/compare.js';
 import {
   activation,
@@ -16,7 +16,7 @@ import {
   wideTypes,
 } from '../helpers/op.js';
 import { dispose, problemOf, run, truthOf } from '../helpers/op_run.js';
-import { errorsOf, expectWithinLimits, pair, takeResults, timeout } from '../helpers/parity.js';
+import { device, errorsOf, expectWithinLimits, pair, take, takeResults, timeout } from '../helpers/parity.js';
 import type { FloatType } from '../helpers/random.js';
 import * as reference from '../reference/index.js';
 import { roundedExpand, roundedExpandBackward } from '../reference/rounded_pipeline.js';
@@ -252,9 +252,9 @@ const backwardArguments = (op: string, call: typeof ops.naive.expandBackward): O
 });
 
 /** `call`: the op on x of this width, with these options. */
-const ropeRefusals = (op: string, call: (width: number, options: unknown) => unknown): Refusal[] => [
+const ropeRefusals = (op: string, other: string, call: (width: number, options: unknown) => unknown): Refusal[] => [
   [`${op}: options is null, expected an object`, ArgumentError, () => call(4, null)],
-  [`${op}: there is no option 'base'; known: rope`, ArgumentError, () => call(4, { base: 100 })],
+  [`${op}: there is no option 'base'; known: rope, ${other}`, ArgumentError, () => call(4, { base: 100 })],
   [`${op}: rope is true, expected an object`, ArgumentError, () => call(4, { rope: true })],
   [
     `${op}: there is no option 'rope.interleaved'; known: rope.base, rope.offset`,
@@ -270,8 +270,12 @@ const ropeRefusals = (op: string, call: (width: number, options: unknown) => unk
   ],
 ];
 
-const ropeArguments = (op: string, call: (width: number, options: unknown) => unknown): Op['arguments'][string] => ({
-  refuses: ropeRefusals(op, call),
+const ropeArguments = (
+  op: string,
+  other: string,
+  call: (width: number, options: unknown) => unknown,
+): Op['arguments'][string] => ({
+  refuses: ropeRefusals(op, other, call),
   tests: {
     'the width of the output counts, not that of x': () => {
       expect(() => ops.expand(f32(1, 3, 2, 4), all(), { rope: {} })).toThrow('the width of the output is 5');
@@ -298,6 +302,47 @@ function gradOutputInF32(op: Op, dtype: FloatType): void {
   });
 }
 
+function keepsInF32OnTheCpu(dtype: FloatType): void {
+  it('keeps what the backward pass can use, in f32 on the CPU', () => {
+    const kinds = { f32, bf16, f16 };
+    const x = kinds[dtype](1, 3, 2, 4).to({ device });
+    const placed = (given: ops.ExpandWeights) =>
+      Object.fromEntries(Object.entries(given).map(([name, tensor]) => [name, tensor.to({ device })]));
+    const keep = (given: ops.ExpandWeights) =>
+      Object.fromEntries(
+        Object.entries(ops.expand(x, placed(given) as unknown as ops.ExpandWeights, { keep: true }).kept).map(
+          ([name, tensor]) => [name, tensor.shape],
+        ),
+      );
+    const keeps = dtype === 'f32' && device.info.kind === 'cpu';
+    expect(keep(all())).toEqual(
+      keeps ? { headRelu: [1, 3, 6, 4], heads: [1, 3, 6, 4], featureRelu: [1, 3, 6, 5] } : {},
+    );
+    expect(keep(weights())).toEqual(keeps ? { headRelu: [1, 3, 6, 4] } : {});
+  });
+}
+
+const keptArguments = (op: string, call: (kept: unknown) => unknown): Op['arguments'][string] => ({
+  refuses: [
+    [`${op}: kept is null, expected an object`, ArgumentError, () => call(null)],
+    [
+      `${op}: kept has no featureRelu, expected headRelu, heads, featureRelu (what expand keeps with these weights)`,
+      ArgumentError,
+      () => call({ headRelu: f32(1, 3, 6, 4), heads: f32(1, 3, 6, 4) }),
+    ],
+    [
+      `${op}: kept.heads has shape [1, 3, 6, 5], expected [1, 3, 6, 4] (what expand keeps with these weights)`,
+      ShapeError,
+      () => call({ headRelu: f32(1, 3, 6, 4), heads: f32(1, 3, 6, 5), featureRelu: f32(1, 3, 6, 5) }),
+    ],
+    [
+      `${op}: kept.featureRelu has dtype bf16, expected f32 (what expand keeps is f32)`,
+      DTypeError,
+      () => call({ headRelu: f32(1, 3, 6, 4), heads: f32(1, 3, 6, 4), featureRelu: bf16(1, 3, 6, 5) }),
+    ],
+  ],
+});
+
 const plain = defineOp<Options>({
   name: 'expand',
   cases,
@@ -319,6 +364,16 @@ const plain = defineOp<Options>({
     };
   },
   kinked: true,
+  /** What the forward pass keeps changes no bit of the backward pass. */
+  also: async (x, options, { outputs, gradients }) => {
+    const { output, kept } = ops.expand(x.x, weightsOf(x), { ...options, keep: true });
+    const { gradX, gradWeights } = ops.expandBackward(x.gradOutput, x.x, weightsOf(x), { ...options, kept });
+    const results = await take({ output, gradX, ...gradWeights });
+    for (const tensor of Object.values(kept)) tensor.dispose();
+    const { gradX: toX, output: again, ...toWeights } = results;
+    expect({ output: again }).toEqual(outputs);
+    expect({ x: toX, ...toWeights }).toEqual(gradients);
+  },
   special: { forward: noNan, naive: reluSign },
   noFixtures: 'those of SasAttention go through it',
   arguments: {
@@ -326,6 +381,18 @@ const plain = defineOp<Options>({
     'naive.expand': forwardArguments('naive.expand', ops.naive.expand),
     expandBackward: backwardArguments('expandBackward', ops.expandBackward),
     'naive.expandBackward': backwardArguments('naive.expandBackward', ops.naive.expandBackward),
+    'kept of expandBackward': keptArguments('expandBackward', (kept) =>
+      ops.expandBackward(f32(1, 3, 6, 5), f32(1, 3, 2, 4), all(), { kept } as never),
+    ),
+    'keep of expand': {
+      refuses: [
+        [
+          'expand: keep is 1, expected true or false',
+          ArgumentError,
+          () => ops.expand(f32(1, 3, 2, 4), all(), { keep: 1 } as never),
+        ],
+      ],
+    },
   },
 });
 
@@ -355,14 +422,17 @@ const withRope: Op = defineOp<Options>({
   },
   noFixtures: 'those of SasAttention go through it',
   arguments: {
-    'rope of expand': ropeArguments('expand', (width, options) =>
+    'rope of expand': ropeArguments('expand', 'keep', (width, options) =>
       ops.expand(f32(1, 3, 2, width), weights(), options as never),
     ),
-    'rope of expandBackward': ropeArguments('expandBackward', (width, options) =>
+    'rope of expandBackward': ropeArguments('expandBackward', 'kept', (width, options) =>
       ops.expandBackward(f32(1, 3, 6, width), f32(1, 3, 2, width), weights(), options as never),
     ),
   },
-  extra: (dtype) => gradOutputInF32(withRope, dtype),
+  extra: (dtype) => {
+    gradOutputInF32(withRope, dtype);
+    keepsInF32OnTheCpu(dtype);
+  },
 });
 
 export default [plain, withRope];

@@ -24,6 +24,9 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kBf16x2 = kUsesBf16x2<T>;
+    if (kBf16x2 && (p.kept.head_relu != nullptr || p.kept.heads != nullptr)) {
+      return Status(StatusCode::kInternal, "products of bf16 leave nothing that the backward pass could use");
+    }
     const ExpandForward<kBf16x2> forward(context, l, p.weights);
     float *residual = nullptr, *residual_bias = nullptr;
     if (s.features) {
@@ -42,6 +45,11 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         const int64_t tokens = Min(block, end - token), rows = tokens * s.sim_heads;
         forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
         T* output = static_cast<T*>(p.output) + token * s.sim_heads * s.sim_head_dim;
+        const auto keep = [&](const float* source, int64_t source_row, int64_t width, float* kept) {
+          if (kept != nullptr) StoreRows(source, source_row, rows, width, kept + token * s.sim_heads * width, width);
+        };
+        keep(relu + l.margin, l.tap_row, s.head_dim, p.kept.head_relu);
+        keep(y, l.dim_row, s.head_dim, p.kept.heads);
         if (!s.features) {
           if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, y, l.dim_row);
           StoreRows(y, l.dim_row, rows, s.head_dim, output, s.head_dim);
@@ -49,6 +57,7 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
         }
         // Z = Z1 + b4 + relu(Z1) W4^T
         forward.Features(y, tokens, z, feature_relu);
+        keep(feature_relu, l.sim_row, s.sim_head_dim, p.kept.feature_relu);
         MultiplyRows<kBf16x2>(rows, s.sim_head_dim, s.sim_head_dim, feature_relu, l.sim_row, residual, l.sim_row,
                               residual_bias, true, z, l.sim_row);
         if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, z, l.sim_row);

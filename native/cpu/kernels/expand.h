@@ -160,8 +160,9 @@ struct ExpandForward {
     feature_bias = PackBias(context, w.feature_bias, s.sim_head_dim);
   }
 
-  // x, relu: padded tokens whose margins are zero; y [tokens * H', dim_row].
-  template <class T>
+  // x, relu: padded tokens whose margins are zero; y [tokens * H', dim_row] becomes Y, or C1 without the residual
+  // convolution.
+  template <bool kResidual = true, class T>
   void Heads(const T* input, int64_t tokens, float* x, float* relu, float* y) const {
     const ExpandShape& s = l.s;
     for (int64_t token = 0; token < tokens; ++token) {
@@ -173,16 +174,19 @@ struct ExpandForward {
       if constexpr (kBf16x2) {
         PackAcross<true, true>(y, l.dim_row, s.sim_heads, s.head_dim, relu + l.margin, l.tap_row, s.head_dim);
       }
-      Convolve<kBf16x2>(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y,
-                        l.dim_row);
+      if constexpr (kResidual) {
+        Convolve<kBf16x2>(l, head_residual, offsets, s.sim_heads, s.sim_heads, relu, w.head_residual_bias, true, y,
+                          l.dim_row);
+      }
       x += s.heads * l.tap_row;
       relu += s.sim_heads * l.tap_row;
       y += s.sim_heads * l.dim_row;
     }
   }
 
-  // Z1 = Y W3^T + b3, and relu(Z1); [tokens * H', sim_row]. Pairs take the place of Y and of relu(Z1).
-  void Features(float* y, int64_t tokens, float* z, float* relu) const {
+  // Z1 = Y W3^T + b3, and relu(Z1); [tokens * H', sim_row]. Pairs take the place of Y (then not const) and of relu(Z1).
+  template <class Float>
+  void Features(Float* y, int64_t tokens, float* z, float* relu) const {
     const int64_t rows = tokens * l.s.sim_heads;
     if constexpr (kBf16x2) PackAlong<true>(y, l.dim_row, rows, l.s.head_dim, y, l.dim_row);
     MultiplyRows<kBf16x2>(rows, l.s.sim_head_dim, l.s.head_dim, y, l.dim_row, feature, l.sim_row, feature_bias, false,

@@ -1,6 +1,6 @@
-// Gradients of the expansion. Each block of tokens repeats the forward pass up to relu(Z1) and then goes back through
-// it; weight gradients are summed over a partition of the tokens that depends on their number alone, then over
-// partitions.
+// Gradients of the expansion. Each block of tokens repeats of the forward pass what that has not kept, up to relu(Z1),
+// and then goes back through it; weight gradients are summed over a partition of the tokens that depends on their
+// number alone, then over partitions.
 #include "cpu/kernels/elementwise.h"
 #include "cpu/kernels/expand.h"
 #include "cpu/kernels/operations.h"
@@ -45,10 +45,13 @@ struct GradientLayout {
 
 // sums[c] += sum over rows of a[r][c], in whole vectors.
 void AddColumnSums(const float* a, int64_t rows, int64_t row, float* sums) {
-  for (int64_t c = 0; c < row; c += kLanes) {
-    Vec sum{};
-    for (int64_t r = 0; r < rows; ++r) sum += Load(a + r * row + c);
-    Store(sums + c, Load(sums + c) + sum);
+  for (int64_t first = 0; first < rows; first += kLongestChain) {
+    const int64_t end = Min(first + kLongestChain, rows);
+    for (int64_t c = 0; c < row; c += kLanes) {
+      Vec sum{};
+      for (int64_t r = first; r < end; ++r) sum += Load(a + r * row + c);
+      Store(sums + c, Load(sums + c) + sum);
+    }
   }
 }
 
@@ -58,7 +61,7 @@ void AddRowSums(const ExpandLayout& l, const float* a, int64_t tokens, float* su
     Vec sum{};
     for (int64_t token = 0; token < tokens; ++token) {
       const float* row = a + (token * l.s.sim_heads + r) * l.tap_row + l.margin;
-      for (int64_t d = 0; d < l.dim_row; d += kLanes) sum += Load(row + d);
+      sum += SumVectors(l.dim_row, [=](int64_t d, int64_t) { return Load(row + d); });
     }
     sums[r] += Sum(sum);
   }
@@ -98,6 +101,13 @@ void AddOuterProducts(int64_t rows, const float* a, int64_t a_row, int64_t colum
   Multiply(p);
 }
 
+// Rows of `width` floats that can be read in whole vectors, `row` apart: where they lie, or copied to `copy`.
+const float* WholeRows(const float* source, int64_t rows, int64_t width, float* copy, int64_t row) {
+  if (width == row) return source;
+  CopyRows(source, width, rows, width, copy, row, row);
+  return copy;
+}
+
 // through[i] = direct[i] + (relu[i] > 0 ? through[i] : 0): the gradient at a residual branch; relu'(0) = 0.
 void JoinResidual(const float* direct, const float* relu, int64_t floats, float* through) {
   for (int64_t i = 0; i < floats; i += kLanes) {
@@ -124,12 +134,18 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
 
   // Blocks as long as L2 allows, since each pays once for adding to the weight gradients; partitions by tokens alone.
   const int64_t token_floats = s.sim_heads * (3 * l.tap_row + l.dim_row + (s.features ? 3 * l.sim_row : 0));
-  const int64_t block = Min(Max<int64_t>(kBlockFloats / token_floats, 1), s.tokens);
-  const int64_t partitions = Min<int64_t>(CeilDiv(s.tokens, 32), 64);
+  const int64_t block = Max<int64_t>(1, Min(Min(kBlockFloats / token_floats, kLongestChain), s.tokens));
+  const int64_t partitions = Min<int64_t>(CeilDiv(s.tokens, 32), kLongestChain);
   const int64_t partition_tokens = CeilDiv(s.tokens, partitions);
 
   const GradientLayout g(l);
-  float* gradients = context.scratch.Take(partitions * g.total);
+  // A block adds up to rows / kLongestChain times to its partition's gradients: many of them go to a total and its
+  // rest.
+  const int64_t block_terms = CeilDiv(block * s.sim_heads, kLongestChain);
+  const int64_t blocks_per_total = Max<int64_t>(1, kLongestChain / block_terms);
+  const bool totals = CeilDiv(partition_tokens, block) > blocks_per_total;
+  const int64_t partition_floats = (totals ? 3 : 1) * g.total;
+  float* gradients = context.scratch.Take(partitions * partition_floats);
 
   Offsets o;
   const int64_t x_at = o.Take(block * s.heads * l.tap_row), relu_at = o.Take(block * s.sim_heads * l.tap_row);
@@ -150,29 +166,50 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
       float *x = buffers + x_at, *relu = buffers + relu_at, *y = buffers + y_at;
       float *z_relu = buffers + z_relu_at, *grad_z = buffers + grad_z_at, *grad_z1 = buffers + grad_z1_at;
       float *grad_y = buffers + grad_y_at, *grad_c = buffers + grad_c_at, *grad_x = buffers + grad_x_at;
-      float* gradient = gradients + partition * g.total;
-      ZeroRows(gradient, g.total);
+      // The partition's result comes first, which is the total if there is one.
+      float* result = gradients + partition * partition_floats;
+      float* gradient = totals ? result + 2 * g.total : result;
+      ZeroRows(result, partition_floats);
+      int64_t summed = 0;  // blocks
 
       const int64_t end = Min((partition + 1) * partition_tokens, s.tokens);
       for (int64_t token = partition * partition_tokens; token < end; token += block) {
         if (context.pool.cancelled()) return;  // an item may take seconds
         const int64_t tokens = Min(block, end - token), rows = tokens * s.sim_heads;
-        forward.Heads(static_cast<const T*>(p.x) + token * s.heads * s.head_dim, tokens, x, relu, y);
         const int64_t grad_offset = token * s.sim_heads * s.sim_head_dim;
+        const T* input = static_cast<const T*>(p.x) + token * s.heads * s.head_dim;
+        const bool residual = s.features && p.kept.heads == nullptr;  // whether Y is to be computed
+        if (p.kept.head_relu != nullptr && !residual) {
+          CopyRows(input, s.head_dim, tokens * s.heads, s.head_dim, x + l.margin, l.tap_row, s.head_dim);
+          CopyRows(p.kept.head_relu + token * s.sim_heads * s.head_dim, s.head_dim, rows, s.head_dim, relu + l.margin,
+                   l.tap_row, s.head_dim);
+        } else if (residual) {
+          forward.Heads(input, tokens, x, relu, y);
+        } else {
+          forward.template Heads<false>(input, tokens, x, relu, y);
+        }
 
         if (s.features) {
-          forward.Features(y, tokens, grad_z1, z_relu);  // Z1 itself is not needed again
+          const float *heads = y, *feature_relu = z_relu;
+          if (!residual) {
+            heads = WholeRows(p.kept.heads + token * s.sim_heads * s.head_dim, rows, s.head_dim, y, l.dim_row);
+          }
+          if (p.kept.feature_relu != nullptr && !residual) {
+            feature_relu = WholeRows(p.kept.feature_relu + grad_offset, rows, s.sim_head_dim, z_relu, l.sim_row);
+          } else {
+            forward.Features(heads, tokens, grad_z1, z_relu);  // Z1 itself is not needed again
+          }
           CopyRowsAs<T>(p.grad_dtype, p.grad_output, grad_offset, s.sim_head_dim, rows, s.sim_head_dim, grad_z,
                         l.sim_row, l.sim_row);
           if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, grad_z, l.sim_row);
-          AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, z_relu, l.sim_row, s.sim_head_dim,
+          AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, feature_relu, l.sim_row, s.sim_head_dim,
                            gradient + g.feature_residual_weight);
           AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
           // gradZ1 = gradZ + relu'(Z1) * (gradZ W4)
           MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, grad_z, l.sim_row, feature_residual_back, l.sim_row,
                        nullptr, false, grad_z1, l.sim_row);
-          JoinResidual(grad_z, z_relu, rows * l.sim_row, grad_z1);
-          AddOuterProducts(rows, grad_z1, l.sim_row, s.sim_head_dim, y, l.dim_row, s.head_dim,
+          JoinResidual(grad_z, feature_relu, rows * l.sim_row, grad_z1);
+          AddOuterProducts(rows, grad_z1, l.sim_row, s.sim_head_dim, heads, l.dim_row, s.head_dim,
                            gradient + g.feature_weight);
           AddColumnSums(grad_z1, rows, l.sim_row, gradient + g.feature_bias);
           // gradY = gradZ1 W3
@@ -203,7 +240,9 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         }
         StoreRows(grad_x, l.dim_row, tokens * s.heads, s.head_dim,
                   static_cast<T*>(p.grad_x) + token * s.heads * s.head_dim, s.head_dim);
+        if (totals && ++summed % blocks_per_total == 0) MoveIntoTotal(gradient, g.total, result, result + g.total);
       }
+      if (totals) MoveIntoTotal(gradient, g.total, result, result + g.total);
     });
 
     // Sums the partitions in order.
@@ -229,7 +268,7 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
         const float* source = gradients + piece.source + row * piece.source_row;
         ForEachVector(piece.columns, [&](int64_t c, int64_t count) {
           Vec sum{};
-          for (int64_t i = 0; i < partitions; ++i) sum += LoadPartial(source + i * g.total + c, count);
+          for (int64_t i = 0; i < partitions; ++i) sum += LoadPartial(source + i * partition_floats + c, count);
           StorePartial(piece.target + row * piece.columns + c, sum, count);
         });
       });

@@ -260,6 +260,9 @@ Status Run(CudaContext& context, const ExpandParams& p) {
 }  // namespace expand
 
 Status Expand(CudaContext& context, const ExpandParams& p) {
+  if (p.kept.head_relu != nullptr || p.kept.heads != nullptr) {
+    return Status(StatusCode::kInternal, "nothing is kept for the backward pass on this device");
+  }
   return expand::DispatchProducts(context, p.dtype, [&]<class T>(T*) { return expand::Run<T>(context, p); });
 }
 

@@ -527,6 +527,9 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
 }  // namespace expand
 
 Status ExpandBackward(CudaContext& context, const ExpandBackwardParams& p) {
+  if (p.kept.head_relu != nullptr || p.kept.heads != nullptr) {
+    return Status(StatusCode::kInternal, "nothing is kept for the backward pass on this device");
+  }
   // Fewer heads than the columns of one tensor-core tile: f32 costs nothing that shows, and sums of so few terms would
   // not average the rounding of 16-bit operands out.
   const bool few_heads = p.shape.sim_heads < 8;
