@@ -8,6 +8,7 @@ import { codeOf, type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DeviceError, DisposedError, OutOfMemoryError, ShapeError } from './errors.js';
 import { bufferOfArray, hostArray, lengthOfArray, natural, refuseUnshareable, type TensorData } from './host_array.js';
 import { scope, track } from './scope.js';
+import { fairly } from './turn.js';
 
 /** Where a new tensor lives and what it holds: 'f32' on `getDevice()` by default. */
 export interface TensorOptions {
@@ -122,9 +123,11 @@ export class Tensor {
   }
 
   /** A copy of the elements, bf16 and f16 widened to f32. Waits for this tensor only; rejects if an op it depends on failed. */
-  async data(): Promise<Float32Array | Int32Array> {
-    const op = check.call('Tensor.data', arguments.length, 0);
-    return read<Float32Array | Int32Array>(op, this, this.dtype === 'i32' ? Int32Array : Float32Array);
+  data(): Promise<Float32Array | Int32Array> {
+    return fairly(() => {
+      const op = check.call('Tensor.data', arguments.length, 0);
+      return read<Float32Array | Int32Array>(op, this, this.dtype === 'i32' ? Int32Array : Float32Array);
+    });
   }
 
   /**
@@ -141,8 +144,8 @@ export class Tensor {
   }
 
   /** As `data()`, with the bits of bf16 and f16 as they are. */
-  async raw(): Promise<Uint16Array | Float32Array | Int32Array> {
-    return read(check.call('Tensor.raw', arguments.length, 0), this, dtypes[this.dtype].array);
+  raw(): Promise<Uint16Array | Float32Array | Int32Array> {
+    return fairly(() => read(check.call('Tensor.raw', arguments.length, 0), this, dtypes[this.dtype].array));
   }
 
   /** The same memory under another shape of as many elements, as a tensor of its own. One size may be -1: what remains. */
@@ -217,11 +220,10 @@ function infer(op: string, shape: readonly number[], size: number): readonly num
 }
 
 /** A copy of the elements in an array of that kind. */
-async function read<A extends HostArray>(op: string, tensor: Tensor, array: new (length: number) => A): Promise<A> {
+function read<A extends HostArray>(op: string, tensor: Tensor, array: new (length: number) => A): A | Promise<A> {
   const buffer = bufferOf(op, 'this', tensor);
   const target = hostMemory(op, array, tensor.size);
-  await binding.read(buffer, target);
-  return target;
+  return binding.read(buffer, target)?.then(() => target) ?? target;
 }
 
 /** An array of that length, or OutOfMemoryError. */
