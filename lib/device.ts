@@ -53,9 +53,9 @@ export class Device {
 
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
   synchronize(): Promise<void> {
-    return fairly(() => {
+    return fairly(async () => {
       check.call('Device.synchronize', arguments.length, 0);
-      return binding.synchronize(this.#handle);
+      await binding.synchronize(this.#handle);
     });
   }
 

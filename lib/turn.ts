@@ -21,8 +21,8 @@ function came(): void {
   waiting?.came();
 }
 
-/** To be awaited before an answer is given: the next turn of the event loop where it is due, else nothing. */
-function due(): Promise<void> | undefined {
+/** To be awaited before an answer is given: the next turn of the event loop where it is due, else nothing to wait for. */
+export function due(): Promise<void> | undefined {
   if (since === undefined) {
     since = now();
     setImmediate(came); // keeps no process alive for more than this turn
@@ -37,10 +37,10 @@ function due(): Promise<void> | undefined {
 }
 
 /**
- * Runs `answer` and gives what it gives or throws: at once where that is known, but to be awaited in a loop, so not before the
- * event loop had a turn within the last 5 ms. Whatever of the library returns a promise goes through here.
+ * Gives what `answer` gives or throws, but not before the event loop had a turn within the last 5 ms. Whatever of the library
+ * returns a promise goes through here, or waits for `due` itself.
  */
-export async function fairly<T>(answer: () => T | Promise<T>): Promise<T> {
+export async function fairly<T>(answer: () => Promise<T>): Promise<T> {
   try {
     return await answer();
   } finally {

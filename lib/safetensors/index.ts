@@ -54,7 +54,7 @@ export function saveSafetensors(
   tensors: Iterable<readonly [string, SafetensorsInput]>,
   options?: SafetensorsSaveOptions,
 ): Promise<void> {
-  return fairly(() => {
+  return fairly(async () => {
     const op = check.call('saveSafetensors', arguments.length, 3);
     const { metadata, checksum = false } = check.options(op, options, ['metadata', 'checksum']);
     check.boolean(op, 'checksum', checksum);
@@ -79,7 +79,7 @@ export function loadSafetensors(
   path: string,
   options?: SafetensorsLoadOptions,
 ): Promise<Map<string, SafetensorsEntry>> {
-  return fairly(() => {
+  return fairly(async () => {
     const op = check.call('loadSafetensors', arguments.length, 2);
     const { checksum } = check.options(op, options, ['checksum']);
     if (checksum !== undefined) check.boolean(op, 'checksum', checksum);
@@ -96,7 +96,7 @@ export function loadSafetensors(
 
 /** The strings kept in a file beside its tensors; empty if there are none. */
 export function loadSafetensorsMetadata(path: string): Promise<Map<string, string>> {
-  return fairly(() => {
+  return fairly(async () => {
     const op = check.call('loadSafetensorsMetadata', arguments.length, 1);
     return SafetensorsReader.open(op, path, async ({ metadata }) => new Map(metadata));
   });

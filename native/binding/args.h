@@ -21,7 +21,7 @@ enum class Operands : bool { kUsual, kAny };
 
 class Args {
  public:
-  // An op on operands this small, of no more work than this, takes less than 100 microseconds.
+  // An op on operands this small, of no more work than this, takes about 0.1 ms at most.
   static constexpr size_t kInlineBytes = 16 << 10;
   static constexpr double kInlineSteps = 1 << 16;  // core/work.h
 
