@@ -259,6 +259,6 @@ export const LIB: readonly Planted[] = [
     file: 'lib/turn.ts',
     find: 'const turn = due(); if (turn) await turn;',
     replace: '',
-    tests: [`${FUNCTIONS} > arguments beyond those declared Device.synchronize: refusals in a loop`],
+    tests: [`${FUNCTIONS} > 'Device.synchronize': refusals in a loop`],
   },
 ];
