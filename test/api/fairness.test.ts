@@ -63,7 +63,7 @@ describe.each(sound)('%s', (isa) => {
 test('a worker thread has its turns, too', async () => {
   const script = `import('tsx/esm/api').then(({ register }) => { register(); return import(${JSON.stringify(program.href)}); });`;
   const worker = new Worker(script, { eval: true, workerData: { mode: 'timers' } });
-  const [gap] = await once(worker, 'message');
-  expect(gap).toBeLessThan(20);
+  const [each] = await once(worker, 'message');
+  expect(each).toBeLessThan(20);
   await once(worker, 'exit'); // by itself
 });
