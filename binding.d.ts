@@ -96,9 +96,10 @@ export interface Binding {
   /**
    * Copies all elements into `target`, which has as many, when the last work that writes the buffer is done. A Float32Array
    * target widens bf16/f16; a Uint16Array target takes their bits. The target has an ArrayBuffer of fixed length that is not
-   * transferred until then. Rejects when work the buffer depends on failed.
+   * transferred until then. Rejects when work the buffer depends on failed. Where that work is done already and the buffer is
+   * small, copies within the call: returns nothing, and throws where it would reject.
    */
-  read(buffer: BufferHandle, target: HostArray): Promise<void>;
+  read(buffer: BufferHandle, target: HostArray): Promise<void> | undefined;
   /** As `read`, but waits on this thread, and throws where that rejects. */
   readSync(buffer: BufferHandle, target: HostArray): void;
 

@@ -3,6 +3,7 @@ import { binding, type DeviceHandle } from './binding.js';
 import * as check from './checks.js';
 import { checkEnvironment, namedDevice, settings } from './environment.js';
 import { ArgumentError, DeviceError, SasError } from './errors.js';
+import { fairly } from './turn.js';
 
 checkEnvironment(); // now, rather than where the first device happens to be opened
 
@@ -51,31 +52,37 @@ export class Device {
   }
 
   /** Resolves when all work enqueued so far is done; rejects with the first failure since the last call. */
-  async synchronize(): Promise<void> {
-    check.call('Device.synchronize', arguments.length, 0);
-    await binding.synchronize(this.#handle);
+  synchronize(): Promise<void> {
+    return fairly(async () => {
+      check.call('Device.synchronize', arguments.length, 0);
+      await binding.synchronize(this.#handle);
+    });
   }
 
   /**
    * The device's multiply-add peak in FLOP/s (a multiply-add counts as 2), all threads together, measured now on registers
    * for about `seconds` (0.05): what a benchmark can hold a kernel against. On CUDA: products of bf16 on the tensor cores.
    */
-  async measurePeakFlops(seconds?: number): Promise<number> {
-    const op = check.call('Device.measurePeakFlops', arguments.length, 1);
-    const duration = check.finite(op, 'seconds', seconds === undefined ? 0.05 : seconds, { above: 0, max: 60 });
-    const rate = new Float32Array(1);
-    await binding.peakFlops(this.#handle, duration, rate);
-    return rate[0] ?? 0;
+  measurePeakFlops(seconds?: number): Promise<number> {
+    return fairly(async () => {
+      const op = check.call('Device.measurePeakFlops', arguments.length, 1);
+      const duration = check.finite(op, 'seconds', seconds === undefined ? 0.05 : seconds, { above: 0, max: 60 });
+      const rate = new Float32Array(1);
+      await binding.peakFlops(this.#handle, duration, rate);
+      return rate[0] ?? 0;
+    });
   }
 
   /**
    * Gives idle memory back to the system: what tensors have given up, once the work enqueued so far no longer uses it, and what
    * ops keep for their intermediates. The ops that follow take it anew, which costs time: for a program that pauses.
    */
-  async trim(): Promise<void> {
-    check.call('Device.trim', arguments.length, 0);
-    await binding.trim(this.#handle);
-    await binding.trim(this.#handle); // what work still used at the first call
+  trim(): Promise<void> {
+    return fairly(async () => {
+      check.call('Device.trim', arguments.length, 0);
+      await binding.trim(this.#handle);
+      await binding.trim(this.#handle); // what work still used at the first call
+    });
   }
 
   /**

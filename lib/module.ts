@@ -6,6 +6,7 @@ import { ArgumentError, DisposedError, DTypeError, ShapeError } from './errors.j
 import { type HostArray, lengthOfArray } from './host_array.js';
 import { forget, scope, track } from './scope.js';
 import { operands, overwrite, random, Tensor } from './tensor.js';
+import { fairly } from './turn.js';
 
 /** One tensor of a state dict on the host. Uint16Array: the raw bits of `dtype`, 'bf16' or 'f16'. */
 export interface StateEntry {
@@ -100,13 +101,15 @@ export abstract class Module {
   }
 
   /** A copy of the parameters on the host, as the ops enqueued so far leave them. */
-  async stateDict(): Promise<Map<string, { shape: number[]; data: Float32Array }>> {
-    this.begin('stateDict', arguments.length, 0);
-    const entries = [...this.parameters].map(async ([name, tensor]) => {
-      const data = (await tensor.data()) as Float32Array;
-      return [name, { shape: [...tensor.shape], data }] satisfies [string, object];
+  stateDict(): Promise<Map<string, { shape: number[]; data: Float32Array }>> {
+    return fairly(async () => {
+      this.begin('stateDict', arguments.length, 0);
+      const entries = [...this.parameters].map(async ([name, tensor]) => {
+        const data = (await tensor.data()) as Float32Array;
+        return [name, { shape: [...tensor.shape], data }] satisfies [string, object];
+      });
+      return new Map(await Promise.all(entries));
     });
-    return new Map(await Promise.all(entries));
   }
 
   /**

@@ -8,6 +8,7 @@ import { codeOf, type DType, dtypes, floats } from './dtype.js';
 import { ArgumentError, DeviceError, DisposedError, OutOfMemoryError, ShapeError } from './errors.js';
 import { bufferOfArray, hostArray, lengthOfArray, natural, refuseUnshareable, type TensorData } from './host_array.js';
 import { scope, track } from './scope.js';
+import { due } from './turn.js';
 
 /** Where a new tensor lives and what it holds: 'f32' on `getDevice()` by default. */
 export interface TensorOptions {
@@ -122,9 +123,8 @@ export class Tensor {
   }
 
   /** A copy of the elements, bf16 and f16 widened to f32. Waits for this tensor only; rejects if an op it depends on failed. */
-  async data(): Promise<Float32Array | Int32Array> {
-    const op = check.call('Tensor.data', arguments.length, 0);
-    return read<Float32Array | Int32Array>(op, this, this.dtype === 'i32' ? Int32Array : Float32Array);
+  data(): Promise<Float32Array | Int32Array> {
+    return read('Tensor.data', arguments.length, this, true);
   }
 
   /**
@@ -134,15 +134,14 @@ export class Tensor {
   dataSync(): Float32Array | Int32Array {
     const op = check.call('Tensor.dataSync', arguments.length, 0);
     const buffer = bufferOf(op, 'this', this);
-    const kind = this.dtype === 'i32' ? Int32Array : Float32Array;
-    const target = hostMemory<Float32Array | Int32Array>(op, kind, this.size);
+    const target = hostMemory(op, widened(this.dtype), this.size);
     binding.readSync(buffer, target);
     return target;
   }
 
   /** As `data()`, with the bits of bf16 and f16 as they are. */
-  async raw(): Promise<Uint16Array | Float32Array | Int32Array> {
-    return read(check.call('Tensor.raw', arguments.length, 0), this, dtypes[this.dtype].array);
+  raw(): Promise<Uint16Array | Float32Array | Int32Array> {
+    return read('Tensor.raw', arguments.length, this, false);
   }
 
   /** The same memory under another shape of as many elements, as a tensor of its own. One size may be -1: what remains. */
@@ -216,16 +215,30 @@ function infer(op: string, shape: readonly number[], size: number): readonly num
   return shape.with(at, size / rest);
 }
 
-/** A copy of the elements in an array of that kind. */
-async function read<A extends HostArray>(op: string, tensor: Tensor, array: new (length: number) => A): Promise<A> {
-  const buffer = bufferOf(op, 'this', tensor);
-  const target = hostMemory(op, array, tensor.size);
-  await binding.read(buffer, target);
-  return target;
+type Elements<A> = new (length: number) => A;
+
+/** The array for elements of which 16-bit floats become f32. */
+const widened = (dtype: DType): Elements<Float32Array | Int32Array> => (dtype === 'i32' ? Int32Array : Float32Array);
+
+/** A copy of the elements, widened or as they are, for a method that has that many arguments. `fairly`, with fewer promises. */
+async function read(op: string, given: number, tensor: Tensor, widen: true): Promise<Float32Array | Int32Array>;
+async function read(op: string, given: number, tensor: Tensor, widen: false): Promise<HostArray>;
+async function read(op: string, given: number, tensor: Tensor, widen: boolean): Promise<HostArray> {
+  try {
+    check.call(op, given, 0);
+    const buffer = bufferOf(op, 'this', tensor);
+    const array: Elements<HostArray> = widen ? widened(tensor.dtype) : dtypes[tensor.dtype].array;
+    const target = hostMemory(op, array, tensor.size);
+    await binding.read(buffer, target); // also of nothing: what is known overtakes no other answer
+    return target;
+  } finally {
+    const turn = due();
+    if (turn) await turn;
+  }
 }
 
 /** An array of that length, or OutOfMemoryError. */
-export function hostMemory<A>(op: string, array: new (length: number) => A, length: number): A {
+export function hostMemory<A>(op: string, array: Elements<A>, length: number): A {
   try {
     return new array(length);
   } catch (cause) {

@@ -11,6 +11,7 @@ import { ArgumentError, DTypeError } from '../errors.js';
 import { chunksOf, replaceFile } from '../files.js';
 import { type HostArray, natural } from '../host_array.js';
 import { Tensor } from '../tensor.js';
+import { fairly } from '../turn.js';
 import { encodeHeader, METADATA, type Placed } from './header.js';
 import { SafetensorsReader } from './reader.js';
 import { CHECKSUM, withPath } from './shared.js';
@@ -48,23 +49,25 @@ type Named = SafetensorsEntry & { readonly name: string };
  * mode and owner of a file that is replaced are kept where the system allows, and what is not a regular file is refused. Tensors
  * are read as the ops enqueued so far leave them, and `path` is taken from the current folder, both at the call.
  */
-export async function saveSafetensors(
+export function saveSafetensors(
   path: string,
   tensors: Iterable<readonly [string, SafetensorsInput]>,
   options?: SafetensorsSaveOptions,
 ): Promise<void> {
-  const op = check.call('saveSafetensors', arguments.length, 3);
-  const { metadata, checksum = false } = check.options(op, options, ['metadata', 'checksum']);
-  check.boolean(op, 'checksum', checksum);
-  const strings = checkedMetadata(op, metadata, checksum);
-  const named = pairs(op, tensors);
-  await withPath(op, 'written', path, async (target) => {
-    const entries = await Promise.all(named.map(([name, tensor]) => hostEntry(op, name, tensor)));
-    // Wide elements first, so that every tensor is aligned to its elements.
-    entries.sort((a, b) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
-    const arrays = entries.map(({ data }) => data);
-    if (checksum) strings.set(CHECKSUM, await sha256(arrays));
-    await replaceFile(target, [encodeHeader(op, { metadata: strings, tensors: placed(entries) }), ...arrays]);
+  return fairly(async () => {
+    const op = check.call('saveSafetensors', arguments.length, 3);
+    const { metadata, checksum = false } = check.options(op, options, ['metadata', 'checksum']);
+    check.boolean(op, 'checksum', checksum);
+    const strings = checkedMetadata(op, metadata, checksum);
+    const named = pairs(op, tensors);
+    return withPath(op, 'written', path, async (target) => {
+      const entries = await Promise.all(named.map(([name, tensor]) => hostEntry(op, name, tensor)));
+      // Wide elements first, so that every tensor is aligned to its elements.
+      entries.sort((a, b) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
+      const arrays = entries.map(({ data }) => data);
+      if (checksum) strings.set(CHECKSUM, await sha256(arrays));
+      await replaceFile(target, [encodeHeader(op, { metadata: strings, tensors: placed(entries) }), ...arrays]);
+    });
   });
 }
 
@@ -72,27 +75,31 @@ export async function saveSafetensors(
  * Reads a file of named tensors, in the order of its header. ArgumentError if it is malformed or its checksum says that it is
  * damaged, DTypeError if it holds a type that this package has not.
  */
-export async function loadSafetensors(
+export function loadSafetensors(
   path: string,
   options?: SafetensorsLoadOptions,
 ): Promise<Map<string, SafetensorsEntry>> {
-  const op = check.call('loadSafetensors', arguments.length, 2);
-  const { checksum } = check.options(op, options, ['checksum']);
-  if (checksum !== undefined) check.boolean(op, 'checksum', checksum);
-  return SafetensorsReader.open(op, path, async (reader) => {
-    const data = await reader.readAll(checksum);
-    const entries = reader.tensors.map(({ name, shape, dtype }): [string, SafetensorsEntry] => [
-      name,
-      { shape: [...shape], dtype, data: data.get(name) as HostArray },
-    ]);
-    return new Map(entries);
+  return fairly(async () => {
+    const op = check.call('loadSafetensors', arguments.length, 2);
+    const { checksum } = check.options(op, options, ['checksum']);
+    if (checksum !== undefined) check.boolean(op, 'checksum', checksum);
+    return SafetensorsReader.open(op, path, async (reader) => {
+      const data = await reader.readAll(checksum);
+      const entries = reader.tensors.map(({ name, shape, dtype }): [string, SafetensorsEntry] => [
+        name,
+        { shape: [...shape], dtype, data: data.get(name) as HostArray },
+      ]);
+      return new Map(entries);
+    });
   });
 }
 
 /** The strings kept in a file beside its tensors; empty if there are none. */
-export async function loadSafetensorsMetadata(path: string): Promise<Map<string, string>> {
-  const op = check.call('loadSafetensorsMetadata', arguments.length, 1);
-  return SafetensorsReader.open(op, path, async ({ metadata }) => new Map(metadata));
+export function loadSafetensorsMetadata(path: string): Promise<Map<string, string>> {
+  return fairly(async () => {
+    const op = check.call('loadSafetensorsMetadata', arguments.length, 1);
+    return SafetensorsReader.open(op, path, async ({ metadata }) => new Map(metadata));
+  });
 }
 
 /** The pairs, with names that can stand together in a header. */

@@ -177,7 +177,7 @@ void Args::CheckOverlaps() {
   }
 }
 
-void Args::SubmitTask(std::function<Status()> run) {
+void Args::SubmitTask(std::function<Status()> run, bool small) {
   CheckAlive();
   CheckOverlaps();
   Task task{op_, {}, {}, std::move(run)};
@@ -200,7 +200,7 @@ void Args::SubmitTask(std::function<Status()> run) {
       return FindAnomaly(*device, results);
     };
   }
-  session_->queue->Submit(std::move(task), bytes_ <= kInlineBytes);
+  session_->queue->Submit(std::move(task), small);
 }
 
 }  // namespace sas::binding

@@ -12,6 +12,7 @@
 
 #include "binding/environment.h"
 #include "binding/shape.h"
+#include "core/work.h"
 
 namespace sas::binding {
 
@@ -20,8 +21,9 @@ enum class Operands : bool { kUsual, kAny };
 
 class Args {
  public:
-  // An op on operands this small takes microseconds, whatever it computes.
+  // An op on operands this small, of no more work than this, takes about 0.1 ms at most.
   static constexpr size_t kInlineBytes = 16 << 10;
+  static constexpr double kInlineSteps = 1 << 16;  // core/work.h
 
   // `op` names the operation in errors; a string literal.
   Args(const Napi::CallbackInfo& info, const char* op, Operands allowed = Operands::kUsual)
@@ -80,7 +82,9 @@ class Args {
     if (session_ == nullptr) Fail("no operands");
     Operation<Params> run = session_->device->operations().*operation;
     Context& context = session_->device->context();
-    SubmitTask([run, &context, params = std::move(params)] { return run(context, params); });
+    bool small = bytes_ <= kInlineBytes;
+    if constexpr (requires { Steps(params); }) small = small && Steps(params) <= kInlineSteps;
+    SubmitTask([run, &context, params = std::move(params)] { return run(context, params); }, small);
   }
 
   [[noreturn]] void Fail(const std::string& problem, StatusCode code = StatusCode::kInternal) const;
@@ -116,7 +120,7 @@ class Args {
   void CheckAlive() const;
   // Refuses an op that writes memory which another of its operands has, too. Sorts operands_.
   void CheckOverlaps();
-  void SubmitTask(std::function<Status()> run);
+  void SubmitTask(std::function<Status()> run, bool small);
 
   const Napi::CallbackInfo& info_;
   Environment& environment_;

@@ -369,14 +369,8 @@ Napi::Value Read(Info info) {
   const Reading reading(Args(info, "read"), info);
   Environment& environment = Environment::Of(info.Env());
   if (reading.ready() && reading.target.bytes <= kCopyAtOnce) {
-    const auto deferred = Napi::Promise::Deferred::New(info.Env());
-    const Status status = *reading.copy()();
-    if (status.ok()) {
-      deferred.Resolve(info.Env().Undefined());
-    } else {
-      deferred.Reject(environment.MakeError(status).Value());
-    }
-    return deferred.Promise();
+    environment.ThrowIfFailed(*reading.copy()());
+    return info.Env().Undefined();
   }
   ExpectFixed(Args(info, "read"), reading.target);
   // The promise owns a share of the buffer and keeps the target alive.

@@ -148,6 +148,23 @@ describe('arguments beyond those declared', () => {
     expect(others?.message ?? '').not.toContain('the call has');
   });
 
+  test.each(functions)('$name: refusals in a loop leave the event loop its turns', async ({ most, call }) => {
+    const refused = () => call(...new Array(most + 1).fill(undefined));
+    let turned = false;
+    setImmediate(() => (turned = true));
+    const end = performance.now() + 2000;
+    while (!turned && performance.now() < end) {
+      let answer: unknown;
+      try {
+        answer = refused();
+      } catch {
+        return; // throws at the call: nothing to be awaited
+      }
+      await (answer as Promise<unknown>).catch(() => undefined);
+    }
+    expect(turned).toBe(true);
+  });
+
   test('clean-up takes them', () => {
     for (const method of ['dispose', Symbol.dispose] as const) {
       const tensor = f32(1);

@@ -7,6 +7,13 @@ const LIFETIME = 'test/api/lifetime.test.ts > ';
 /** N-API: handles, lifetimes, sizes. */
 export const BINDING: readonly Planted[] = [
   {
+    name: 'work of small operands not looked at',
+    file: 'native/binding/args.h',
+    find: 'small = small && Steps(params) <= kInlineSteps;',
+    replace: 'small = small && Steps(params) > 0;',
+    tests: ['test/api/fairness.test.ts > no call holds the thread'],
+  },
+  {
     name: 'sizes of operands not compared',
     file: 'native/binding/args.cc',
     find: 'if (!fits || handle.dtype != dtype) {',

@@ -6,6 +6,7 @@ const HOSTILE = 'test/api/safetensors.test.ts > hostile files';
 const FUNCTIONS = 'test/api/every_function.test.ts';
 const DISK = 'test/hardening/files.test.ts > power failures';
 const SCOPE = 'test/api/lifetime.test.ts > scope';
+const FAIRNESS = 'test/api/fairness.test.ts > ';
 
 /** Checks, lifetimes, modules, files. */
 export const LIB: readonly Planted[] = [
@@ -233,5 +234,34 @@ export const LIB: readonly Planted[] = [
     find: 'const MAX_NAME_BYTES = 200;',
     replace: 'const MAX_NAME_BYTES = 250;',
     tests: [`${FILES} > names`],
+  },
+  {
+    name: 'no turn of the event loop between answers',
+    file: 'lib/turn.ts',
+    find: 'if (now() - since < LONGEST) return undefined;',
+    replace: 'if (now() - since < 1e9 * LONGEST) return undefined;',
+    tests: [
+      'test/parity/fairness.test.ts > a timer of 5 ms fires every 20 ms of a loop of raw()',
+      'test/parity/fairness.test.ts > work between two answers',
+      `${FAIRNESS}results that nobody disposes of`,
+      `${FAIRNESS}a worker thread has its turns`,
+    ],
+  },
+  {
+    name: 'a turn of the event loop every 50 ms',
+    file: 'lib/turn.ts',
+    find: 'const LONGEST = 4;',
+    replace: 'const LONGEST = 50;',
+    tests: [
+      'test/parity/fairness.test.ts > a timer of 5 ms fires every 20 ms of a loop of raw()',
+      `${FAIRNESS}a timer of 5 ms`,
+    ],
+  },
+  {
+    name: 'only what is read leaves the event loop its turns',
+    file: 'lib/turn.ts',
+    find: 'const turn = due(); if (turn) await turn;',
+    replace: '',
+    tests: [`${FUNCTIONS} > 'Device.synchronize': refusals in a loop`],
   },
 ];
