@@ -10,6 +10,7 @@ import { bars, rooflineOf } from '../../../bench/speed/cpu/pictures.js';
 import { makeReport, table, targetSummary } from '../../../lib/cli/bench/report.js';
 import { getDevice } from '../../../lib/index.js';
 import { outcomeText, verify } from '../../../lib/measure/check.js';
+import { subjectOn } from '../../../lib/measure/here.js';
 import { checkAll } from '../../../lib/measure/measure.js';
 import type { IsaRun, Row } from '../../../lib/measure/rows.js';
 import { casesOf } from '../../../lib/measure/suite.js';
@@ -23,7 +24,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 describe('checks', () => {
   it('find every fused op right', async () => {
     const labels: string[] = [];
-    for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' }, getDevice())) {
+    for await (const { label, ...verdict } of checkAll({ lengths: [24], filter: '' }, subjectOn(getDevice()))) {
       labels.push(label);
       expect(verdict.right, `${label}: ${outcomeText(verdict)}`).toBe(true);
     }
@@ -51,7 +52,7 @@ describe('checks', () => {
 
 it('takes steps of the training example', async () => {
   const device = getDevice();
-  const cases = [...casesOf({ lengths: [], filter: 'training step' }, device)];
+  const cases = [...casesOf({ lengths: [], filter: 'training step' }, subjectOn(device))];
   expect(cases).toHaveLength(2);
   for (const { contestants } of cases) for (const contestant of contestants) await contestant.run();
   await device.synchronize();
