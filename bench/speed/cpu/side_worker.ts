@@ -4,7 +4,7 @@
  */
 import { UsageError } from '../../../lib/failure.js';
 import type { Case } from '../../../lib/measure/cases.js';
-import { labelOf, measureStream, requireRight } from '../../../lib/measure/measure.js';
+import { labelOf, measureStream, requireRight, WrongResult } from '../../../lib/measure/measure.js';
 import { casesOf } from '../../../lib/measure/suite.js';
 import { repeatsOf, takeTurn } from '../../../lib/measure/timing.js';
 import { loadSubject } from './checkout.js';
@@ -30,7 +30,8 @@ async function next(): Promise<ReadyCase | null> {
   const { value: item } = cases?.next() ?? {};
   if (!item) return null;
   try {
-    await requireRight(item);
+    const unchecked = await requireRight(item).catch((error: unknown) => error);
+    if (unchecked instanceof WrongResult) throw unchecked;
     const repeats: number[] = [];
     const missing: (string | null)[] = [];
     for (const contestant of item.contestants) {
@@ -38,6 +39,8 @@ async function next(): Promise<ReadyCase | null> {
       missing.push(typeof count === 'string' ? count : null);
       repeats.push(typeof count === 'string' ? 0 : count);
     }
+    // What is not there cannot be checked either.
+    if (unchecked !== undefined && missing.every((reason) => reason === null)) throw unchecked;
     ready = { item, repeats };
     return { ...item, missing };
   } catch (error) {
