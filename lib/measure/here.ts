@@ -1,6 +1,6 @@
 /** This package as what is measured. Apart from `Subject`, since it loads the addon. */
 import { enqueueStep } from '../gpt/loop.js';
-import { startRun } from '../gpt/run.js';
+import { disposeRun, startRun } from '../gpt/run.js';
 import { type Device, ops, SasAttention, scope, Tensor } from '../index.js';
 import type { Subject } from './subject.js';
 
@@ -10,6 +10,7 @@ export const subjectOn = (device: Device): Subject => ({
   scope,
   Tensor,
   startRun,
+  disposeRun,
   enqueueStep,
   device,
 });

@@ -58,8 +58,7 @@ function partsOf(subject: Subject): { parts: Part[]; dispose(): void } {
 
   const run = subject.startRun(config, 'sas', device);
   const shapes = [...run.model.parameters.values()].map(({ shape }) => shape);
-  run.model.dispose();
-  for (const { first, second } of run.moments.values()) for (const moment of [first, second]) moment.dispose();
+  subject.disposeRun(run);
   const states = shapes.map((shape) => ({
     parameter: randn(...shape),
     gradient: randn(...shape),

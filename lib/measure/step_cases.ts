@@ -65,7 +65,7 @@ type Wishes = Pick<Contestant, 'target' | 'speedup'>;
 
 /** The model is made when its first step is taken. */
 export function step(
-  { startRun, enqueueStep, device }: Subject,
+  { startRun, disposeRun, enqueueStep, device }: Subject,
   name: string,
   config: TrainConfig,
   attention: Counted = 'sas',
@@ -83,11 +83,7 @@ export function step(
       gradNorm.dispose();
     },
     dispose() {
-      started?.run.model.dispose();
-      for (const { first, second } of started?.run.moments.values() ?? []) {
-        first.dispose();
-        second.dispose();
-      }
+      if (started) disposeRun(started.run);
       started = undefined;
     },
   };

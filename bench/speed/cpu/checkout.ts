@@ -73,8 +73,8 @@ export async function loadSubject(folder: string): Promise<Subject> {
     return module;
   };
   const library = await required(SOURCE, 'ops', 'SasAttention', 'scope', 'Tensor', 'getDevice');
-  const { startRun } = await required('lib/gpt/run.ts', 'startRun');
+  const { startRun, disposeRun } = await required('lib/gpt/run.ts', 'startRun', 'disposeRun');
   const { enqueueStep } = await required('lib/gpt/loop.ts', 'enqueueStep');
   const device = (library.getDevice as () => Subject['device'])();
-  return { ...library, startRun, enqueueStep, device } as unknown as Subject;
+  return { ...library, startRun, disposeRun, enqueueStep, device } as unknown as Subject;
 }

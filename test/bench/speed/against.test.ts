@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
 import { afterAll, describe, expect, it } from 'vitest';
 import { type Comparison, compareSides, comparisonText, type PairedRow } from '../../../bench/speed/cpu/against.js';
 import type { ReadyCase, Side } from '../../../bench/speed/cpu/side.js';
@@ -146,6 +147,15 @@ const SOURCES = {
 };
 
 describe('npm run bench -- --against', () => {
+  it("loads nothing of this checkout's library into the process that measures the other", async () => {
+    const entryPoints = [join(root, 'bench/speed/cpu/side_worker.ts')];
+    const options = { bundle: true, platform: 'node', format: 'esm', metafile: true, write: false } as const;
+    const { metafile } = await build({ entryPoints, absWorkingDir: root, ...options });
+    const files = Object.keys(metafile.inputs);
+    expect(files).toContain('lib/measure/step_cases.ts');
+    expect(files.filter((file) => /^lib\/(index|binding|tensor|ops\/.*)\.ts$/.test(file))).toEqual([]);
+  });
+
   it("measures the other checkout's own source over its own addon, and leaves out what it does not have", () => {
     // Its linear takes 20 ms more and knows no bf16; its addon is the one beside it.
     const other = checkout('slow', {

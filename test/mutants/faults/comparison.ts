@@ -179,6 +179,13 @@ export const COMPARISON: readonly Planted[] = [
     tests: [`${AGAINST} > measures the other checkout's own source`],
   },
   {
+    name: "this checkout's scope for the other's tensors",
+    file: 'lib/measure/share_cases.ts',
+    find: "import type { Tensor } from '../index.js';",
+    replace: "import { type Tensor, scope } from '../index.js'; export const mixed = scope;",
+    tests: [`${AGAINST} > loads nothing of this checkout`],
+  },
+  {
     name: "this checkout's addon on both sides",
     file: 'bench/speed/cpu/side.ts',
     find: 'const env = { ...process.env, SAS_BINDING: addon,',
