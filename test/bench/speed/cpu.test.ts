@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { renderSvg } from '../../../bench/charts/render.js';
+import { roofline } from '../../../bench/charts/roofline.js';
 import { PRESETS } from '../../../bench/quality/compare/options.js';
 import { modelFacts } from '../../../bench/quality/compare/plan.js';
 import { bars, rooflineOf } from '../../../bench/speed/cpu/pictures.js';
@@ -207,6 +208,24 @@ describe('reports', () => {
     expect(spec && (await renderSvg(spec))).toContain('linear, T = 512: 86.0 %');
     expect(rooflineOf({ ...report, runs: [runOf('avx512', rows.slice(1))] })).toBeNull();
   });
+});
+
+it('a roofline with many points has every label inside its frame', () => {
+  const points = Array.from({ length: 21 }, (_, i) => ({
+    label: `some op forward, T = ${i}: 50.0 %`,
+    family: 'op',
+    intensity: 16 * 1.15 ** i,
+    gflops: 50,
+    otherGflops: 0.5,
+  }));
+  const kinds = { point: 'fused', other: 'naive' };
+  const spec = roofline(points, { title: '', subtitle: '', peakGflops: 76, gigabytesPerSecond: 17, kinds });
+  type Layer = { data?: { values: { labelGflops?: number }[] }; encoding?: { y?: { scale?: { domain: number[] } } } };
+  const layers = (spec as unknown as { layer: Layer[] }).layer;
+  const heights = layers.flatMap(({ data }) => data?.values.flatMap(({ labelGflops }) => labelGflops ?? []) ?? []);
+  const [lowest = Number.NaN] = layers.flatMap(({ encoding }) => encoding?.y?.scale?.domain ?? []);
+  expect(heights.length).toBeGreaterThanOrEqual(21);
+  expect(Math.min(...heights)).toBeGreaterThan(lowest);
 });
 
 describe('npm run bench', () => {
