@@ -212,7 +212,7 @@ describe('reports', () => {
 
 it('a roofline with many points has every label inside its frame', () => {
   const points = Array.from({ length: 21 }, (_, i) => ({
-    label: `some op forward, T = ${i}: 50.0 %`,
+    label: `attention backward, default model, T = ${i}: 50.0 %`,
     family: 'op',
     intensity: 16 * 1.15 ** i,
     gflops: 50,
