@@ -92,25 +92,33 @@ export function roofline(points: readonly RooflinePoint[], options: RooflineOpti
   const { peakGflops, gigabytesPerSecond, kinds } = options;
   const ridge = peakGflops / gigabytesPerSecond;
   const byIntensity = [...points].sort((a, b) => a.intensity - b.intensity);
-  const half = Math.ceil(byIntensity.length / 2);
-  const [leftPoints, rightPoints] = [byIntensity.slice(0, half), byIntensity.slice(half)];
   const widest = (some: readonly RooflinePoint[]) => Math.max(0, ...some.map(({ label }) => textWidth(label)));
 
   const intensities = points.map(({ intensity }) => intensity);
   const rates = points.flatMap(({ gflops, otherGflops }) => [gflops, otherGflops ?? gflops]);
   const around = LABEL_GAP + MARGIN;
-  const axis = (more: number) =>
-    axisAround(intensities, around + widest(leftPoints) + more, around + widest(rightPoints));
-  // Enough of the slanted roof is seen to carry its name.
-  const x = axis(Math.max(0, ROOF_LABEL - axis(0).pixel(ridge)));
   const y = new LogAxis([Math.min(peakGflops / 6, ...rates) / 1.3, peakGflops * 1.35], HEIGHT, 0);
-
-  // The left column begins where the memory roof has passed by: a whole label lies right of it.
-  const roofAtMargin = Math.min(peakGflops, x.value(2 * MARGIN) * gigabytesPerSecond);
-  const leftTop = y.pixel(roofAtMargin) + LABEL_HEIGHT;
   const rightTop = y.pixel(peakGflops) + 2 * LABEL_HEIGHT;
-  const left = columnOf(leftPoints, x.pixel(Math.min(...intensities)) - LABEL_GAP, leftTop, x, y);
-  const right = columnOf(rightPoints, x.pixel(Math.max(...intensities)) + LABEL_GAP, rightTop, x, y);
+
+  /** The labels of the first points on the left, those of the others on the right. */
+  const arranged = (onTheLeft: number) => {
+    const [leftPoints, rightPoints] = [byIntensity.slice(0, onTheLeft), byIntensity.slice(onTheLeft)];
+    const axis = (more: number) =>
+      axisAround(intensities, around + widest(leftPoints) + more, around + widest(rightPoints));
+    // Enough of the slanted roof is seen to carry its name.
+    const x = axis(Math.max(0, ROOF_LABEL - axis(0).pixel(ridge)));
+    // The left column begins where the memory roof has passed by: a whole label lies right of it.
+    const roofAtMargin = Math.min(peakGflops, x.value(2 * MARGIN) * gigabytesPerSecond);
+    const leftTop = y.pixel(roofAtMargin) + LABEL_HEIGHT;
+    const left = columnOf(leftPoints, x.pixel(Math.min(...intensities)) - LABEL_GAP, leftTop, x, y);
+    const right = columnOf(rightPoints, x.pixel(Math.max(...intensities)) + LABEL_GAP, rightTop, x, y);
+    const fits = leftTop + LABEL_HEIGHT * (left.length - 0.5) <= HEIGHT;
+    return { x, left, right, fits };
+  };
+  // Half on each side, or fewer on the left: there is less room under the slanted roof.
+  let onTheLeft = Math.ceil(byIntensity.length / 2);
+  while (onTheLeft > 0 && !arranged(onTheLeft).fits) onTheLeft--;
+  const { x, left, right } = arranged(onTheLeft);
 
   const families = [...new Set(points.map(({ family }) => family))];
   const position = (xField: string, yField: string) => ({

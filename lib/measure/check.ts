@@ -1,6 +1,7 @@
 /** Is the result right? Asked of every fused op, against its unfused twin, before it is timed. */
-import { scope, type Tensor } from '../index.js';
+import type { Tensor } from '../index.js';
 import { relativeError } from './relative_error.js';
+import type { Subject } from './subject.js';
 
 /** Results of an op by name, on the device; undefined: not among them. */
 export type Results = Readonly<Record<string, Tensor | undefined>>;
@@ -31,7 +32,7 @@ export async function read(tensors: Results): Promise<Values> {
 }
 
 /** Runs `make`, reads what it returns and frees it. */
-export async function run(make: () => Results): Promise<Values> {
+export async function run({ scope }: Pick<Subject, 'scope'>, make: () => Results): Promise<Values> {
   const results = scope(make);
   const values = await read(results);
   for (const tensor of Object.values(results)) tensor?.dispose();

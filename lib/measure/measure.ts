@@ -1,12 +1,13 @@
 /** Checks and times cases. */
 
 import { Failure } from '../failure.js';
-import { type Device, ops, scope, Tensor } from '../index.js';
-import type { Case } from './cases.js';
+import type { Device, Tensor } from '../index.js';
+import type { Case, CaseFacts } from './cases.js';
 import { type Outcome, outcomeText, verify } from './check.js';
 import type { IsaRun, Row } from './rows.js';
+import type { Subject } from './subject.js';
 import { casesOf, type Selection } from './suite.js';
-import { compare, type Spread, spread, type TimingOptions } from './timing.js';
+import { compare, type Spread, spread, type TimingOptions, type Turn } from './timing.js';
 import { missedBy, type Sample, unitOf } from './units.js';
 
 /** A fused op computes something else than its twin: it is not timed. */
@@ -19,9 +20,10 @@ function lesserCase(item: Case): Case | undefined {
   return contestants.length > 0 ? { ...item, contestants } : undefined;
 }
 
-const labelOf = ({ name, length }: Case) => (length === undefined ? name : `${name}, T = ${length}`);
+export const labelOf = ({ name, length }: CaseFacts): string =>
+  length === undefined ? name : `${name}, T = ${length}`;
 
-async function requireRight(item: Case): Promise<void> {
+export async function requireRight(item: Case): Promise<void> {
   if (!item.check) return;
   const outcome = await verify(item.check);
   if (!outcome.right) throw new WrongResult(`${labelOf(item)}: ${outcomeText(outcome)}`);
@@ -33,19 +35,17 @@ const rateOf = (amount: number, seconds: Spread): Spread => ({
   high: amount / seconds.low,
 });
 
-/** One row per contestant. */
-export async function measureCase(item: Case, device: Device, timing: TimingOptions): Promise<Row[]> {
+/** One row per contestant, from its turns. Targets are set for the CPU. */
+export function rowsOf(item: CaseFacts, turns: readonly (readonly Turn[])[], kind: Device['info']['kind']): Row[] {
   const unit = unitOf(item.unit);
-  const turns = await compare(item.contestants, device, timing);
   const samples = item.contestants.map(({ work }, i) =>
-    (turns[i] ?? []).map((turn): Sample => ({ ...turn, flops: work.flops })),
+    (turns[i] ?? []).map((turn): Sample => ({ ...turn, flops: work.flops, tokens: work.tokens })),
   );
   return item.contestants.map(({ name, work, target }, i): Row => {
     const own = samples[i] ?? [];
     const seconds = spread(own.map((sample) => sample.seconds));
     const value = spread(own.map((sample, turn) => unit.value(sample, samples[0]?.[turn] ?? sample)));
-    // Targets are set for the CPU.
-    const wished = device.info.kind === 'cpu' ? target : undefined;
+    const wished = kind === 'cpu' ? target : undefined;
     return {
       case: item.name,
       ...(item.length !== undefined && { length: item.length }),
@@ -60,10 +60,14 @@ export async function measureCase(item: Case, device: Device, timing: TimingOpti
   });
 }
 
+export async function measureCase(item: Case, device: Device, timing: TimingOptions): Promise<Row[]> {
+  return rowsOf(item, await compare(item.contestants, device, timing), device.info.kind);
+}
+
 const STREAM_ELEMENTS = 2 ** 24; // three tensors of 64 MiB: beyond the caches
 
 /** Bytes read and written per second by a sum of two long tensors. */
-async function measureStream(device: Device, timing: TimingOptions): Promise<number> {
+export async function measureStream({ Tensor, ops, scope, device }: Subject, timing: TimingOptions): Promise<number> {
   const [a, b] = [1, 2].map((seed) => Tensor.randn([STREAM_ELEMENTS], { seed, device })) as [Tensor, Tensor];
   const add = { name: 'add', run: () => scope(() => void ops.add(a, b)) };
   const [turns = []] = await compare([add], device, timing);
@@ -79,12 +83,13 @@ export interface MeasureOptions extends Selection, TimingOptions {
 }
 
 /** Checks and times all cases on the device. Throws WrongResult. */
-export async function measure(device: Device, options: MeasureOptions): Promise<IsaRun> {
+export async function measure(subject: Subject, options: MeasureOptions): Promise<IsaRun> {
+  const { device } = subject;
   const { info } = device;
-  const stream = await measureStream(device, options);
+  const stream = await measureStream(subject, options);
   const peaks: number[] = [];
   const rows: Row[] = [];
-  for (const every of casesOf(options, device)) {
+  for (const every of casesOf(options, subject)) {
     const item = options.lesser ? lesserCase(every) : every;
     if (!item) continue;
     options.onCase(labelOf(item));
@@ -105,8 +110,8 @@ export interface CheckedCase extends Outcome {
 }
 
 /** The checks alone; cases without one are left out. */
-export async function* checkAll(selection: Selection, device: Device): AsyncGenerator<CheckedCase> {
-  for (const item of casesOf(selection, device)) {
+export async function* checkAll(selection: Selection, subject: Subject): AsyncGenerator<CheckedCase> {
+  for (const item of casesOf(selection, subject)) {
     if (item.check) yield { label: labelOf(item), ...(await verify(item.check)) };
   }
 }

@@ -12,6 +12,8 @@ export interface Row {
   readonly flops: number;
   /** Bytes of the tensors that one run reads and writes, each once. */
   readonly bytes?: number;
+  /** Of one run, where it is a training step. */
+  readonly tokens?: number;
   readonly milliseconds: Spread;
   /** Useful GFLOP/s. */
   readonly gflops: Spread;

@@ -1,9 +1,10 @@
 /** Is what a device computes right, and how fast is it? In about two seconds. */
 
 import { Random } from '../gpt/random.js';
-import { type Device, ops, Tensor } from '../index.js';
+import { type Device, ops, scope, Tensor } from '../index.js';
 import { attentionCases, type Case, expandCases } from './cases.js';
 import { type Results, run, type Values, verify } from './check.js';
+import { subjectOn } from './here.js';
 import { measureCase } from './measure.js';
 import { attention, expand, type Forward, gradients } from './reference.js';
 import { relativeError } from './relative_error.js';
@@ -139,8 +140,8 @@ async function againstFloat64(problem: Problem, device: Device, tf32: boolean): 
     backward: gradients(problem.reference, inputs, gradOutput),
   };
   const errorsOf = async ({ forward, backward }: Implementation) => ({
-    forward: worstError(await run(() => forward(tensors)), truth.forward),
-    backward: worstError(await run(() => backward(gradTensor, tensors)), truth.backward),
+    forward: worstError(await run({ scope }, () => forward(tensors)), truth.forward),
+    backward: worstError(await run({ scope }, () => backward(gradTensor, tensors)), truth.backward),
   });
   const [fused, naive] = [await errorsOf(problem.fused), await errorsOf(problem.naive)];
   for (const tensor of [...Object.values(tensors), gradTensor]) tensor.dispose();
@@ -159,10 +160,10 @@ async function againstFloat64(problem: Problem, device: Device, tf32: boolean): 
 }
 
 /** The benchmark's cases for a query's expansion and attention, forward and backward. */
-const casesOf = (length: number, device: Device): Case[] => [
-  ...expandCases(length, device).slice(0, 2),
-  ...attentionCases(length, device),
-];
+function casesOf(length: number, device: Device): Case[] {
+  const subject = subjectOn(device);
+  return [...expandCases(length, subject).slice(0, 2), ...attentionCases(length, subject)];
+}
 
 const shortName = ({ name }: Case) => name.replace(/ \(.*\)/, '');
 

@@ -53,29 +53,37 @@ export async function time(candidate: Pick<Candidate, 'run'>, repeats: number, d
   return (performance.now() - start) / 1000 / repeats;
 }
 
-/** Turns per candidate: all are timed A B A B ..., each sample beside a fresh measurement of the device's FMA peak. */
+/** How many runs make a sample, after the first ones, which are slow: memory is mapped, code is paged in and compiled. */
+export async function repeatsOf(candidate: Candidate, device: Device, minSeconds: number): Promise<number> {
+  await time(candidate, 1, device);
+  let count = 1;
+  // One short run does not say how many make a sample.
+  for (let taken = 0; taken < minSeconds; ) {
+    const once = await time(candidate, count, device);
+    taken = count * once;
+    if (taken < minSeconds) count = Math.max(count + 1, Math.ceil(minSeconds / once));
+  }
+  return count;
+}
+
+/** One sample, beside a fresh measurement of the device's FMA peak. */
+export async function takeTurn(candidate: Candidate, repeats: number, device: Device): Promise<Turn> {
+  const peakFlops = await device.measurePeakFlops(0.01);
+  return { seconds: await time(candidate, repeats, device), peakFlops };
+}
+
+/** Turns per candidate: all are timed A B A B ... */
 export async function compare(
   candidates: readonly Candidate[],
   device: Device,
   options: TimingOptions,
 ): Promise<Turn[][]> {
   const repeats: number[] = [];
-  for (const candidate of candidates) {
-    await time(candidate, 1, device); // first use: memory is mapped, code is paged in
-    let count = 1;
-    // The first runs of short work are slow (code is compiled), so one of them does not say how many make a sample.
-    for (let taken = 0; taken < options.minSeconds; ) {
-      const once = await time(candidate, count, device);
-      taken = count * once;
-      if (taken < options.minSeconds) count = Math.max(count + 1, Math.ceil(options.minSeconds / once));
-    }
-    repeats.push(count);
-  }
+  for (const candidate of candidates) repeats.push(await repeatsOf(candidate, device, options.minSeconds));
   const turns = candidates.map((): Turn[] => []);
   for (let sample = 0; sample < options.samples; ++sample) {
     for (const [i, candidate] of candidates.entries()) {
-      const peakFlops = await device.measurePeakFlops(0.01);
-      turns[i]?.push({ seconds: await time(candidate, repeats[i] ?? 1, device), peakFlops });
+      turns[i]?.push(await takeTurn(candidate, repeats[i] ?? 1, device));
     }
   }
   return turns;

@@ -39,16 +39,17 @@ export function linearWork(rows: number, inputs: number, outputs: number, elemen
   };
 }
 
-/** One tensor [tokens, H, D] -> [tokens, H', D' or D]: Q and K are expanded in heads and `features`, V in heads only. */
-export function expandWork(tokens: number, sizes: Sizes, features: boolean, elementBytes = 4): Passes {
+/** One tensor [tokens, H, D] -> [tokens, H', D' or D]: Q and K are expanded in `inHeads` and `features`, V in heads only. */
+export function expandWork(tokens: number, sizes: Sizes, features: boolean, elementBytes = 4, inHeads = true): Passes {
   const { heads: H, headDim: D, simHeads: S, simHeadDim: E, kernelSize: K } = sizes;
-  const headFlops = 2 * D * K * (H * S + S * S);
+  const headFlops = inHeads ? 2 * D * K * (H * S + S * S) : 0;
   const featureFlops = features ? 2 * S * (D * E + E * E) : 0;
   const flops = tokens * (headFlops + featureFlops);
   const input = elementBytes * tokens * H * D;
   const output = elementBytes * tokens * S * (features ? E : D);
   const featureParameters = features ? D * E + E * E + 2 * E : 0;
-  const parameters = PARAMETER_BYTES * ((H * S + S * S) * K + 2 * S + featureParameters);
+  const headParameters = inHeads ? (H * S + S * S) * K + 2 * S : 0;
+  const parameters = PARAMETER_BYTES * (headParameters + featureParameters);
   return {
     forward: { flops, bytes: input + output + parameters },
     backward: { flops: 2 * flops, bytes: output + 2 * input + 2 * parameters },
@@ -79,15 +80,26 @@ export function attentionWork(sizes: AttentionSizes, elementBytes = 4): Passes {
   };
 }
 
-/** SAS attention over projected q, k, v [batch, length, H, D]: three expansions, attention, the output projection. */
-export function sasWork(batch: number, length: number, sizes: Sizes, elementBytes = 4): Passes {
+/**
+ * SAS attention over projected q, k, v [batch, length, H, D]: three expansions, attention, the output projection. Of the
+ * ablations, 'heads' has D' = D, and 'features' H' = H with nothing to expand in v.
+ */
+export function sasWork(
+  batch: number,
+  length: number,
+  sizes: Sizes,
+  elementBytes = 4,
+  expansion: 'both' | 'heads' | 'features' = 'both',
+): Passes {
   const { heads, headDim, simHeads, simHeadDim } = sizes;
   const tokens = batch * length;
   const attended = { batch, length, heads: simHeads, width: simHeadDim, valueWidth: headDim };
+  const parts = { heads: expansion !== 'features', features: expansion !== 'heads' };
+  const query = expandWork(tokens, sizes, parts.features, elementBytes, parts.heads);
   return sumPasses([
-    expandWork(tokens, sizes, true, elementBytes),
-    expandWork(tokens, sizes, true, elementBytes),
-    expandWork(tokens, sizes, false, elementBytes),
+    query,
+    query,
+    ...(parts.heads ? [expandWork(tokens, sizes, false, elementBytes)] : []),
     attentionWork(attended, elementBytes),
     linearWork(tokens, heads * headDim, heads * headDim, elementBytes),
   ]);

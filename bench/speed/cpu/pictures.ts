@@ -38,7 +38,8 @@ function panelsOf([best, ...lesser]: readonly IsaRun[]): Panel[] {
   return [...new Set(rows.map((row) => row.case))].map((title): Panel => {
     const own = rows.filter((row) => row.case === title);
     const { chart, digits } = unitOf((own[0] as Row).unit);
-    return { title, axis: chart.axis, max: chart.max, digits, bars: own.flatMap((row) => barsOf(row, lesser)) };
+    const shown = chart.withoutFirst ? own.slice(1) : own;
+    return { title, axis: chart.axis, max: chart.max, digits, bars: shown.flatMap((row) => barsOf(row, lesser)) };
   });
 }
 

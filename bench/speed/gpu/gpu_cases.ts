@@ -59,7 +59,7 @@ export function expandCases(implementation: 'fused' | 'naive', tokens: number): 
     const kind = features ? 'Q' : 'V';
     const width = features ? E : D;
     const inputs = (batch: number, dtype: Float, own: Own) => {
-      const weights = expandWeights(features);
+      const weights = expandWeights({ Tensor }, features);
       for (const weight of Object.values(weights)) own(weight);
       return { x: randn(own, [batch, length, H, D], dtype), weights, rows: length * batch };
     };

@@ -11,8 +11,8 @@ export const FLAGS = {
 
 /** What is measured, for the programs' help texts. */
 export const INTRODUCTION = `Checks each fused op against its unfused twin, then times both and naive MHA in turns (reference heads 12 -> 36, 64 -> 96,
-kernel 5), and the training example's step. Prints useful FLOP/s as percent of the FMA peak measured beside every
-sample, and what is missing to each target. A missed target is no failure; a wrong result is (exit code 1).`;
+kernel 5), and steps of the training example, also beside MHA's. Prints useful FLOP/s as percent of the FMA peak measured
+beside every sample, and what is missing to each target. A missed target is no failure; a wrong result is (exit code 1).`;
 
 const ALL_LENGTHS = '128,512,1024,2048';
 const QUICK_LENGTHS = '512';

@@ -43,31 +43,37 @@ function withLesserTargets([best, ...lesser]: readonly IsaRun[]): IsaRun[] {
 }
 
 /** 'met' or how much is missing; nothing without a target. */
-function outcome({ missedBy: missed, unit }: Row): string {
+export function outcome({ missedBy: missed, unit }: Row): string {
   if (missed === undefined) return '';
   return missed === 0 ? 'met' : `missed by ${missed.toFixed(unitOf(unit).digits)}`;
 }
 
-interface Column {
+export interface Column<R extends Row = Row> {
   readonly title: string;
   readonly align: 'left' | 'right';
-  cell(row: Row, first: Row): string;
+  /** `first` is the case's first row. */
+  cell(row: R, first: R): string;
 }
 
 /** Three digits that count. */
 const milliseconds = (value: number) => (value < 100 ? value.toPrecision(3) : value.toFixed(0));
 
-const COLUMNS: readonly Column[] = [
+/** Which row it is. */
+export const NAME_COLUMNS: readonly Column[] = [
   { title: 'case', align: 'left', cell: (row, first) => (row === first ? row.case : '') },
   { title: 'T', align: 'right', cell: (row, first) => (row === first ? String(row.length ?? '') : '') },
   { title: '', align: 'left', cell: (row) => row.contestant },
+];
+
+const COLUMNS: readonly Column[] = [
+  ...NAME_COLUMNS,
   { title: 'ms', align: 'right', cell: (row) => milliseconds(row.milliseconds.median) },
   {
     title: 'spread',
     align: 'right',
     cell: (row) => `${milliseconds(row.milliseconds.low)}-${milliseconds(row.milliseconds.high)}`,
   },
-  { title: 'GFLOP/s', align: 'right', cell: (row) => row.gflops.median.toFixed(1) },
+  { title: 'GFLOP/s', align: 'right', cell: (row) => (row.flops > 0 ? row.gflops.median.toFixed(1) : '') },
   {
     title: 'time',
     align: 'right',
@@ -75,12 +81,27 @@ const COLUMNS: readonly Column[] = [
       row === first ? '' : `${(row.milliseconds.median / first.milliseconds.median).toFixed(2)} x`,
   },
   { title: 'result', align: 'right', cell: (row) => show(row.value.median, unitOf(row.unit)) },
-  {
-    title: 'target',
-    align: 'left',
-    cell: (row) => (row.target === undefined ? '' : `${row.target}${unitOf(row.unit).symbol} ${outcome(row)}`),
-  },
+  { title: 'target', align: 'left', cell: targetCell },
 ];
+
+/** What is wished, whether it is reached, and what is worth knowing beside it. */
+export function targetCell(row: Row, first: Row): string {
+  const unit = unitOf(row.unit);
+  const target = row.target === undefined ? '' : `${row.target}${unit.symbol} ${outcome(row)}`;
+  const remark = row === first ? undefined : unit.remark?.(row, first);
+  return remark === undefined ? target : `${target} (${remark})`;
+}
+
+/** Rows that count no FLOPs say how fast they move bytes, beside what memory gives to a sum of long tensors. */
+const memoryColumn = (stream: number): Column => ({
+  title: 'GB/s',
+  align: 'right',
+  cell(row) {
+    if (row.flops > 0 || row.bytes === undefined) return '';
+    const rate = row.bytes / 1e6 / row.milliseconds.median;
+    return `${rate.toFixed(1)} (${((100 * rate) / stream).toFixed(0)} %)`;
+  },
+});
 
 /** The percent of another instruction set's own peak, beside the best one's. */
 const isaColumn = ({ isa, rows }: IsaRun): Column => ({
@@ -95,7 +116,13 @@ const isaColumn = ({ isa, rows }: IsaRun): Column => ({
 /** One line per contestant; 'time' is how many times as long as the case's first contestant it takes. */
 export function table([best, ...lesser]: readonly IsaRun[]): string {
   const rows = best?.rows ?? [];
-  const columns = [...COLUMNS, ...lesser.map(isaColumn)];
+  const memory = rows.some(({ flops }) => flops === 0) ? [memoryColumn(best?.streamGigabytesPerSecond ?? 0)] : [];
+  const columns = [...COLUMNS, ...memory, ...lesser.map(isaColumn)];
+  return textColumns(columns, rows);
+}
+
+/** A line per row, under the titles. */
+export function textColumns<R extends Row>(columns: readonly Column<R>[], rows: readonly R[]): string {
   const lines = rows.map((row) => {
     const first = rows.find((r) => r.case === row.case && r.length === row.length) ?? row;
     return columns.map((column) => column.cell(row, first));

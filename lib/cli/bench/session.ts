@@ -5,9 +5,11 @@ import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../failure.js';
 import { type Device, type DeviceId, getDevice } from '../../index.js';
 import { outcomeText } from '../../measure/check.js';
+import { subjectOn } from '../../measure/here.js';
 import { checkAll, measure, WrongResult } from '../../measure/measure.js';
 import type { IsaRun } from '../../measure/rows.js';
 import type { Selection } from '../../measure/suite.js';
+import type { TimingOptions } from '../../measure/timing.js';
 import { LiveLine } from '../terminal.js';
 import { makeReport, type Report, table, targetSummary } from './report.js';
 
@@ -34,9 +36,16 @@ function lesserIsas({ isas, quick }: BenchSettings, { info }: Device): readonly 
 
 const line = new LiveLine();
 
+export const timingOf = ({ quick }: Pick<BenchSettings, 'quick'>): TimingOptions =>
+  quick ? { samples: 5, minSeconds: 0.04 } : { samples: 11, minSeconds: 0.1 };
+
 function measureHere(settings: BenchSettings, device: Device, lesser: boolean): Promise<IsaRun> {
-  const timing = settings.quick ? { samples: 5, minSeconds: 0.04 } : { samples: 11, minSeconds: 0.1 };
-  return measure(device, { ...timing, ...settings, lesser, onCase: (label) => line.show(label) });
+  return measure(subjectOn(device), {
+    ...timingOf(settings),
+    ...settings,
+    lesser,
+    onCase: (label) => line.show(label),
+  });
 }
 
 /** What a process for a lesser instruction set does. */
@@ -72,7 +81,7 @@ export async function measureAll(settings: BenchSettings, device: Device): Promi
   return makeReport(device.info, runs);
 }
 
-export const deviceText = ({ info }: Device): string =>
+export const deviceText = ({ info }: Pick<Device, 'info'>): string =>
   `${info.name}: ${info.isa ?? info.kind}, ${info.threads ?? 1} threads`;
 
 const LEGEND = `ms: median of a run; spread: 10th to 90th percentile; time: relative to the first row of a case; result: useful FLOP/s as
@@ -90,7 +99,7 @@ export function reportText({ runs }: Report): string {
 /** The checks alone; a wrong result throws only after all have been made. */
 export async function check(settings: BenchSettings, device: Device): Promise<void> {
   const wrong: string[] = [];
-  for await (const { label, ...outcome } of checkAll(settings, device)) {
+  for await (const { label, ...outcome } of checkAll(settings, subjectOn(device))) {
     console.log(`${label}: ${outcomeText(outcome)}`);
     if (!outcome.right) wrong.push(label);
   }

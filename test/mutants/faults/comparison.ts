@@ -3,6 +3,8 @@ import type { Planted } from '../fault.js';
 const REPORT = 'test/bench/quality/compare/report.test.ts';
 const PLAN = 'test/bench/quality/compare/plan.test.ts';
 const TIMING = 'test/bench/speed/timing.test.ts';
+const AGAINST = 'test/bench/speed/against.test.ts';
+const CPU = 'test/bench/speed/cpu.test.ts';
 
 /** The comparison of attentions, and the timer of the benchmarks. */
 export const COMPARISON: readonly Planted[] = [
@@ -142,8 +144,66 @@ export const COMPARISON: readonly Planted[] = [
   {
     name: 'one candidate after the other',
     file: 'lib/measure/timing.ts',
-    find: 'turns[i]?.push({ seconds: await time(candidate, repeats[i] ?? 1, device), peakFlops });',
-    replace: 'turns[i]?.push({ seconds: await time(candidates[0] ?? candidate, repeats[i] ?? 1, device), peakFlops });',
+    find: 'turns[i]?.push(await takeTurn(candidate, repeats[i] ?? 1, device));',
+    replace: 'turns[i]?.push(await takeTurn(candidates[0] ?? candidate, repeats[i] ?? 1, device));',
     tests: [`${TIMING} > a sample is taken in turns`],
+  },
+  {
+    name: 'both checkouts at work at once',
+    file: 'bench/speed/cpu/against.ts',
+    find: 'const other = await ask(sides.other); return { other, own: await ask(sides.own) };',
+    replace: 'const [other, own] = await Promise.all([ask(sides.other), ask(sides.own)]); return { other, own };',
+    tests: [`${AGAINST} > take turns`],
+  },
+  {
+    name: 'all samples of one checkout, then all of the other',
+    file: 'bench/speed/cpu/against.ts',
+    find: `for (let sample = 0; sample < samples; ++sample) {
+      for (const i of own.contestants.keys()) {`,
+    replace: `for (const i of own.contestants.keys()) {
+      for (let sample = 0; sample < samples; ++sample) {`,
+    tests: [`${AGAINST} > take turns`],
+  },
+  {
+    name: 'ratio of medians for the median of ratios',
+    file: 'bench/speed/cpu/against.ts',
+    find: 'turns.other[i]?.[s]?.seconds ?? Number.NaN',
+    replace: 'spread((turns.other[i] ?? []).map((turn) => turn.seconds + 0 * s)).median',
+    tests: [`${AGAINST} > are compared by the ratios`],
+  },
+  {
+    name: 'this checkout on both sides',
+    file: 'bench/speed/cpu/checkout.ts',
+    find: 'await import(pathToFileURL(join(folder, file)).href)',
+    replace: "await import(new URL('../../../'.concat(file), import.meta.url).href)",
+    tests: [`${AGAINST} > measures the other checkout's own source`],
+  },
+  {
+    name: "this checkout's scope for the other's tensors",
+    file: 'lib/measure/share_cases.ts',
+    find: "import type { Tensor } from '../index.js';",
+    replace: "import { type Tensor, scope } from '../index.js'; export const mixed = scope;",
+    tests: [`${AGAINST} > loads nothing of this checkout`],
+  },
+  {
+    name: "this checkout's addon on both sides",
+    file: 'bench/speed/cpu/side.ts',
+    find: 'const env = { ...process.env, SAS_BINDING: addon,',
+    replace: "const env = { ...process.env, SAS_BINDING: process.cwd().concat(addon.slice(addon.indexOf('/build/'))),",
+    tests: [`${AGAINST} > measures the other checkout's own source`],
+  },
+  {
+    name: 'feed-forward width of the models not counted',
+    file: 'lib/measure/step_cases.ts',
+    find: 'const hidden = config.hidden ?? 4 * width;',
+    replace: 'const hidden = 4 * width;',
+    tests: [`${CPU} > have the FLOPs of a SAS step`],
+  },
+  {
+    name: 'other columns swapped',
+    file: 'bench/speed/cpu/against.ts',
+    find: "cell: ({ other }) => (other ? show(other.value.median, unitOf(other.unit)) : ''),",
+    replace: "cell: ({ other, value, unit }) => (other ? show(value.median, unitOf(unit)) : ''),",
+    tests: [`${AGAINST} > the report has both values`],
   },
 ];
