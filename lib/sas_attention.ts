@@ -25,8 +25,9 @@ export interface SasConfig extends Placement {
   scale?: number;
   /**
    * Whether `backward` computes parts of the expansions anew, or `forward` keeps them: 4 H' (5 D + 2 D') bytes per token in
-   * f32 on the CPU, where that makes a training step faster; elsewhere they are always computed anew. The results are the
-   * same bits. Default false.
+   * f32 on the CPU; elsewhere they are always computed anew. The results are the same bits. Default true: keeping saves a
+   * quarter of the backward expansions' work, and the time it takes to write and read as many bytes (measured: at most 1% of
+   * a step).
    */
   recompute?: boolean;
 }
@@ -89,7 +90,7 @@ function resolved(op: string, config: SasConfig): Required<SasConfig> {
   const given = check.options(op, check.object(op, 'config', config), [...known, ...placementNames]);
   const { heads, headDim, simHeads, simHeadDim, kernelSize = 5 } = given;
   block.checkSizes(op, { heads, headDim, simHeads, simHeadDim, kernelSize });
-  const { causal = true, scale = 1 / Math.sqrt(simHeadDim), recompute = false } = given;
+  const { causal = true, scale = 1 / Math.sqrt(simHeadDim), recompute = true } = given;
   check.boolean(op, 'causal', causal);
   check.boolean(op, 'recompute', recompute);
   check.finite(op, 'scale', scale);

@@ -38,7 +38,7 @@ export interface Settings extends Sizes {
   readonly dtype: DType;
   /** Rotary positions of the expanded queries and keys. Default: none. */
   readonly rope?: ExpandOptions['rope'];
-  /** Whether the backward pass computes anew what the expansions would keep for it (`ops.expand`). Default false. */
+  /** Whether the backward pass computes anew what the expansions would keep for it (`ops.expand`). Default true. */
   readonly recompute?: boolean;
   /** See `Variant`. Default true. */
   readonly aggregation?: boolean;
@@ -140,7 +140,7 @@ export function forward(
   { q, k, v }: Readonly<Record<Projected, Tensor>>,
   save: boolean,
 ): { output: Tensor; activations: Activations | null } {
-  const { heads: H, headDim: D, dtype, causal, scale, rope, recompute = false, aggregation = true } = settings;
+  const { heads: H, headDim: D, dtype, causal, scale, rope, recompute = true, aggregation = true } = settings;
   operands(op, { q, k, v, ...onePlace(parameters) });
   const [B] = check.shape(op, 'q', q, ['B', 'Tq', H, D], `heads is ${H} and headDim ${D}`);
   const [, Tk] = check.shape(op, 'k', k, [B, 'Tk', H, D], check.because('q', q));

@@ -34,7 +34,7 @@ export interface SimulatedConfig extends SelfAttentionConfig {
   rope?: Pick<RopeOptions, 'base' | 'offset'> | null;
   /** Whether rotary positions apply to the simulated or to the projected queries and keys. Default 'expanded', in the same pass as the expansion. */
   ropeAt?: 'expanded' | 'projected';
-  /** As `recompute` of `SasAttention`. Default false. */
+  /** As `recompute` of `SasAttention`. Default true. */
   recompute?: boolean;
   /** Ablation: what is simulated. Default 'both'. */
   expansion?: 'both' | 'heads' | 'features';
@@ -175,7 +175,7 @@ function resolved(op: string, config: SimulatedConfig): Required<SimulatedConfig
   ] as const;
   const common = resolvedCommon(op, config, own);
   const { width, heads } = common;
-  const { ropeAt = 'expanded', expansion = 'both', residual = true, aggregation = true, recompute = false } = config;
+  const { ropeAt = 'expanded', expansion = 'both', residual = true, aggregation = true, recompute = true } = config;
   check.oneOf(op, 'expansion', expansion, ['both', 'heads', 'features']);
   check.oneOf(op, 'ropeAt', ropeAt, ['expanded', 'projected']);
   check.boolean(op, 'residual', residual);

@@ -58,6 +58,7 @@ describe('config', () => {
       rope: { base: 10000, offset: 0 },
       ropeAt: 'expanded',
       expansion: 'features',
+      recompute: true,
       residual: false,
       aggregation: true,
     });

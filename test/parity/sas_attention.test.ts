@@ -8,6 +8,7 @@ import {
   expectWithinLimits,
   floatTypes,
   type Truth,
+  take,
   takeResults,
   timeout,
 } from '../helpers/parity.js';
@@ -40,6 +41,34 @@ describe.each(floatTypes)('SasAttention %s', (dtype) => {
     const results = await takeResults({ outputs: { output }, gradients: {} });
     const naive = await takeResults(runNaive(problem));
     expectWithinLimits(`SasAttention inference ${dtype}`, name, dtype, results, truth, errorsOf(naive, truth));
+    disposeModule(problem);
+  });
+});
+
+describe.each(floatTypes)('recompute, %s', (dtype) => {
+  it('changes no bit, and what it spares is freed with saved', { timeout }, async () => {
+    const [, shape] = sasCases[1];
+    const problem = sasProblem(shape, dtype, 600);
+    const run = async (recompute: boolean) => {
+      const module = new SasAttention({ ...problem.module.config, recompute });
+      module.loadStateDict(await problem.module.stateDict());
+      const before = device.memory().live;
+      const { output, saved } = module.forward(problem.q.tensor, problem.k.tensor, problem.v.tensor);
+      await device.synchronize();
+      const saves = device.memory().live - before;
+      const { gradParameters, ...gradients } = module.backward(output, saved);
+      const results = await take({ output, ...gradients, ...Object.fromEntries(gradParameters) });
+      saved.dispose();
+      await device.synchronize();
+      expect(device.memory().live).toBe(before);
+      module.dispose();
+      return { results, saves };
+    };
+    const [anew, kept] = [await run(true), await run(false)];
+    expect(kept.results).toEqual(anew.results);
+    const { batch, timeQ, simHeads, headDim, simHeadDim } = shape;
+    const bytes = 4 * simHeads * (5 * headDim + 2 * simHeadDim) * batch * timeQ;
+    expect(kept.saves - anew.saves).toBe(dtype === 'f32' && device.info.kind === 'cpu' ? bytes : 0);
     disposeModule(problem);
   });
 });

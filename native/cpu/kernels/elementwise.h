@@ -111,6 +111,19 @@ SAS_INLINE void AddCompensated(Vec term, Vec& total, Vec& rest) {
   rest = surplus == surplus ? surplus : Vec{};  // of infinities: none
 }
 
+// sums[c] += sum over rows of source[r][c]; sums is readable in whole vectors.
+template <class T>
+void AddRows(const T* source, int64_t stride, int64_t rows, int64_t columns, float* sums) {
+  for (int64_t first = 0; first < rows; first += kLongestChain) {
+    const int64_t end = Min(first + kLongestChain, rows);
+    ForEachVector(columns, [&](int64_t c, int64_t count) {
+      Vec sum{};
+      for (int64_t r = first; r < end; ++r) sum += LoadPartial(source + r * stride + c, count);
+      Store(sums + c, Load(sums + c) + sum);
+    });
+  }
+}
+
 // Moves an array [size, in whole vectors] into such a total, and leaves zeros.
 SAS_INLINE void MoveIntoTotal(float* terms, int64_t size, float* total, float* rest) {
   for (int64_t i = 0; i < size; i += kLanes) {

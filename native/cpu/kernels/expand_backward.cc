@@ -43,18 +43,6 @@ struct GradientLayout {
   int64_t total;
 };
 
-// sums[c] += sum over rows of a[r][c], in whole vectors.
-void AddColumnSums(const float* a, int64_t rows, int64_t row, float* sums) {
-  for (int64_t first = 0; first < rows; first += kLongestChain) {
-    const int64_t end = Min(first + kLongestChain, rows);
-    for (int64_t c = 0; c < row; c += kLanes) {
-      Vec sum{};
-      for (int64_t r = first; r < end; ++r) sum += Load(a + r * row + c);
-      Store(sums + c, Load(sums + c) + sum);
-    }
-  }
-}
-
 // sums[r] += sum over tokens and features of a padded token's row r.
 void AddRowSums(const ExpandLayout& l, const float* a, int64_t tokens, float* sums) {
   for (int64_t r = 0; r < l.s.sim_heads; ++r) {
@@ -204,14 +192,14 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
           if (p.rope) RotateRows(angles, token, tokens, s.sim_heads, grad_z, l.sim_row);
           AddOuterProducts(rows, grad_z, l.sim_row, s.sim_head_dim, feature_relu, l.sim_row, s.sim_head_dim,
                            gradient + g.feature_residual_weight);
-          AddColumnSums(grad_z, rows, l.sim_row, gradient + g.feature_residual_bias);
+          AddRows(grad_z, l.sim_row, rows, l.sim_row, gradient + g.feature_residual_bias);
           // gradZ1 = gradZ + relu'(Z1) * (gradZ W4)
           MultiplyRows(rows, s.sim_head_dim, s.sim_head_dim, grad_z, l.sim_row, feature_residual_back, l.sim_row,
                        nullptr, false, grad_z1, l.sim_row);
           JoinResidual(grad_z, feature_relu, rows * l.sim_row, grad_z1);
           AddOuterProducts(rows, grad_z1, l.sim_row, s.sim_head_dim, heads, l.dim_row, s.head_dim,
                            gradient + g.feature_weight);
-          AddColumnSums(grad_z1, rows, l.sim_row, gradient + g.feature_bias);
+          AddRows(grad_z1, l.sim_row, rows, l.sim_row, gradient + g.feature_bias);
           // gradY = gradZ1 W3
           MultiplyRows(rows, s.head_dim, s.sim_head_dim, grad_z1, l.sim_row, feature_back, l.dim_row, nullptr, false,
                        grad_y + l.margin, l.tap_row);

@@ -20,6 +20,8 @@ constexpr int64_t kSegment = kLongestChain * kLongestChain;
 // have work.
 constexpr int64_t kEnoughItems = 16;
 constexpr int64_t kPartDepth = 512;
+// Rows of a deep product: its block of C, as wide as kColumnBlock, still fits L2.
+constexpr int64_t kDeepRows = 512;
 
 // How [0, size) is split into equal blocks of at most `most`, whole multiples of `unit`.
 struct Split {
@@ -38,6 +40,74 @@ void PackPanelB(const T* b, int64_t row, int64_t column, int64_t depth, int64_t 
   } else {
     PackTransposed<kBf16x2>(b, column, columns, depth, panel, kTileColumns, kTileColumns);
   }
+}
+
+// gradient [rows, columns] = g^T x with g [depth, rows] and x [depth, columns], and sums [rows] over the depth of g
+// unless null: a product as deep as it is small. Each part of the depth is one item of work, which packs what it needs
+// of both.
+template <bool kBf16x2, class A, class B>
+void DeepProduct(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const A* g, const B* x,
+                 float* gradient, float* sums) {
+  const Split column_split(columns, kColumnBlock, kTileColumns);
+  const int64_t enough = Max(CeilDiv(kEnoughItems, column_split.count), CeilDiv(depth, kSegment));
+  const Split parts(depth, CeilDiv(depth, Min(enough, CeilDiv(depth, kDepthBlock))), kDepthBlock);
+  const int64_t row_floats = RoundUp(columns, kLanes), sum_floats = RoundUp(rows, kLanes);
+  const int64_t part_floats = rows * row_floats + sum_floats;
+  float* part_sums = context.scratch.Take(parts.count * part_floats);
+  constexpr int64_t kThreadFloats = kDepthBlock * (kColumnBlock + kRowBlock);
+  float* packed = context.scratch.Take(context.pool.threads() * kThreadFloats);
+
+  context.pool.Run(parts.count * column_split.count, [&](int64_t item, int thread) {
+    const int64_t part = item / column_split.count, n = column_split.begin(item % column_split.count);
+    const int64_t block_columns = column_split.length(item % column_split.count);
+    float* packed_x = packed + thread * kThreadFloats;
+    float* packed_g = packed_x + kDepthBlock * kColumnBlock;
+    float* target = part_sums + part * part_floats;
+    float* row_sums = sums != nullptr && n == 0 ? target + rows * row_floats : nullptr;
+    if (row_sums != nullptr) memset(row_sums, 0, static_cast<size_t>(sum_floats) * sizeof(float));
+    const int64_t first = parts.begin(part), end = first + parts.length(part);
+    for (int64_t k = first; k < end; k += kDepthBlock) {
+      if (context.pool.cancelled()) return;  // an item may take seconds
+      const int64_t slice = Min(kDepthBlock, end - k);
+      const int64_t panel_floats = Depth<kBf16x2>(slice) * kTileColumns;
+      for (int64_t j = 0; j < block_columns; j += kTileColumns) {
+        PackAcross<kBf16x2>(x + k * columns + n + j, columns, slice, Min<int64_t>(kTileColumns, block_columns - j),
+                            packed_x + j / kTileColumns * panel_floats, kTileColumns, kTileColumns);
+      }
+      for (int64_t m = 0; m < rows; m += kRowBlock) {
+        const int64_t block_rows = Min(kRowBlock, rows - m);
+        PackAcross<kBf16x2>(g + k * rows + m, rows, slice, block_rows, packed_g, kRowBlock, block_rows);
+        if (row_sums != nullptr) {
+          AddRows(g + k * rows + m, rows, slice, block_rows, row_sums + m);
+        }
+        Product product{};
+        product.rows = block_rows;
+        product.columns = block_columns;
+        product.depth = Depth<kBf16x2>(slice);
+        product.bf16x2 = kBf16x2;
+        SetColumnsA(product, packed_g, kRowBlock);
+        product.b = packed_x;
+        product.b_step = kTileColumns;
+        product.b_panel = panel_floats;
+        SetC(product, target + m * row_floats + n, row_floats);
+        product.accumulate = k > first;
+        Multiply(product);
+      }
+    }
+  });
+
+  const auto add_parts = [&](int64_t offset, int64_t size, float* result) {
+    ForEachVector(size, [&](int64_t i, int64_t count) {
+      Vec total{}, rest{};
+      for (int64_t part = 0; part < parts.count; ++part) {
+        AddCompensated(Load(part_sums + part * part_floats + offset + i), total, rest);
+      }
+      StorePartial(result + i, total, count);
+    });
+  };
+  ParallelRows(context, rows, columns,
+               [&](int64_t row) { add_parts(row * row_floats, columns, gradient + row * columns); });
+  if (sums != nullptr) add_parts(rows * row_floats, rows, sums);
 }
 
 }  // namespace
@@ -156,6 +226,24 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
       });
       return Status();
     });
+  });
+}
+
+Status WeightGradient(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const void* g, const void* x,
+                      DType dtype, float* gradient, float* sums) {
+  return DispatchFloat(dtype, [&]<class T>(T*) {
+    const T* grad_output = static_cast<const T*>(g);
+    if (rows <= kDeepRows && depth >= 4 * kDepthBlock) {
+      DeepProduct<kUsesBf16x2<T>>(context, rows, columns, depth, grad_output, static_cast<const T*>(x), gradient, sums);
+      return Status();
+    }
+    const Matrix transposed{g, dtype, 1, rows}, input{x, dtype, columns, 1};
+    Status status = Gemm(context, rows, columns, depth, transposed, input, nullptr, gradient, DType::kF32);
+    if (!status.ok() || sums == nullptr) return status;
+    SumRows<1>(context, depth, rows, {sums}, [&](int64_t row, float* row_sums, int64_t) {
+      AddRows(grad_output + row * rows, rows, 1, rows, row_sums);
+    });
+    return Status();
   });
 }
 

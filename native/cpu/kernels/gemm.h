@@ -19,4 +19,9 @@ struct Matrix {
 Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const Matrix& a, const Matrix& b,
             const float* bias, void* c, DType c_dtype);
 
+// gradient [rows, columns] = g^T x, of g [depth, rows] and x [depth, columns] in that dtype, and, unless null, sums
+// [rows] = the sums over the depth of g: the gradients of a linear layer's weight and bias.
+Status WeightGradient(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, const void* g, const void* x,
+                      DType dtype, float* gradient, float* sums);
+
 }  // namespace sas::cpu::SAS_ISA
