@@ -202,10 +202,12 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
     };
     // The last tile of queries sees the most keys, so it goes first.
     const int64_t items = tiles * heads;
+    const HeadOrder order(heads, context.pool.threads());
     const auto item_of = [&](int64_t index) {
       Item item{};
-      item.batch = index % heads / s.heads;
-      item.head = index % s.heads;
+      const int64_t head = order.at(index % heads);
+      item.batch = head / s.heads;
+      item.head = head % s.heads;
       item.first_query = (tiles - 1 - index / heads) * tile;
       item.rows = Min(tile, s.queries - item.first_query);
       const int64_t kv_head = item.head / (s.heads / s.kv_heads);

@@ -225,10 +225,12 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
                      row * s.value_width, s.kv_heads * s.value_width);
     };
 
+    const HeadOrder order(s.batch * s.kv_heads, context.pool.threads());
     context.pool.Run(items, [&](int64_t item, int thread) {
-      const int64_t part = item % parts, kv_head = item / parts % s.kv_heads, b = item / parts / s.kv_heads;
+      const int64_t part = item / (s.batch * s.kv_heads);
+      const int64_t head = order.at(item % (s.batch * s.kv_heads)), b = head / s.kv_heads, kv_head = head % s.kv_heads;
       float* buffers = scratch + thread * at.floats;
-      float* grads = grad_parts + (parts > 1 ? item : thread) * grad_floats;
+      float* grads = grad_parts + (parts > 1 ? (b * s.kv_heads + kv_head) * parts + part : thread) * grad_floats;
       memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
       float* total = many_blocks ? totals + thread * 2 * grad_floats : nullptr;
       if (many_blocks) memset(total, 0, static_cast<size_t>(2 * grad_floats) * sizeof(float));
