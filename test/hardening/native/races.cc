@@ -26,7 +26,8 @@ class TestDevice : public Device {
     return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
   }
   void FreeRaw(void* data, size_t) override { ::operator delete (data, std::align_val_t{64}); }
-  size_t ScratchBytes() const override { return context_.scratch.bytes(); }
+  DeviceReserve reserve() const override { return {.scratch = context_.scratch.bytes()}; }
+  size_t TakeScratchPeak() override { return context_.scratch.TakePeak(); }
   bool HostAccessible() const override { return true; }
   double MeasurePeakFlops(double) override { return 0; }
   Status CopyToDevice(void* target, const void* source, size_t bytes) override {
@@ -41,7 +42,8 @@ class TestDevice : public Device {
   size_t ChecksStarted() const override { return checks_.size(); }
   std::vector<Status> TakeCheckResults() override { return std::exchange(checks_, {}); }
   Status Poison(void*, size_t) override { return {}; }
-  void Trim() override { context_.scratch.Trim(); }
+  void Trim() override { context_.scratch.TrimTo(0); }
+  void TrimTo(size_t scratch) override { context_.scratch.TrimTo(scratch); }
   void Cancel() override { context_.pool.Cancel(); }
   void StartCheck(bool fails) { checks_.push_back(fails ? Status(StatusCode::kDevice, "planned") : Status()); }
 
