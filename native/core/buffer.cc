@@ -45,7 +45,7 @@ Status BufferPool::Allocate(size_t bytes, Ticket idle_since, Ticket completed, B
       if (status.code() != StatusCode::kOutOfMemory) return status;
       return Status(StatusCode::kOutOfMemory, "out of memory on " + device_.info().id + ": " + std::to_string(bytes) +
                                                   " bytes requested, " + std::to_string(Count(completed).live) +
-                                                  " in use, " + status.message());
+                                                  " in use, limit " + std::to_string(limit_) + status.message());
     }
   }
   out->extent = extent;
@@ -80,21 +80,19 @@ Extent* BufferPool::Reuse(size_t bytes, Ticket idle_since) {
   return nullptr;
 }
 
+// The message of kOutOfMemory is what the device says of it.
 Status BufferPool::NewExtent(size_t size, Ticket completed, Extent** extent) {
-  const auto full = [this](const std::string& device_says) {
-    return Status(StatusCode::kOutOfMemory, "limit " + std::to_string(limit_) + device_says);
-  };
   if (size <= limit_) {
     const size_t needed = std::max({recent_.peak(), period_peak_, owned_ - wrapped_ + held_ + size});
     GiveBack(completed, std::min(limit_, Allowance(needed, reserved_ - free_bytes_ + size)) - size);
   }
-  if (size > limit_ || reserved_ > limit_ - size) return full("");
+  if (size > limit_ || reserved_ > limit_ - size) return Status(StatusCode::kOutOfMemory, "");
   Status status = TakeFromSystem(size, extent);
   if (status.code() == StatusCode::kOutOfMemory) {
     GiveBack(completed, 0);
     status = TakeFromSystem(size, extent);
   }
-  return status.code() == StatusCode::kOutOfMemory ? full("; " + status.message()) : status;
+  return status.code() == StatusCode::kOutOfMemory ? Status(status.code(), "; " + status.message()) : status;
 }
 
 Status BufferPool::TakeFromSystem(size_t size, Extent** extent) {

@@ -128,7 +128,7 @@ export const CORE: readonly Planted[] = [
   },
   {
     name: 'block in use given back to the system',
-    file: 'native/core/buffer.cc',
+    file: 'native/core/buffer.h',
     find: 'return extent.last_use <= completed &&',
     replace: 'return extent.last_use <= completed + 1000000 &&',
     tests: ['test/parity/memory_limit.test.ts > what queued work uses is not given back'],
@@ -158,7 +158,7 @@ export const CORE: readonly Planted[] = [
   {
     name: 'memory limit not kept',
     file: 'native/core/buffer.cc',
-    find: 'if (size > limit_ || reserved_ > limit_ - size) return full("");',
+    find: 'if (size > limit_ || reserved_ > limit_ - size) return Status(StatusCode::kOutOfMemory, "");',
     replace: '',
     tests: [ROOM],
   },
