@@ -234,6 +234,14 @@ export const CORE: readonly Planted[] = [
     tests: [`${RESERVE} > goes down to what the last 64 waits needed`],
   },
   {
+    name: 'memory that a device keeps not given back at waits',
+    file: 'native/core/buffer.cc',
+    find: 'device_.TrimTo(scratch);',
+    replace: 'static_cast<void>(scratch);',
+    tests: ['test/parity/lengths.test.ts > what the last 64 waits had no use for goes back'],
+    addon: 'emulated',
+  },
+  {
     name: 'waits without work counted',
     file: 'native/core/buffer.cc',
     find: 'if (submitted == period_begin_) return false;',
