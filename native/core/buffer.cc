@@ -151,14 +151,14 @@ void BufferPool::MergeIdle() {
       Extent* const rest = extent->after;
       if (rest == next) next = rest->newer;
       Leave(rest);
-      auto node = free_.extract(extent);
+      auto node = free_.extract(extent->place);
       extent->size += rest->size;
       extent->bytes = 0;
       extent->last_use = std::max(extent->last_use, rest->last_use);
       extent->after = rest->after;
       if (extent->after != nullptr) extent->after->before = extent;
       free_bytes_ += rest->size;
-      free_.insert(std::move(node));
+      extent->place = free_.insert(std::move(node)).position;
       extents_.erase(rest->self);
     }
   }
@@ -171,7 +171,7 @@ void BufferPool::Enter(Extent* extent, bool held) noexcept {
   extent->held = held;
   if (held) held_ += extent->bytes;
   free_bytes_ += extent->size;
-  free_.insert(std::move(extent->node));
+  extent->place = free_.insert(std::move(extent->node)).position;
   extent->older = newest_;
   extent->newer = nullptr;
   (newest_ == nullptr ? oldest_ : newest_->newer) = extent;
@@ -182,7 +182,7 @@ void BufferPool::Leave(Extent* extent) noexcept {
   if (extent->held) held_ -= extent->bytes;
   extent->free = extent->held = false;
   free_bytes_ -= extent->size;
-  extent->node = free_.extract(extent);
+  extent->node = free_.extract(extent->place);
   (extent->older == nullptr ? oldest_ : extent->older->newer) = extent->newer;
   (extent->newer == nullptr ? newest_ : extent->newer->older) = extent->older;
 }
@@ -261,7 +261,8 @@ bool BufferPool::EndPeriod(Ticket submitted) {
   period_begin_ = submitted;
   recent_.Add(std::exchange(period_peak_, owned_ - wrapped_));
   recent_scratch_.Add(device_.TakeScratchPeak());
-  return ExceedsAllowance(device_.reserve().idle) || ScratchExceeds();
+  const DeviceReserve beside = device_.reserve();
+  return ExceedsAllowance(beside.idle) || ScratchExceeds(beside);
 }
 
 void BufferPool::Shrink(Ticket completed) {
@@ -276,7 +277,7 @@ void BufferPool::Shrink(Ticket completed) {
     device_.FreeRaw(data, size);
     lock.lock();
   }
-  const size_t scratch = ScratchExceeds() ? recent_scratch_.peak() : ~size_t{0};
+  const size_t scratch = ScratchExceeds(device_.reserve()) ? recent_scratch_.peak() : ~size_t{0};
   lock.unlock();
   device_.TrimTo(scratch);
 }

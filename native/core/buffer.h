@@ -67,6 +67,7 @@ struct Extent {
   size_t size = 0;
   Extent *before = nullptr, *after = nullptr;  // its neighbours in the block
   FreeSet::node_type node;                     // while it is not free: so that freeing takes no memory
+  FreeSet::iterator place = {};                // while it is free
   std::list<Extent>::iterator self = {};
 
   // While it is free:
@@ -128,7 +129,9 @@ class BufferPool {
   bool ExceedsAllowance(size_t beside) const {
     return reserved_ + beside > Allowance(std::max(recent_.peak(), period_peak_), reserved_ - free_bytes_);
   }
-  bool ScratchExceeds() const { return device_.reserve().scratch > Allowance(recent_scratch_.peak(), 0); }
+  bool ScratchExceeds(const DeviceReserve& reserve) const {
+    return reserve.scratch > Allowance(recent_scratch_.peak(), 0);
+  }
   // Whether the system can have it back.
   bool Returnable(const Extent& extent, Ticket completed) const {
     const bool whole = extent.before == nullptr && extent.after == nullptr;
