@@ -40,7 +40,7 @@ export interface RawDeviceInfo {
 export interface RawSettings {
   /** One of `instructionSets()`. */
   isa?: string;
-  /** Up to 1024. */
+  /** Up to 1024. Default: the processors, or as many as a container's quota is worth. */
   threads?: number;
   /** Bytes. */
   memoryLimit?: number;
@@ -48,6 +48,8 @@ export interface RawSettings {
   /** `allocate` fills memory with NaN. */
   poison?: boolean;
   anomaly?: boolean;
+  /** Where /proc and /sys are looked for, which say what a container may have (for tests). */
+  systemRoot?: string;
 }
 
 export interface Binding {

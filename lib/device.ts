@@ -19,11 +19,11 @@ export interface DeviceInfo {
   readonly usable: boolean;
   /** Why it is not usable, in words one can act on. */
   readonly reason?: string;
-  /** Physical memory in bytes. */
+  /** Memory in bytes; CPU: what the machine has, or what a container (control group) may have of it. */
   readonly memoryBytes: number;
   /** CPU: the instruction set that the kernels use (SAS_ISA chooses a lesser one). */
   readonly isa?: string;
-  /** CPU: the number of compute threads (SAS_THREADS). */
+  /** CPU: the number of compute threads (SAS_THREADS); by default as many as the processors or the processor time that this process may use. */
   readonly threads?: number;
   /** CUDA: major and minor. */
   readonly computeCapability?: readonly [number, number];
@@ -74,8 +74,9 @@ export class Device {
   }
 
   /**
-   * Gives idle memory back to the system: what tensors have given up, once the work enqueued so far no longer uses it, and what
-   * ops keep for their intermediates. The ops that follow take it anew, which costs time: for a program that pauses.
+   * Gives all idle memory back to the system: what tensors have given up, once the work enqueued so far no longer uses it, and what
+   * ops keep for their intermediates. The ops that follow take it anew, which costs time: for a program that pauses. What the last
+   * 64 waits had no use for goes back without it.
    */
   trim(): Promise<void> {
     return fairly(async () => {

@@ -1,4 +1,5 @@
 /** The environment variables that the library reads: each is parsed here, and nowhere else. An empty one counts as not set. */
+import { isAbsolute } from 'node:path';
 import { binding } from './binding.js';
 import { ArgumentError } from './errors.js';
 
@@ -16,6 +17,8 @@ export interface Settings {
   readonly poison?: boolean;
   /** The first op that writes a number that is not finite is named. */
   readonly anomaly?: boolean;
+  /** Where /proc and /sys are looked for, which say what a container may have (for tests). */
+  readonly systemRoot?: string;
 }
 
 /** The value of a variable, or undefined where it is not set; `parse` gives undefined for a text that means nothing. */
@@ -59,6 +62,7 @@ export function settings(): Settings {
     tf32: variable('SAS_TF32', '0 or 1', flag),
     poison: variable('SAS_POISON', '0 or 1', flag),
     anomaly: variable('SAS_ANOMALY', '0 or 1', flag),
+    systemRoot: variable('SAS_SYSTEM_ROOT', 'an absolute path', (text) => (isAbsolute(text) ? text : undefined)),
   };
 }
 

@@ -37,11 +37,14 @@ OpenSettings SettingsOf(const Args& args, Napi::Value value) {
     if (!given.IsUndefined() && !given.IsBoolean()) args.Fail(std::string(name) + " is not a boolean");
     return given.IsBoolean() && given.As<Napi::Boolean>().Value();
   };
-  if (const Napi::Value isa = object.Get("isa"); isa.IsString()) {
-    settings.isa = isa.As<Napi::String>();
-  } else if (!isa.IsUndefined()) {
-    args.Fail("isa is not a string");
-  }
+  const auto text = [&](const char* name) -> std::string {
+    const Napi::Value given = object.Get(name);
+    if (given.IsUndefined()) return {};
+    if (!given.IsString()) args.Fail(std::string(name) + " is not a string");
+    return given.As<Napi::String>();
+  };
+  settings.isa = text("isa");
+  settings.system_root = text("systemRoot");
   settings.threads = static_cast<int>(number("threads", 1024));
   settings.memory_limit = static_cast<size_t>(number("memoryLimit", int64_t{1} << 53));
   settings.tf32 = flag("tf32");
@@ -103,12 +106,13 @@ Napi::Value Memory(Info info) {
   Napi::Object object = Napi::Object::New(info.Env());
   object["live"] = static_cast<double>(use.live);
   object["peak"] = static_cast<double>(use.peak);
-  object["reserved"] = static_cast<double>(use.reserved + session->device->ScratchBytes());
+  object["reserved"] = static_cast<double>(use.reserved + session->device->reserve().sum());
   return object;
 }
 
 Napi::Value Synchronize(Info info) {
   const auto session = SessionOf(Args(info, "synchronize"), info[0]);
+  Environment::CountWait(*session);
   return Environment::Of(info.Env())
       .Await(
           *session, session->queue->submitted(),

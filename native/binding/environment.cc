@@ -123,6 +123,15 @@ Napi::Promise Environment::Await(Session& session, Ticket ticket, Work work, std
   return deferred.Promise();
 }
 
+void Environment::CountWait(Session& session) {
+  Queue& queue = *session.queue;
+  if (!session.pool.EndPeriod(queue.submitted())) return;
+  queue.Wait(queue.submitted(), [&pool = session.pool, &queue] {
+    pool.Shrink(queue.completed());
+    return true;
+  });
+}
+
 void Environment::After(Session& session, Ticket ticket, std::function<void()> done) {
   Enqueue(session, ticket, {nullptr, std::move(done), std::nullopt, {}});
 }

@@ -102,6 +102,8 @@ class Environment {
   // Runs `work` once the queue has completed `ticket`, then settles the promise with the status it gives; `settled`
   // runs on the JavaScript thread just before. The event loop stays alive until then.
   Napi::Promise Await(Session& session, Ticket ticket, Work work, std::function<void()> settled);
+  // JavaScript waits, or reads what is there: a time to look at what memory is kept.
+  static void CountWait(Session& session);
   // Calls `done` on the JavaScript thread once the queue has completed `ticket`, without keeping the event loop alive.
   void After(Session& session, Ticket ticket, std::function<void()> done);
 

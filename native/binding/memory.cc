@@ -367,6 +367,7 @@ struct Reading {
 Napi::Value Read(Info info) {
   constexpr size_t kCopyAtOnce = 64 << 10;  // bytes; a copy this small (microseconds) does not disturb the event loop
   const Reading reading(Args(info, "read"), info);
+  Environment::CountWait(*reading.handle.session);
   Environment& environment = Environment::Of(info.Env());
   if (reading.ready() && reading.target.bytes <= kCopyAtOnce) {
     environment.ThrowIfFailed(*reading.copy()());
@@ -388,6 +389,7 @@ Napi::Value Read(Info info) {
 
 Napi::Value ReadSync(Info info) {
   const Reading reading(Args(info, "readSync"), info);
+  Environment::CountWait(*reading.handle.session);
   Status status;
   if (reading.ready()) {
     status = *reading.copy()();

@@ -85,9 +85,19 @@ struct DeviceInfo {
 // What the user asks of all devices of a kind.
 struct Settings {
   std::string isa;          // cpu: the instruction set; empty: the best that the processor has
-  int threads = 0;          // cpu; 0: one per processor
+  int threads = 0;          // cpu; 0: one per processor, or as many as a container's quota is worth
   size_t memory_limit = 0;  // bytes that tensors may reserve; 0: the device's memory
+  std::string system_root;  // where /proc and /sys are looked for, which say what a container may have; for tests
   bool tf32 = false;        // cuda: products of f32 operands in TF32
+};
+
+// Bytes that a device holds beside the memory it has given out by AllocateRaw.
+struct DeviceReserve {
+  size_t scratch = 0;  // for the scratch memory of operations
+  size_t kept = 0;     // what operations keep of weights
+  size_t idle = 0;     // returned by FreeRaw, and kept for what AllocateRaw gives out next
+
+  size_t sum() const { return scratch + kept + idle; }
 };
 
 class Device {
@@ -102,11 +112,14 @@ class Device {
   // Called from the environment's thread.
   virtual Status AllocateRaw(size_t bytes, void** data) = 0;
   virtual void FreeRaw(void* data, size_t bytes) = 0;
+  // Whether FreeRaw takes parts of large memory (256 KB and more), in multiples of 64 KB, too.
+  virtual bool FreesParts() const { return false; }
   // How an operation that finds no memory for scratch space takes back what tensors no longer use: set once, before the
   // first task, and called on the executor thread.
   virtual void SetReclaim(std::function<void()>) {}
-  // Bytes held for the scratch memory of operations and for what they keep of weights.
-  virtual size_t ScratchBytes() const = 0;
+  virtual DeviceReserve reserve() const = 0;
+  // The most scratch memory that one operation has taken since the last call. Any thread.
+  virtual size_t TakeScratchPeak() = 0;
 
   // Whether the host may read and write device memory directly.
   virtual bool HostAccessible() const = 0;
@@ -137,6 +150,8 @@ class Device {
   virtual bool Idle() const { return true; }
   // Gives memory that it keeps for later operations back to the system. Executor thread, or while no task is queued.
   virtual void Trim() = 0;
+  // The same, but for what operations keep of weights, and scratch memory that is of use to one that takes `scratch`.
+  virtual void TrimTo(size_t scratch) = 0;
   // From now on operations and waits end as soon as they can, the one that runs too, and fail. Any thread.
   virtual void Cancel() = 0;
   // An operation whose data only the device can check (its tokens, say) starts one check and returns; its result comes

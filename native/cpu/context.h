@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/device.h"
+#include "cpu/pages.h"
 #include "cpu/thread_pool.h"
 
 namespace sas::cpu {
@@ -17,7 +18,7 @@ namespace sas::cpu {
 // A bump allocator for the operation that runs. Memory stays mapped (and warm in cache) for the next one.
 class Scratch {
  public:
-  Scratch() = default;
+  explicit Scratch(Pages& pages) : pages_(pages) {}
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
@@ -27,21 +28,21 @@ class Scratch {
   float* Take(int64_t floats);
   // Gives back what was taken since the mark.
   struct Mark {
-    size_t chunk, used;
+    size_t chunk, used, taken;
   };
-  Mark mark() const { return {current_, used_}; }
+  Mark mark() const { return {current_, used_, taken_}; }
   void Rewind(Mark mark) {
     current_ = mark.chunk;
     used_ = mark.used;
+    taken_ = mark.taken;
   }
   // Forgets everything taken; `poison` fills the memory with NaN so that a test sees what is read before it is written.
   void Reset(bool poison);
-  // Gives all memory back to the system. Between operations.
-  void Trim() {
-    FreeAll();
-    current_ = used_ = 0;
-  }
+  // Gives memory back to the system, but for as much as an operation that takes `keep` has use for. Between operations.
+  void TrimTo(size_t keep);
   size_t bytes() const { return bytes_; }
+  // The most that one operation has taken since the last call. Any thread.
+  size_t TakePeak() { return peak_.exchange(0, std::memory_order_relaxed); }
   // See Device::SetReclaim.
   void SetReclaim(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
@@ -53,18 +54,22 @@ class Scratch {
   void Grow(size_t capacity);
   void FreeAll();
 
+  Pages& pages_;
   std::function<void()> reclaim_;
   std::vector<Chunk> chunks_;
   size_t current_ = 0;  // the chunk that memory is taken from
   size_t used_ = 0;     // bytes of it
-  std::atomic<size_t> bytes_{0};
+  size_t taken_ = 0;    // bytes of all chunks
+  size_t most_ = 0;     // the most that `taken_` has been in this operation
+  std::atomic<size_t> peak_{0}, bytes_{0};
 };
 
 class CpuContext : public Context {
  public:
-  explicit CpuContext(int threads) : pool(threads) {}
+  explicit CpuContext(int threads, Cgroup cgroup = Cgroup()) : pool(threads), pages(std::move(cgroup)) {}
   ThreadPool pool;
-  Scratch scratch;
+  Pages pages;
+  Scratch scratch{pages};
 };
 
 }  // namespace sas::cpu

@@ -1,6 +1,6 @@
 #include "cpu/cpu_backend.h"
 
-#include <unistd.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,9 +8,9 @@
 #include <numeric>
 #include <thread>
 
+#include "cpu/cgroup.h"
 #include "cpu/context.h"
 #include "cpu/isa.h"
-#include "cpu/pages.h"
 
 namespace sas::cpu {
 namespace {
@@ -35,13 +35,28 @@ std::string ProcessorName() {
   return "CPU";
 }
 
+// Processors that this process may run on.
+int AllowedProcessors() {
+  cpu_set_t allowed;
+  // More than the set has room for: as many as the C++ library counts.
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return std::max(1, CPU_COUNT(&allowed));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+// As many as a quota of processor time is worth: more would only wait for each other.
+int DefaultThreads(const Cgroup& cgroup) {
+  const int allowed = AllowedProcessors();
+  const double worth = std::round(cgroup.Processors().value_or(allowed));
+  return static_cast<int>(std::clamp<double>(worth, 1, allowed));
+}
+
 DeviceInfo Describe(const Settings& settings) {
+  const Cgroup cgroup(settings.system_root);
   DeviceInfo info;
   info.id = info.kind = "cpu";
   info.name = ProcessorName();
-  info.memory_bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  info.threads =
-      settings.threads > 0 ? settings.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  info.memory_bytes = cgroup.MemoryLimit().value_or(PhysicalMemory());
+  info.threads = settings.threads > 0 ? settings.threads : DefaultThreads(cgroup);
   const auto isa = ChooseIsa(settings.isa);
   if (std::holds_alternative<std::string>(isa)) {
     info.reason = std::get<std::string>(isa);
@@ -53,19 +68,19 @@ DeviceInfo Describe(const Settings& settings) {
 
 class CpuDevice : public Device {
  public:
-  CpuDevice(DeviceInfo info, const Isa& isa) : info_(std::move(info)), isa_(isa), context_(info_.threads) {}
+  CpuDevice(DeviceInfo info, const Isa& isa, Cgroup cgroup)
+      : info_(std::move(info)), isa_(isa), context_(info_.threads, std::move(cgroup)) {}
 
   DeviceInfo info() const override { return info_; }
   const Operations& operations() const override { return isa_.operations(); }
   Context& context() override { return context_; }
 
-  Status AllocateRaw(size_t bytes, void** data) override {
-    *data = AllocatePages(bytes);
-    return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
-  }
-  void FreeRaw(void* data, size_t bytes) override { FreePages(data, bytes); }
+  Status AllocateRaw(size_t bytes, void** data) override { return context_.pages.Allocate(bytes, data); }
+  void FreeRaw(void* data, size_t bytes) override { context_.pages.Free(data, bytes); }
+  bool FreesParts() const override { return true; }
   void SetReclaim(std::function<void()> reclaim) override { context_.scratch.SetReclaim(std::move(reclaim)); }
-  size_t ScratchBytes() const override { return context_.scratch.bytes(); }
+  DeviceReserve reserve() const override { return {.scratch = context_.scratch.bytes()}; }
+  size_t TakeScratchPeak() override { return context_.scratch.TakePeak(); }
 
   bool HostAccessible() const override { return true; }
   double MeasurePeakFlops(double seconds) override {
@@ -89,9 +104,10 @@ class CpuDevice : public Device {
   }
   Status Synchronize() override { return {}; }
   void Trim() override {
-    context_.scratch.Trim();
-    TrimPages();
+    context_.scratch.TrimTo(0);
+    context_.pages.Trim();
   }
+  void TrimTo(size_t scratch) override { context_.scratch.TrimTo(scratch); }
   void Cancel() override { context_.pool.Cancel(); }
   Status Poison(void* target, size_t bytes) override {
     context_.scratch.Reset(true);
@@ -117,7 +133,7 @@ class CpuDevice : public Device {
 std::variant<std::unique_ptr<Device>, Status> Open(const std::string&, const Settings& settings) {
   const auto isa = ChooseIsa(settings.isa);
   if (std::holds_alternative<std::string>(isa)) return Status(StatusCode::kDevice, std::get<std::string>(isa));
-  return std::make_unique<CpuDevice>(Describe(settings), *std::get<const Isa*>(isa));
+  return std::make_unique<CpuDevice>(Describe(settings), *std::get<const Isa*>(isa), Cgroup(settings.system_root));
 }
 
 }  // namespace

@@ -116,12 +116,17 @@ Status CudaContext::AllocateRaw(size_t bytes, void** data) {
   SAS_TRY(Alive());
   const CurrentDevice current(ordinal_);
   SAS_TRY(current.status());
-  return Judge(memory_.Allocate(bytes, data));
+  Status status = Judge(memory_.Allocate(bytes, data));
+  // The pool takes what is idle first.
+  for (size_t idle = idle_.load(); status.ok() && !idle_.compare_exchange_weak(idle, idle - std::min(idle, bytes));) {
+  }
+  return status;
 }
 
-void CudaContext::FreeRaw(void* data) noexcept {
+void CudaContext::FreeRaw(void* data, size_t bytes) noexcept {
   const CurrentDevice current(ordinal_);
   memory_.Free(data);
+  idle_ += bytes;
 }
 
 // Takes back what others no longer use, once the stream is done with it.
@@ -130,6 +135,7 @@ void CudaContext::MakeRoom() {
   if (reclaim_) reclaim_();
   if (cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
   memory_.Trim();
+  idle_ = 0;
 }
 
 void* CudaContext::Allocate(size_t bytes) {
@@ -148,7 +154,9 @@ void* CudaContext::TakeBytes(size_t bytes) {
   void* data = Allocate(bytes);
   scratch_.push_back(data);
   scratch_bytes_ += bytes;
-  if (scratch_bytes_ > scratch_peak()) scratch_peak_.store(scratch_bytes_, std::memory_order_relaxed);
+  for (auto* most : {&scratch_peak_, &scratch_kept_}) {
+    if (scratch_bytes_ > most->load(std::memory_order_relaxed)) most->store(scratch_bytes_, std::memory_order_relaxed);
+  }
   return data;
 }
 
@@ -326,9 +334,18 @@ Status CudaContext::Await(cudaEvent_t event) {
 
 void CudaContext::Trim() {
   const CurrentDevice current(ordinal_);
+  static_cast<void>(weights_.Drop());
+  TrimTo(0);
+}
+
+void CudaContext::TrimTo(size_t scratch) {
+  const CurrentDevice current(ordinal_);
+  const size_t kept = std::min(scratch, scratch_kept_.load());
   // The pool gives back what the stream is done with.
-  if (weights_.Drop() && cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
-  memory_.Trim();
+  if (cudaEventRecord(reached_, stream_) == cudaSuccess) static_cast<void>(Await(reached_));
+  memory_.Trim(kept);
+  scratch_kept_ = kept;
+  idle_ = 0;
 }
 
 }  // namespace sas::cuda

@@ -67,7 +67,7 @@ class CudaContext : public Context {
 
   // Memory of tensors. Any thread.
   Status AllocateRaw(size_t bytes, void** data);
-  void FreeRaw(void* data) noexcept;
+  void FreeRaw(void* data, size_t bytes) noexcept;
   void SetReclaim(std::function<void()> reclaim) { reclaim_ = std::move(reclaim); }
 
   // Scratch memory for the running operation, aligned to 256 bytes. Throws std::bad_alloc where there is none left,
@@ -128,6 +128,8 @@ class CudaContext : public Context {
   bool Idle() const;
   // Gives memory that has been freed back to the system, and what is kept of weights.
   void Trim();
+  // The same, but for the weights, and for what an operation that takes `scratch` will want again.
+  void TrimTo(size_t scratch);
   // No kernel starts and no wait lasts from now on. Any thread.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
@@ -148,7 +150,12 @@ class CudaContext : public Context {
   // SAS_TF32=1: products of f32 operands in TF32.
   bool tf32() const { return tf32_; }
   // Held beside the memory of tensors.
-  size_t own_bytes() const { return scratch_peak() + weights_.bytes(); }
+  DeviceReserve reserve() const {
+    return {.scratch = scratch_kept_.load(std::memory_order_relaxed),
+            .kept = weights_.bytes(),
+            .idle = idle_.load(std::memory_order_relaxed)};
+  }
+  size_t TakeScratchPeak() { return scratch_peak_.exchange(0, std::memory_order_relaxed); }
 
  private:
   static constexpr size_t kSharedByDefault = 48 << 10;
@@ -165,7 +172,6 @@ class CudaContext : public Context {
   }
   void* TakeBytes(size_t bytes);
   void MakeRoom();
-  size_t scratch_peak() const { return scratch_peak_.load(std::memory_order_relaxed); }
   Status ClearRecords(size_t count);
   Status FetchRecords();
   Status CollectCheckResults();
@@ -185,7 +191,9 @@ class CudaContext : public Context {
   std::unordered_set<const void*> shared_allowed_;
   std::vector<void*> scratch_;
   size_t scratch_bytes_ = 0;
-  std::atomic<size_t> scratch_peak_{0};
+  std::atomic<size_t> scratch_peak_{0};  // of operations since TakeScratchPeak
+  std::atomic<size_t> scratch_kept_{0};  // of operations since the last trim: the pool keeps as much
+  std::atomic<size_t> idle_{0};          // returned by tensors, and kept by the pool, which may use it for anything
   WeightCache weights_{*this};
   Staging staging_;
   ReadSlots read_slots_;

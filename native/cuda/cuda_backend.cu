@@ -113,9 +113,10 @@ class CudaDevice : public Device {
   Context& context() override { return context_; }
 
   Status AllocateRaw(size_t bytes, void** data) override { return context_.AllocateRaw(bytes, data); }
-  void FreeRaw(void* data, size_t) override { context_.FreeRaw(data); }
+  void FreeRaw(void* data, size_t bytes) override { context_.FreeRaw(data, bytes); }
   void SetReclaim(std::function<void()> reclaim) override { context_.SetReclaim(std::move(reclaim)); }
-  size_t ScratchBytes() const override { return context_.own_bytes(); }
+  DeviceReserve reserve() const override { return context_.reserve(); }
+  size_t TakeScratchPeak() override { return context_.TakeScratchPeak(); }
 
   bool HostAccessible() const override { return false; }
   double MeasurePeakFlops(double seconds) override {
@@ -136,6 +137,7 @@ class CudaDevice : public Device {
   Status Synchronize() override { return context_.Judge(context_.Synchronize()); }
   bool Idle() const override { return context_.Idle(); }
   void Trim() override { context_.Trim(); }
+  void TrimTo(size_t scratch) override { context_.TrimTo(scratch); }
   void Written(const void* data, size_t bytes) noexcept override { context_.weights().Written(data, bytes); }
   void Cancel() override { context_.Cancel(); }
   size_t ChecksStarted() const override { return context_.checks_started(); }

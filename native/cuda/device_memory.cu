@@ -29,4 +29,10 @@ Status DeviceMemory::Allocate(size_t bytes, void** data) {
   return {};
 }
 
+void DeviceMemory::Trim(size_t spare) noexcept {
+  uint64_t used = 0;
+  if (spare > 0 && cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used) != cudaSuccess) return;
+  static_cast<void>(cudaMemPoolTrimTo(pool_, used + spare));
+}
+
 }  // namespace sas::cuda

@@ -20,8 +20,8 @@ class DeviceMemory {
   // kOutOfMemory where there is none. As Free, from any thread whose current device is this one.
   Status Allocate(size_t bytes, void** data);
   void Free(void* data) noexcept { static_cast<void>(cudaFreeAsync(data, stream_)); }
-  // Gives what has been freed, and the stream is done with, back to the system.
-  void Trim() noexcept { static_cast<void>(cudaMemPoolTrimTo(pool_, 0)); }
+  // Gives what has been freed, and the stream is done with, back to the system, but for `spare` bytes.
+  void Trim(size_t spare = 0) noexcept;
 
  private:
   cudaStream_t stream_ = nullptr;

@@ -8,7 +8,15 @@ import { checkEnvironment, namedDevice, type Settings, settings } from '../../li
 import { ArgumentError, getDevice, listDevices } from '../../lib/index.js';
 import { thrownBy } from './helpers.js';
 
-const names = ['SAS_DEVICE', 'SAS_ISA', 'SAS_THREADS', 'SAS_MEMORY_LIMIT', 'SAS_TF32', 'SAS_POISON'] as const;
+const names = [
+  'SAS_DEVICE',
+  'SAS_ISA',
+  'SAS_THREADS',
+  'SAS_MEMORY_LIMIT',
+  'SAS_TF32',
+  'SAS_POISON',
+  'SAS_SYSTEM_ROOT',
+] as const;
 const before = Object.fromEntries(names.map((name) => [name, process.env[name]]));
 afterEach(() => {
   for (const name of names) {
@@ -31,11 +39,14 @@ test.each<[name: (typeof names)[number], text: string, setting: keyof Settings, 
   ['SAS_MEMORY_LIMIT', '200MB', 'memoryLimit', 200 * 2 ** 20],
   ['SAS_MEMORY_LIMIT', '8GB', 'memoryLimit', 2 ** 33],
   ['SAS_MEMORY_LIMIT', '8g', 'memoryLimit', 2 ** 33],
+  ['SAS_MEMORY_LIMIT', '8gb', 'memoryLimit', 2 ** 33],
+  ['SAS_MEMORY_LIMIT', '007K', 'memoryLimit', 7 * 2 ** 10],
   ['SAS_TF32', '0', 'tf32', false],
   ['SAS_TF32', '1', 'tf32', true],
   ['SAS_POISON', '1', 'poison', true],
+  ['SAS_SYSTEM_ROOT', '/somewhere', 'systemRoot', '/somewhere'],
   ...isas.map((isa) => ['SAS_ISA', isa, 'isa', isa] as ['SAS_ISA', string, 'isa', string]),
-  ...(['isa', 'threads', 'memoryLimit', 'tf32', 'poison'] as const).map(
+  ...(['isa', 'threads', 'memoryLimit', 'tf32', 'poison', 'systemRoot'] as const).map(
     (setting, i) => [names[i + 1], '', setting, undefined] as ['SAS_ISA', '', typeof setting, undefined],
   ),
 ])('%s=%s', (name, text, setting, value) => {
@@ -50,13 +61,14 @@ const expected = {
   SAS_MEMORY_LIMIT: 'bytes, or a number of k, M or G such as 512M or 8GB',
   SAS_TF32: '0 or 1',
   SAS_POISON: '0 or 1',
+  SAS_SYSTEM_ROOT: 'an absolute path',
 };
 
 const flags = ['yes', 'true', '2', '01', 'off'];
 const wrong: Record<(typeof names)[number], readonly string[]> = {
   SAS_DEVICE: ['gpu', 'CPU', 'cuda', 'cuda:', 'cuda:-1', 'cuda:x', ' cpu'],
   SAS_ISA: ['foo', 'AVX2', 'avx', `${isas[0]} `, 'sse9', '1'],
-  SAS_THREADS: ['abc', '0', '-1', '1025', '1e9', '1.5', '0x10', '4 ', '+4', 'NaN'],
+  SAS_THREADS: ['abc', '0', '1k', ' ', '-1', '1025', '1e9', '1.5', '0x10', '4 ', '+4', 'NaN'],
   SAS_MEMORY_LIMIT: [
     'abc',
     '0',
@@ -71,9 +83,29 @@ const wrong: Record<(typeof names)[number], readonly string[]> = {
     'Infinity',
     String(2 ** 53),
     '8388608G',
+    '.5G',
+    '1.0G',
+    '+1G',
+    '-1G',
+    '512KiB',
+    '1KBB',
+    '1kk',
+    '1 ',
+    ' 1',
+    ' ',
+    '1\n',
+    '0x10',
+    '1_000',
+    '1,000',
+    '1e3M',
+    'NaN',
+    'M',
+    'B',
+    '١',
   ],
   SAS_TF32: flags,
   SAS_POISON: flags,
+  SAS_SYSTEM_ROOT: ['root', './root', '~', ' /'],
 };
 
 test.each(names.flatMap((name) => wrong[name].map((text) => [name, text] as const)))(

@@ -44,9 +44,10 @@ describe('dispose', () => {
 
   test('ops that are queued finish on the memory they were given', async () => {
     const size = 1 << 20;
+    const others = new Float32Array(size).fill(-1); // made now, so that nothing takes time later
     const ones = Tensor.from(new Float32Array(size).fill(1), [size]);
     let sum = ones.reshape([size]);
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < 60; i++) {
       const next = ops.add(sum, ones);
       sum.dispose();
       sum = next;
@@ -55,8 +56,8 @@ describe('dispose', () => {
     const pending = sum.data();
     sum.dispose();
     // Memory that is free by now, overwritten at once if anything is.
-    const other = Tensor.from(new Float32Array(size).fill(-1), [size]);
-    expect((await pending).every((value) => value === 21)).toBe(true);
+    const other = Tensor.from(others, [size]);
+    expect((await pending).every((value) => value === 61)).toBe(true);
     other.dispose();
   });
 });

@@ -10,7 +10,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { getDevice, OutOfMemoryError, Tensor } from '../../lib/index.js';
+import { getDevice, OutOfMemoryError, type Tensor } from '../../lib/index.js';
 import { dispose, type Problem, problemOf, run } from '../helpers/op_run.js';
 import { opTable } from '../helpers/op_table.js';
 import { TrainingStep } from './training_step.js';
@@ -96,9 +96,6 @@ async function attempt(control: Control, work: Work, n: number, onlyDevice: bool
   return { failed: control.disarm(), told };
 }
 
-/** Gives all free memory of the pool back to the system, so that the next time takes all of it anew. */
-const emptyPool = (): void => Tensor.zeros([Number(process.env.SAS_MEMORY_LIMIT) / 8], { device }).dispose();
-
 async function prepared(): Promise<TrainingStep> {
   const training = new TrainingStep(device);
   await training.remember();
@@ -136,8 +133,7 @@ async function everyAllocation(name: string, work: Work, first: number, last: nu
   let n = first;
   for (; n <= last; n++) {
     work.restore();
-    emptyPool();
-    await device.synchronize();
+    await device.trim(); // the next time takes all of its memory anew
     const { failed, told } = await attempt(control, work, n, false);
     if (!failed) break;
     counts[told]++;
@@ -194,8 +190,7 @@ if (isMainThread) {
   const { n } = workerData as { n: number };
   const control = new Control();
   const work = trainingWork(await prepared());
-  emptyPool();
-  await device.synchronize();
+  await device.trim();
   const live = device.memory().live;
   const outcome = await attempt(control, work, n, true);
   const bits = await bitsOf(work);

@@ -150,6 +150,7 @@ test.each<[settings: unknown, problem: string]>([
   [{ threads: 1025 }, 'threads is too large'],
   [{ threads: -1 }, 'a number is negative'],
   [{ threads: 1.5 }, 'a number is not an integer'],
+  [{ systemRoot: 5 }, 'systemRoot is not a string'],
   [{ memoryLimit: 1e300 }, 'a number is not an integer'],
   [{ isa: 1 }, 'isa is not a string'],
   [{ tf32: 1 }, 'tf32 is not a boolean'],

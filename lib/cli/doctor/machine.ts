@@ -41,6 +41,7 @@ const VARIABLES: Readonly<Record<string, string>> = {
   SAS_ANOMALY: 'the first op that writes NaN or an infinity is named',
   SAS_CUBLAS_PATH: 'where cuBLAS is',
   SAS_POISON: 'fresh memory is filled with NaN (for tests)',
+  SAS_SYSTEM_ROOT: "where a container's limits are read (for tests)",
   SAS_CUDA: 'whether a source build has the CUDA backend',
   SAS_CUDA_ARCHITECTURES: 'GPUs that a source build is for',
   npm_config_build_from_source: 'npm builds the addon even where a prebuilt one fits',

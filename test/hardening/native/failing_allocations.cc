@@ -1,14 +1,16 @@
-// Replaces operator new in the process it is preloaded into (LD_PRELOAD), so that chosen allocations made by the
-// addon's own code fail. SAS_TEST_ALLOCATIONS names a file of four 64-bit integers, mapped here and written by the
+// Replaces operator new and mmap in the process it is preloaded into (LD_PRELOAD), so that chosen allocations made by
+// the addon's own code fail. SAS_TEST_ALLOCATIONS names a file of four 64-bit integers, mapped here and written by the
 // test: number of the one to fail (0: none), seen (how many there have been), only_device (1: count only the aligned
-// ones, the memory of tensors and scratch, and let all of the same size that follow fail: the pool asks again), and
-// that size.
+// ones and mappings, the memory of tensors and scratch, and let all of the same size that follow fail: the pool asks
+// again), and that size.
 #include <fcntl.h>
 #include <link.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -84,6 +86,14 @@ void* operator new(size_t bytes, std::align_val_t alignment, const std::nothrow_
   if (Fails(__builtin_return_address(0), bytes, true)) return nullptr;
   const auto align = static_cast<size_t>(alignment);
   return std::aligned_alloc(align, RoundUp(bytes == 0 ? 1 : bytes, align));
+}
+
+extern "C" void* mmap(void* at, size_t bytes, int protection, int flags, int file, off_t offset) noexcept {
+  if (Fails(__builtin_return_address(0), bytes, true)) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  return reinterpret_cast<void*>(syscall(SYS_mmap, at, bytes, protection, flags, file, offset));
 }
 
 void operator delete(void* data) noexcept { std::free(data); }

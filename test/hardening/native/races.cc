@@ -21,12 +21,11 @@ class TestDevice : public Device {
   const Operations& operations() const override { std::abort(); }
   Context& context() override { return context_; }
   cpu::CpuContext& cpu() { return context_; }
-  Status AllocateRaw(size_t bytes, void** data) override {
-    *data = ::operator new (bytes, std::align_val_t{64}, std::nothrow);
-    return *data != nullptr ? Status() : Status(StatusCode::kOutOfMemory, "out of memory");
-  }
-  void FreeRaw(void* data, size_t) override { ::operator delete (data, std::align_val_t{64}); }
-  size_t ScratchBytes() const override { return context_.scratch.bytes(); }
+  Status AllocateRaw(size_t bytes, void** data) override { return context_.pages.Allocate(bytes, data); }
+  void FreeRaw(void* data, size_t bytes) override { context_.pages.Free(data, bytes); }
+  bool FreesParts() const override { return true; }
+  DeviceReserve reserve() const override { return {.scratch = context_.scratch.bytes()}; }
+  size_t TakeScratchPeak() override { return context_.scratch.TakePeak(); }
   bool HostAccessible() const override { return true; }
   double MeasurePeakFlops(double) override { return 0; }
   Status CopyToDevice(void* target, const void* source, size_t bytes) override {
@@ -41,7 +40,8 @@ class TestDevice : public Device {
   size_t ChecksStarted() const override { return checks_.size(); }
   std::vector<Status> TakeCheckResults() override { return std::exchange(checks_, {}); }
   Status Poison(void*, size_t) override { return {}; }
-  void Trim() override { context_.scratch.Trim(); }
+  void Trim() override { context_.scratch.TrimTo(0); }
+  void TrimTo(size_t scratch) override { context_.scratch.TrimTo(scratch); }
   void Cancel() override { context_.pool.Cancel(); }
   void StartCheck(bool fails) { checks_.push_back(fails ? Status(StatusCode::kDevice, "planned") : Status()); }
 
@@ -86,7 +86,8 @@ class Life {
   void Run() {
     for (int step = 0; step < 400; ++step) {
       if (blocks_.empty() || Below(4) == 0) {
-        while (!Allocate(1 + Below(3000))) Release(Below(blocks_.size()));
+        const size_t most = Below(8) == 0 ? 100'000 : 3000;  // large ones are split and merged
+        while (!Allocate(1 + Below(most))) Release(Below(blocks_.size()));
       }
       Write(blocks_[Below(blocks_.size())]);
       if (Below(10) == 0) {
@@ -97,6 +98,7 @@ class Life {
       if (reads_.size() > Below(8)) FinishReads();
       if (Below(6) == 0) Release(Below(blocks_.size()));
       if (Below(50) == 0) pool_.Trim(queue_.completed());
+      if (pool_.EndPeriod(queue_.submitted()) || Below(20) == 0) Shrink();
     }
     FinishReads();
   }
@@ -122,6 +124,13 @@ class Life {
     FinishReads();  // they have no share of the buffer
     pool_.Free(*blocks_[at].buffer);
     blocks_.erase(blocks_.begin() + static_cast<ptrdiff_t>(at));
+  }
+
+  void Shrink() {
+    queue_.Wait(queue_.submitted(), [&pool = pool_, &queue = queue_] {
+      pool.Shrink(queue.completed());
+      return true;
+    });
   }
 
   void Write(Block& block) {
@@ -213,7 +222,7 @@ int Main(int argc, char** argv) {
   while (std::chrono::steady_clock::now() < stop) {
     // Destroyed in the addon's order, at times with tasks still queued.
     TestDevice device(2 + static_cast<int>(random() % 3)), second(1);
-    BufferPool pool(device, size_t{1} << 20);
+    BufferPool pool(device, size_t{3} << 20);
     Queue queue(device), other(second);
     Life life(device, queue, pool, other, random, counts, unguarded);
     life.Run();

@@ -4,6 +4,8 @@ const FAILURES = 'test/parity/failures.test.ts';
 const ROOM = 'test/api/failures.test.ts > out of memory SAS_MEMORY_LIMIT sets the room';
 const LIFETIME = 'test/api/lifetime.test.ts';
 const MEMORY = 'test/api/memory.test.ts';
+const RESERVE = 'test/api/reserve.test.ts';
+const CONTAINER = 'test/api/container.test.ts';
 
 /** What both devices share: queue, buffers, statuses; and the CPU's threads and scratch memory. */
 export const CORE: readonly Planted[] = [
@@ -113,8 +115,8 @@ export const CORE: readonly Planted[] = [
   {
     name: 'memory given back counted by its block',
     file: 'native/core/buffer.cc',
-    find: 'owned_ -= buffer.bytes; if (buffer.capacity == 0)',
-    replace: 'owned_ -= buffer.capacity; if (buffer.capacity == 0)',
+    find: 'owned_ -= buffer.bytes; if (buffer.extent == nullptr)',
+    replace: 'owned_ -= buffer.extent->size; if (buffer.extent == nullptr)',
     tests: [`${MEMORY} > a call that fails leaves nothing behind`],
   },
   {
@@ -126,16 +128,16 @@ export const CORE: readonly Planted[] = [
   },
   {
     name: 'block in use given back to the system',
-    file: 'native/core/buffer.cc',
-    find: 'if (block.last_use > completed) return false;',
-    replace: 'if (block.last_use > completed + 1000000) return false;',
+    file: 'native/core/buffer.h',
+    find: 'return extent.last_use <= completed &&',
+    replace: 'return extent.last_use <= completed + 1000000 &&',
     tests: ['test/parity/memory_limit.test.ts > what queued work uses is not given back'],
   },
   {
     name: 'memory of queued work not counted as live',
     file: 'native/core/buffer.cc',
-    find: 'block.held = block.last_use > completed;',
-    replace: 'block.held = block.last_use > completed + 1000000;',
+    find: 'extent->held = extent->last_use > completed;',
+    replace: 'extent->held = extent->last_use > completed + 1000000;',
     tests: [`${MEMORY} > memory that queued work still uses is live`],
   },
   {
@@ -156,22 +158,164 @@ export const CORE: readonly Planted[] = [
   {
     name: 'memory limit not kept',
     file: 'native/core/buffer.cc',
-    find: 'if (capacity <= limit_ && reserved_ + capacity <= limit_) {',
-    replace: 'if (capacity > 0) {',
+    find: 'if (size > limit_ || reserved_ > limit_ - size) return Status(StatusCode::kOutOfMemory, "");',
+    replace: '',
     tests: [ROOM],
   },
   {
     name: 'block that queued work still uses given to the host',
     file: 'native/core/buffer.cc',
-    find: 'return free.last_use <= idle_since;',
-    replace: 'return free.last_use <= idle_since + 1000000;',
+    find: 'if (extent->last_use <= idle_since) {',
+    replace: 'if (extent->last_use <= idle_since + 1000000) {',
     tests: [`${LIFETIME} > ops that are queued finish on the memory they were given`],
+  },
+  {
+    name: 'memory much larger than the request given out whole',
+    file: 'native/core/buffer.cc',
+    find: 'const size_t most = kExact ? size : std::max(size, quarter_more);',
+    replace: 'const size_t most = kExact ? size : 2 * std::max(size, quarter_more);',
+    tests: [`${RESERVE} > serve smaller requests`],
+  },
+  {
+    name: 'memory that is a little larger never taken',
+    file: 'native/core/buffer.cc',
+    find: 'const size_t most = kExact ? size : std::max(size, quarter_more);',
+    replace: 'const size_t most = size; static_cast<void>(quarter_more);',
+    tests: [`${RESERVE} > serve smaller requests`],
+  },
+  {
+    name: 'memory of more than a quarter too much',
+    file: 'native/core/buffer.cc',
+    find: 'std::bit_ceil(bytes) / 16',
+    replace: 'std::bit_ceil(bytes) / 2',
+    tests: [`${RESERVE} > are at most a quarter larger than the request`],
+  },
+  {
+    name: 'the rest of a split overlaps what is given out',
+    file: 'native/core/buffer.cc',
+    find: 'Make(extent->data + size, extent->size - size);',
+    replace: 'Make(extent->data + size / 2, extent->size - size);',
+    tests: [`${RESERVE} > that were split become one again`],
+  },
+  {
+    name: 'parts never merged',
+    file: 'native/core/buffer.cc',
+    find: 'if (extent->held) continue;',
+    replace: 'continue;',
+    tests: [`${RESERVE} > that were split become one again`],
+  },
+  {
+    name: 'a part that is in use merged with one that is free',
+    file: 'native/core/buffer.cc',
+    find: 'extent->after->free && !extent->after->held',
+    replace: 'extent->after != extent',
+    tests: [`${RESERVE} > that were split become one again`],
+  },
+  {
+    name: 'new memory beside what is idle',
+    file: 'native/core/buffer.cc',
+    find: 'std::min(limit_, Allowance(needed, reserved_ - free_bytes_ + size)) - size);',
+    replace: 'limit_ - size);',
+    tests: [`${RESERVE} > those that have been idle for longest go first`],
+  },
+  {
+    name: 'what was freed last given back first',
+    file: 'native/core/buffer.cc',
+    find: '(newest_ == nullptr ? oldest_ : newest_->newer) = extent; newest_ = extent;',
+    replace:
+      'extent->older = nullptr; extent->newer = oldest_; (oldest_ == nullptr ? newest_ : oldest_->older) = extent; oldest_ = extent;',
+    tests: [`${RESERVE} > those that have been idle for longest go first`],
+  },
+  {
+    name: 'nothing given back at waits',
+    file: 'native/binding/environment.cc',
+    find: 'pool.Shrink(queue.completed());',
+    replace: '',
+    tests: [`${RESERVE} > goes down to what the last 64 waits needed`],
+  },
+  {
+    name: 'memory that a device keeps not given back at waits',
+    file: 'native/core/buffer.cc',
+    find: 'device_.TrimTo(scratch);',
+    replace: 'static_cast<void>(scratch);',
+    tests: ['test/parity/lengths.test.ts > what the last 64 waits had no use for goes back'],
+    addon: 'emulated',
+  },
+  {
+    name: 'waits without work counted',
+    file: 'native/core/buffer.cc',
+    find: 'if (submitted == period_begin_) return false;',
+    replace: '',
+    tests: [`${RESERVE} > waits for which nothing was done do not count`],
+  },
+  {
+    name: 'the peak of half as many waits remembered',
+    file: 'native/core/recent_peak.h',
+    find: 'kPeriods = 64;',
+    replace: 'kPeriods = 32;',
+    tests: [`${RESERVE} > goes down to what the last 64 waits needed`],
+  },
+  {
+    name: 'peak of a period forgotten when a higher one is',
+    file: 'native/core/recent_peak.h',
+    find: 'peak_ = *std::max_element(highest_.begin(), highest_.end());',
+    replace: 'peak_ = highest;',
+    tests: [`${RESERVE} > goes down to the highest of those that are left`],
+  },
+  {
+    name: 'scratch memory kept for ever',
+    file: 'native/cpu/context.cc',
+    find: 'if (keep < bytes_) FreeAll();',
+    replace: '',
+    tests: [`${RESERVE} > scratch memory too`],
+  },
+  {
+    name: 'huge pages not whole',
+    file: 'native/core/buffer.cc',
+    find: 'bytes > kWholePages ? kHugePage :',
+    replace: '',
+    tests: [`${RESERVE} > are whole huge pages`],
+  },
+  {
+    name: 'an outer group left out',
+    file: 'native/cpu/cgroup.cc',
+    find: "path.erase(path.rfind('/'))",
+    replace: 'path.clear()',
+    tests: [`${CONTAINER} > version 2, nested: the outer one has less`],
+  },
+  {
+    name: 'quota rounded up',
+    file: 'native/cpu/cpu_backend.cc',
+    find: 'std::round(cgroup.Processors()',
+    replace: 'std::ceil(cgroup.Processors()',
+    tests: [`${CONTAINER} > version 2, 1.4`],
+  },
+  {
+    name: 'room of a container not looked at',
+    file: 'native/cpu/pages.cc',
+    find: 'if (!fits(all) && !fits(Untouched())) {',
+    replace: 'if (false) {',
+    tests: [`${CONTAINER} > an allocation that cannot be met is an OutOfMemoryError`],
+  },
+  {
+    name: 'what was promised not counted',
+    file: 'native/cpu/pages.cc',
+    find: 'if ((present & 1) == 0) sum += part;',
+    replace: '',
+    tests: [`${CONTAINER} > memory that was promised and that nobody has touched yet`],
+  },
+  {
+    name: 'files that the kernel can take back counted as used',
+    file: 'native/cpu/cgroup.cc',
+    find: '*usage - std::min(*usage, inactive);',
+    replace: '*usage;',
+    tests: [`${CONTAINER} > what the kernel can take back from files is free`],
   },
   {
     name: 'scratch memory handed out twice',
     file: 'native/cpu/context.cc',
-    find: 'used_ += bytes; return data;',
-    replace: 'used_ += bytes / 2 / 64 * 64; return data;',
+    find: 'used_ += bytes; taken_ += bytes;',
+    replace: 'used_ += bytes / 2 / 64 * 64; taken_ += bytes;',
     tests: ['test/parity/random.test.ts > random sizes f32 expand'],
   },
   {
