@@ -5,6 +5,9 @@ const random = (op: string, dtype = 'f32') => `test/parity/random.test.ts > rand
 /** The cases of an op's description. */
 const cases = (op: string, dtype = ' f32') => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op}${dtype}`;
 
+/** Sums of thousands of terms. */
+const long = (computation: string) => `test/parity/long_sums.test.ts > ${computation}`;
+
 const kernel = (name: string) => `native/cpu/kernels/${name}`;
 
 /** The kernels of the CPU. */
@@ -26,8 +29,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'keys of the wrong head of a group',
     file: kernel('attention.cc'),
-    find: 'const int64_t kv_head = h / (s.heads / s.kv_heads);',
-    replace: 'const int64_t kv_head = h % s.kv_heads;',
+    find: 'const int64_t kv_head = item.head / (s.heads / s.kv_heads);',
+    replace: 'const int64_t kv_head = item.head % s.kv_heads;',
     tests: [random('attention')],
   },
   {
@@ -54,8 +57,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'last query of a tile dropped',
     file: kernel('attention.cc'),
-    find: 'const int64_t rows = Min(tile, s.queries - first_query);',
-    replace: 'const int64_t rows = Min(tile, s.queries - first_query) - (first_query > 0);',
+    find: 'item.rows = Min(tile, s.queries - item.first_query);',
+    replace: 'item.rows = Min(tile, s.queries - item.first_query) - (item.first_query > 0);',
     tests: [cases('attention')],
   },
   {
@@ -68,8 +71,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'scores scaled before they are subtracted',
     file: kernel('attention.cc'),
-    find: 'Exp2NonPositive((Load(scores + j) - references[i]) * t.log2_scale)',
-    replace: 'Exp2NonPositive(Load(scores + j) * t.log2_scale - references[i] * t.log2_scale)',
+    find: 'Exp2Bounded((Load(scores + j * kLanes) - reference) * log2_scale)',
+    replace: 'Exp2Bounded(Load(scores + j * kLanes) * log2_scale - reference * log2_scale)',
     tests: [cases('attention')],
   },
   {
@@ -180,8 +183,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'slices of the depth not added up',
     file: kernel('gemm.cc'),
-    find: 'product.accumulate = k > 0;',
-    replace: 'product.accumulate = false;',
+    find: 'product.accumulate = k > first; if (k == 0 && padded_bias != nullptr)',
+    replace: 'product.accumulate = false; if (k == 0 && padded_bias != nullptr)',
     tests: [cases('linear')],
   },
   {
@@ -372,5 +375,54 @@ export const CPU: readonly Planted[] = [
     find: 'if (i + 1 < end) FromFloat(',
     replace: 'if (i + 2 < end) FromFloat(',
     tests: ['test/parity/sas_attention.test.ts > initialisation'],
+  },
+  {
+    name: 'slices of a deep product not added up',
+    file: kernel('gemm.cc'),
+    find: 'SetC(product, target + m * row_floats + n, row_floats); product.accumulate = k > first;',
+    replace: 'SetC(product, target + m * row_floats + n, row_floats); product.accumulate = false;',
+    tests: [long('linearBackward, n rows')],
+  },
+  {
+    name: 'one chain of additions along the depth',
+    file: kernel('tile.cc'),
+    find: 'kBf16x2 ? kLongestChain / 2 : kLongestChain',
+    replace: 'int64_t{1} << 40',
+    tests: [long('linear, n inputs'), long('attentionBackward, n queries')],
+  },
+  {
+    name: 'what a total cannot hold forgotten',
+    file: kernel('elementwise.h'),
+    find: 'rest = surplus == surplus ? surplus : Vec{};',
+    replace: 'rest = Vec{};',
+    tests: [long('embeddingBackward, one token n times')],
+  },
+  {
+    name: 'segments of keys summed as if all were measured from one reference',
+    file: kernel('attention.cc'),
+    find: 'const Vec earlier = first ? Vec{} : Load(total + d) * shrink;',
+    replace: 'const Vec earlier = first ? Vec{} : Load(total + d);',
+    tests: [long('attention, n keys of rising scores')],
+  },
+  {
+    name: 'heads left out where threads do not divide them',
+    file: kernel('attention.h'),
+    find: 'return lane * each + Min(lane, more) + index / lanes;',
+    replace: 'return lane * each + index / lanes;',
+    tests: [random('attention')],
+  },
+  {
+    name: 'kept heads of the first token for all',
+    file: kernel('expand_backward.cc'),
+    find: 'WholeRows(p.kept.heads + token * s.sim_heads * s.head_dim,',
+    replace: 'WholeRows(p.kept.heads,',
+    tests: [cases('expand')],
+  },
+  {
+    name: 'the margin of a token kept',
+    file: kernel('expand.cc'),
+    find: 'keep(relu + l.margin, l.tap_row,',
+    replace: 'keep(relu, l.tap_row,',
+    tests: [cases('expand')],
   },
 ];

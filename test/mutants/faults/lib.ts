@@ -264,4 +264,11 @@ export const LIB: readonly Planted[] = [
     replace: '',
     tests: [`${FUNCTIONS} > 'Device.synchronize': refusals in a loop`],
   },
+  {
+    name: 'what the expansion of q kept handed to that of k',
+    file: 'lib/sas_block.ts',
+    find: "kept: keptOf('k', from)",
+    replace: "kept: keptOf('q', from)",
+    tests: ['test/parity/sas_attention.test.ts > recompute, f32'],
+  },
 ];
