@@ -5,11 +5,6 @@
 namespace sas::cpu::SAS_ISA {
 namespace {
 
-// Rows of B that one sum in a register adds up (pairs count twice). Whole products add such sums in C, so that the
-// rounding errors of a product don't grow with its depth.
-template <bool kBf16x2>
-inline constexpr int64_t kChain = kBf16x2 ? kLongestChain / 2 : kLongestChain;
-
 // A part of a product along its depth.
 struct DepthSlice {
   int64_t begin, size;
@@ -67,12 +62,13 @@ SAS_INLINE void MultiplyTile(const Product& p, const DepthSlice& slice, int64_t 
   }
 }
 
-// All rows of kVectors vectors of columns from n on; what one slice reads of B stays in L1. The loop over tiles is in
-// here, so that the end of one tile overlaps the beginning of the next.
+// All rows of kVectors vectors of columns from n on. A sum in registers adds up no more than kLongestChain rows of B,
+// and C such sums, so that rounding errors don't grow with the depth; what one slice reads of B stays in L1. The loop
+// over tiles is in here, so that the end of one tile overlaps the beginning of the next.
 template <int kVectors, bool kOverlapping, bool kBf16x2>
 void MultiplyColumns(const Product& p, int64_t n) {
-  for (int64_t k = 0; k == 0 || k < p.depth; k += kChain<kBf16x2>) {
-    const DepthSlice slice{k, Min(kChain<kBf16x2>, p.depth - k), k == 0, k + kChain<kBf16x2> >= p.depth};
+  for (int64_t k = 0; k == 0 || k < p.depth; k += kLongestChain) {
+    const DepthSlice slice{k, Min(kLongestChain, p.depth - k), k == 0, k + kLongestChain >= p.depth};
     const float* a = p.a + k * p.a_step;
     const float* b = p.b + n / kTileColumns * p.b_panel + n % kTileColumns + (kOverlapping ? 0 : k * p.b_step);
     float* c = p.c + n;

@@ -386,8 +386,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'one chain of additions along the depth',
     file: kernel('tile.cc'),
-    find: 'kBf16x2 ? kLongestChain / 2 : kLongestChain',
-    replace: 'int64_t{1} << 40',
+    find: 'k += kLongestChain) { const DepthSlice slice{k, Min(kLongestChain, p.depth - k), k == 0, k + kLongestChain >= p.depth};',
+    replace: 'k = p.depth + 1) { const DepthSlice slice{k, p.depth, true, true};',
     tests: [long('linear, n inputs')],
   },
   {
