@@ -15,27 +15,39 @@
 
 namespace sas::cpu {
 
-// A bump allocator for the operation that runs. Memory stays mapped (and warm in cache) for the next one.
+// Scratch memory of one operation for each thread.
+class ThreadBlocks {
+ public:
+  explicit ThreadBlocks(std::vector<float*> blocks) : blocks_(std::move(blocks)) {}
+  float* operator[](int thread) const { return blocks_[static_cast<size_t>(thread)]; }
+
+ private:
+  std::vector<float*> blocks_;  // [threads]
+};
+
+// Bump allocators for the operation that runs: one for what threads share, and one for each thread. Memory stays mapped
+// for the next operation, and a thread's stays in the cache of its processor.
 class Scratch {
  public:
-  explicit Scratch(Pages& pages) : pages_(pages) {}
+  Scratch(Pages& pages, int threads) : pages_(pages), arenas_(static_cast<size_t>(threads) + 1) {}
   ~Scratch();
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
   // Uninitialised, 64-byte aligned, until the operation ends. Throws std::bad_alloc, which fails the operation. Call it
   // before a parallel loop, not inside.
-  float* Take(int64_t floats);
+  float* Take(int64_t floats) { return TakeFrom(arenas_[0], floats); }
+  // The same for each thread of the pool.
+  ThreadBlocks TakeEach(int64_t floats);
   // Gives back what was taken since the mark.
-  struct Mark {
-    size_t chunk, used, taken;
+  struct Position {
+    size_t chunk = 0;  // the one that memory is taken from
+    size_t used = 0;   // bytes of it
+    size_t taken = 0;  // bytes of all chunks
   };
-  Mark mark() const { return {current_, used_, taken_}; }
-  void Rewind(Mark mark) {
-    current_ = mark.chunk;
-    used_ = mark.used;
-    taken_ = mark.taken;
-  }
+  using Mark = std::vector<Position>;
+  Mark mark() const;
+  void Rewind(const Mark& mark);
   // Forgets everything taken; `poison` fills the memory with NaN so that a test sees what is read before it is written.
   void Reset(bool poison);
   // Gives memory back to the system, but for as much as an operation that takes `keep` has use for. Between operations.
@@ -51,16 +63,19 @@ class Scratch {
     char* data;
     size_t capacity;
   };
-  void Grow(size_t capacity);
-  void FreeAll();
+  struct Arena {
+    std::vector<Chunk> chunks;
+    Position at;
+    size_t most = 0;  // the most that has been taken in this operation
+  };
+  float* TakeFrom(Arena& arena, int64_t floats);
+  void Grow(Arena& arena, size_t bytes);
+  void Free(Arena& arena);
 
   Pages& pages_;
   std::function<void()> reclaim_;
-  std::vector<Chunk> chunks_;
-  size_t current_ = 0;  // the chunk that memory is taken from
-  size_t used_ = 0;     // bytes of it
-  size_t taken_ = 0;    // bytes of all chunks
-  size_t most_ = 0;     // the most that `taken_` has been in this operation
+  std::vector<Arena> arenas_;  // the shared one, then those of threads
+  size_t taken_ = 0;           // bytes of all arenas
   std::atomic<size_t> peak_{0}, bytes_{0};
 };
 
@@ -69,7 +84,7 @@ class CpuContext : public Context {
   explicit CpuContext(int threads, Cgroup cgroup = Cgroup()) : pool(threads), pages(std::move(cgroup)) {}
   ThreadPool pool;
   Pages pages;
-  Scratch scratch{pages};
+  Scratch scratch{pages, pool.threads()};
 };
 
 }  // namespace sas::cpu

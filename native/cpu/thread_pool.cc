@@ -17,7 +17,7 @@ inline void Pause() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : ranges_(static_cast<size_t>(threads)) {
   try {
     for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { Work(thread); });
   } catch (...) {
@@ -40,8 +40,12 @@ void ThreadPool::Run(int64_t items, LoopBody body) {
     for (int64_t item = 0; item < items && !cancelled(); ++item) body(item, 0);
   } else {
     body_ = &body;
-    items_ = items;
-    next_ = 0;
+    for (int64_t thread = 0, begin = 0; thread < threads(); ++thread) {
+      Range& range = ranges_[static_cast<size_t>(thread)];
+      range.next = begin;
+      begin += (items - begin) / (threads() - thread);
+      range.end = begin;
+    }
     open_ = true;
     ++generation_;
     generation_.notify_all();
@@ -66,7 +70,13 @@ void ThreadPool::Work(int thread) {
 }
 
 void ThreadPool::Drain(int thread) {
-  for (int64_t item = next_++; item < items_ && !cancelled(); item = next_++) (*body_)(item, thread);
+  for (int i = 0; i < threads(); ++i) {
+    Range& range = ranges_[static_cast<size_t>((thread + i) % threads())];
+    while (range.next < range.end && !cancelled()) {
+      const int64_t item = range.next++;
+      if (item < range.end) (*body_)(item, thread);
+    }
+  }
 }
 
 }  // namespace sas::cpu

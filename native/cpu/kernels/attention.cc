@@ -57,17 +57,73 @@ SAS_INLINE void ForEachTile(int64_t first, int64_t last, const KeyBlock<Visible>
   }
 }
 
-// Scores [rows, kKeyBlock] to weights; their sums are added to `sums`. kVectors, if not 0, is their number.
+// `value` for the keys from j on that are before `visible`, `other` for the rest.
+SAS_INLINE Vec KeepSeen(Vec value, int64_t j, int64_t visible, float other) {
+  return LaneIndex() < BroadcastInt(static_cast<int32_t>(visible - j)) ? value : Broadcast(other);
+}
+
+// The largest of a row's scores, of which it sees the first `visible`, lane by lane; kVectors, if not 0, is their
+// number, and the row sees them all.
 template <int kVectors>
-SAS_INLINE void ToWeights(float* scores, int64_t vectors, float reference, float log2_scale, float* sums) {
-  Vec sum{};
-#pragma GCC unroll 8
+SAS_INLINE Vec Largest(const float* scores, int64_t vectors, int64_t visible) {
+  Vec most = Broadcast(kMinusInfinity);
+#pragma GCC unroll 4
   for (int64_t j = 0; j < (kVectors > 0 ? kVectors : vectors); ++j) {
-    const Vec weight = Exp2Bounded((Load(scores + j * kLanes) - reference) * log2_scale);
+    const Vec score = Load(scores + j * kLanes);
+    most = VecMax(most, kVectors > 0 ? score : KeepSeen(score, j * kLanes, visible, kMinusInfinity));
+  }
+  return most;
+}
+
+// The row's scores to weights, 0 for keys that it does not see. Returns their sum, lane by lane.
+template <int kVectors>
+SAS_INLINE Vec ToWeights(float* scores, int64_t vectors, int64_t visible, float reference, float log2_scale) {
+  Vec sum{};
+#pragma GCC unroll 4
+  for (int64_t j = 0; j < (kVectors > 0 ? kVectors : vectors); ++j) {
+    Vec weight = Exp2Bounded((Load(scores + j * kLanes) - reference) * log2_scale);
+    if (kVectors == 0) weight = KeepSeen(weight, j * kLanes, visible, 0.0f);
     Store(scores + j * kLanes, weight);
     sum += weight;
   }
-  Store(sums, Load(sums) + sum);
+  return sum;
+}
+
+// The scores of queries [r, r + count), count <= kLanes, to weights, measured from a reference that is moved first.
+// Each row has that many vectors of them; kVectors, if not 0, is their number, and the rows see all their keys.
+template <bool kBf16x2, int kVectors, class Visible>
+void Weigh(const Tile& t, int64_t r, int64_t count, float* scores, int64_t vectors, const KeyBlock<Visible>& block) {
+  Vec rows[kLanes];  // each row in a lane, once they are combined
+#pragma GCC unroll 1
+  for (int64_t i = 0; i < kLanes; ++i) {
+    rows[i] = i < count ? Largest<kVectors>(scores + i * kKeyBlock, vectors, block.visible(r + i))
+                        : Broadcast(kMinusInfinity);
+  }
+  const Vec before = LoadPartial(t.reference + r, count), max = MaxRows(rows);
+  const Vec after = max > before + t.slack ? max : before;
+  StorePartial(t.reference + r, after, count);
+  // A row that has seen no score but -inf keeps -inf; measured from 0 its weights come out 0 instead of NaN.
+  const Vec reference = after == kMinusInfinity ? Vec{} : after;
+  float references[kLanes], shrinks[kLanes];
+  Store(references, reference);
+  Store(shrinks, Exp2Bounded((before - reference) * t.log2_scale));
+  for (int64_t i = 0; i < count; ++i) {
+    float* sums = t.sum + (r + i) * kLanes;
+    Vec sum = ToWeights<kVectors>(scores + i * kKeyBlock, vectors, block.visible(r + i), references[i], t.log2_scale);
+    if (!block.first) {
+      // What was summed so far shrinks where the reference has moved.
+      if (shrinks[i] != 1.0f) {
+        float* output = t.output + (r + i) * t.value_row;
+        for (int64_t d = 0; d < t.value_row; d += kLanes) Store(output + d, Load(output + d) * shrinks[i]);
+      }
+      sum += Load(sums) * shrinks[i];
+    }
+    Store(sums, sum);
+    if constexpr (kBf16x2) {
+      float* row = scores + i * kKeyBlock;
+      PackAlong<true>(row, kKeyBlock, 1, vectors * kLanes, row, kKeyBlock);
+    }
+  }
 }
 
 // Takes one block of keys into at most kGroup queries [first, last).
@@ -89,49 +145,12 @@ void AddKeys(const Tile& t, int64_t first, int64_t last, const KeyBlock<Visible>
 
   for (int64_t r = first; r < last; r += kLanes) {
     const int64_t count = Min<int64_t>(kLanes, last - r);
-    // The maxima of kLanes rows, each row in a lane.
-    Vec rows[kLanes];
-    int64_t vectors[kLanes];  // of the row's scores
-#pragma GCC unroll 1
-    for (int64_t i = 0; i < kLanes; ++i) {
-      rows[i] = Broadcast(kMinusInfinity);
-      if (i >= count) continue;
-      float* scores = scores_of(r + i);
-      const int64_t visible = block.visible(r + i), whole = visible / kLanes;
-      for (int64_t j = 0; j < whole; ++j) rows[i] = VecMax(rows[i], Load(scores + j * kLanes));
-      // Up to the end of what the products of its tile meet, scores of keys that it does not see are -inf.
-      const int64_t tile_end = Min<int64_t>(first + ((r + i - first) / kTileRows + 1) * kTileRows, last);
-      vectors[i] = CeilDiv(block.visible(tile_end - 1), kLanes);
-      for (int64_t j = whole; j < vectors[i]; ++j) {
-        const Vec seen = KeepLanes(Load(scores + j * kLanes), Max<int64_t>(0, visible - j * kLanes), kMinusInfinity);
-        Store(scores + j * kLanes, seen);
-        rows[i] = VecMax(rows[i], seen);
-      }
-    }
-    const Vec before = LoadPartial(t.reference + r, count), max = MaxRows(rows);
-    const Vec after = max > before + t.slack ? max : before;
-    StorePartial(t.reference + r, after, count);
-    // A row that has seen no score but -inf keeps -inf; measured from 0 its weights come out 0 instead of NaN.
-    const Vec reference = after == kMinusInfinity ? Vec{} : after;
-    float references[kLanes], shrinks[kLanes];
-    Store(references, reference);
-    Store(shrinks, Exp2Bounded((before - reference) * t.log2_scale));
-    for (int64_t i = 0; i < count; ++i) {
-      float* sums = t.sum + (r + i) * kLanes;
-      // What was summed so far shrinks where the reference has moved.
-      if (!block.first && shrinks[i] != 1.0f) {
-        Store(sums, Load(sums) * shrinks[i]);
-        float* output = t.output + (r + i) * t.value_row;
-        for (int64_t d = 0; d < t.value_row; d += kLanes) Store(output + d, Load(output + d) * shrinks[i]);
-      }
-      if (block.first) Store(sums, Vec{});
-      float* scores = scores_of(r + i);
-      if (vectors[i] == kBlockVectors) {
-        ToWeights<kBlockVectors>(scores, kBlockVectors, references[i], t.log2_scale, sums);
-      } else {
-        ToWeights<0>(scores, vectors[i], references[i], t.log2_scale, sums);
-      }
-      if constexpr (kBf16x2) PackAlong<true>(scores, kKeyBlock, 1, vectors[i] * kLanes, scores, kKeyBlock);
+    if (block.visible(r) == kKeyBlock) {
+      Weigh<kBf16x2, kBlockVectors>(t, r, count, scores_of(r), kBlockVectors, block);
+    } else {
+      // As many as the products of the last row's tile meet.
+      const int64_t tile_end = Min(first + ((r + count - 1 - first) / kTileRows + 1) * kTileRows, last);
+      Weigh<kBf16x2, 0>(t, r, count, scores_of(r), CeilDiv(block.visible(tile_end - 1), kLanes), block);
     }
   }
 
@@ -184,7 +203,7 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
   const int64_t sums_floats = output_floats + reference_floats + sum_floats;
   const bool segmented = s.keys > kSegment;
   const int64_t thread_floats = q_floats + key_floats + value_floats + score_floats + (segmented ? 2 : 1) * sums_floats;
-  float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
+  const ThreadBlocks scratch = context.scratch.TakeEach(thread_floats);
 
   // Scores grow with scale times products; a negative scale's sign goes to q, where it is exact.
   const float sign = s.scale < 0 ? -1.0f : s.scale > 0 ? 1.0f : 0.0f;
@@ -200,15 +219,13 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
       int64_t batch, head, first_query, rows;
       const T *q, *k, *v;
     };
-    // The last tile of queries sees the most keys, so it goes first.
-    const int64_t items = tiles * heads;
-    const HeadOrder order(heads, context.pool.threads());
+    const int64_t items = heads * tiles;
     const auto item_of = [&](int64_t index) {
       Item item{};
-      const int64_t head = order.at(index % heads);
-      item.batch = head / s.heads;
-      item.head = head % s.heads;
-      item.first_query = (tiles - 1 - index / heads) * tile;
+      item.batch = index / tiles / s.heads;
+      item.head = index / tiles % s.heads;
+      // The last tile of a head's queries sees the most keys, so it goes first.
+      item.first_query = (tiles - 1 - index % tiles) * tile;
       item.rows = Min(tile, s.queries - item.first_query);
       const int64_t kv_head = item.head / (s.heads / s.kv_heads);
       item.q =
@@ -221,7 +238,7 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
     context.pool.Run(items, [&](int64_t index, int thread) {
       const Item item = item_of(index);
       const int64_t rows = item.rows, first_query = item.first_query;
-      float* next_floats = scratch + thread * thread_floats;
+      float* next_floats = scratch[thread];
       const auto take = [&](int64_t floats) { return std::exchange(next_floats, next_floats + floats); };
       float *tile_q = take(q_floats), *keys = take(key_floats), *values = take(value_floats);
       Tile t{};
@@ -241,7 +258,7 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
 
       T* output = static_cast<T*>(p.output) + (item.batch * s.queries + first_query) * output_stride +
                   item.head * s.value_width;
-      const Item next = item_of(Min(index + context.pool.threads(), items - 1));
+      const Item next = item_of(Min(index + 1, items - 1));
       RowsAhead<const T> next_queries{item.q, q_stride, s.width, rows};
       RowsAhead<T> next_output{output, output_stride, s.value_width, rows};
       next_queries.Ask(kGroup);
@@ -297,10 +314,11 @@ Status Attention(CpuContext& context, const AttentionParams& p) {
         float inverses[kLanes];
         Store(inverses, unseen ? Vec{} : 1.0f / sum);
         for (int64_t i = 0; i < count; ++i) {
-          ForEachVector(s.value_width, [&](int64_t d, int64_t size) {
-            StorePartial(output + (r + i) * output_stride + d, Load(t.output + (r + i) * value_row + d) * inverses[i],
-                         size);
-          });
+          const float* from = t.output + (r + i) * value_row;
+          T* to = output + (r + i) * output_stride;
+          int64_t d = 0;
+          for (; d + kLanes <= s.value_width; d += kLanes) Store(to + d, Load(from + d) * inverses[i]);
+          if (d < s.value_width) StorePartial(to + d, Load(from + d) * inverses[i], s.value_width - d);
         }
         const Vec log_sum_exp = LoadPartial(t.reference + r, count) * magnitude + Log(sum);
         StorePartial(p.log_sum_exp + (item.batch * s.heads + item.head) * s.queries + first_query + r,

@@ -17,19 +17,6 @@ SAS_INLINE float Log2Scale(float scale) {
   return Max(-kMost, Min(scale * kLog2E, kMost));
 }
 
-// The order in which threads, one item each at a time, take up the heads of all sequences: each thread goes through a
-// range of its own. Neighbours in memory, written by two threads at once, would send their cache lines back and forth.
-struct HeadOrder {
-  HeadOrder(int64_t heads, int threads) : lanes(threads), each(heads / threads), more(heads % threads) {}
-  // The head that comes at `index`.
-  int64_t at(int64_t index) const {
-    const int64_t lane = index % lanes;
-    return lane * each + Min(lane, more) + index / lanes;
-  }
-  int64_t lanes;       // ranges
-  int64_t each, more;  // heads of a range; ranges that have one more
-};
-
 // Keys per block: one panel of register tiles.
 inline constexpr int64_t kKeyBlock = 64;
 

@@ -21,6 +21,7 @@ constexpr int64_t kQueryBlock = 60;  // ten register tiles
 constexpr int64_t kSlice = 256;      // keys whose rows stay in L2 while a block of queries passes
 // Keys whose products are added up before they are added to a total.
 constexpr int64_t kSegment = kLongestChain * kLongestChain;
+constexpr int64_t kRowFloats = 4096;    // of scores that softmax takes at a time
 constexpr int64_t kDiagonalGroup = 12;  // rows of a triangle that share its width
 constexpr int64_t kEnoughItems = 16;    // of work, to keep a few threads busy
 
@@ -71,11 +72,12 @@ struct Block {
   const Buffers& at;
   float* buffers;
   float *grad_k, *grad_v;  // [keys, width_row], [keys, value_row]
-  int64_t first, rows;     // queries
+  int64_t first_query, rows;
+  bool first;  // of those that add to grad_k and grad_v
 
-  int64_t Visible(int64_t row) const { return VisibleKeys(s, first + row); }
+  int64_t Visible(int64_t row) const { return VisibleKeys(s, first_query + row); }
   // The first row that sees key j.
-  int64_t FirstRow(int64_t j) const { return Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first)); }
+  int64_t FirstRow(int64_t j) const { return Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first_query)); }
 
   // strip [rows, keys] = a [rows, width] times transposed keys or values, only where a row sees a key (and a little
   // beyond).
@@ -103,47 +105,71 @@ struct Block {
   }
 
   // From scores and gradP to P and gradScore = P * (gradP - sum over keys of P * gradP) * scale; zero where masked.
+  // Some rows at a time, whose maxima and sums are then combined in one go, but no more than stay in L1.
   void Softmax(float* weights, float* grad_scores) const {
     const int64_t padded = RoundUp(Visible(rows - 1), kLanes);
+    const int64_t group = Max<int64_t>(1, Min<int64_t>(kLanes, kRowFloats / Max<int64_t>(1, padded)));
     const float log2_scale = Log2Scale(s.scale), sign = s.scale < 0 ? -1.0f : 1.0f;
-    for (int64_t row = 0; row < rows; ++row) {
-      float* weight = weights + row * at.strip_row;
-      float* grad = grad_scores + row * at.strip_row;
-      const int64_t visible = Visible(row);
-      // The score with the largest weight; measured from it, that weight is exactly 1.
-      Vec maxima = Broadcast(kMinusInfinity);
-      ForEachVector(visible, [&](int64_t j, int64_t count) {
-        maxima = VecMax(maxima, KeepLanes(Load(weight + j) * sign, count, kMinusInfinity));
-      });
-      const float most = MaxLane(maxima), largest = most == kMinusInfinity ? 0.0f : most * sign;
-      const WeightSums sums = SumVectors(visible, [&](int64_t j, int64_t count) {
-        const Vec value = KeepLanes(Exp2Bounded((Load(weight + j) - largest) * log2_scale), count, 0.0f);
-        const Vec grad_weight = KeepLanes(Load(grad + j), count, 0.0f);
-        if (count < kLanes) Store(grad + j, grad_weight);
-        Store(weight + j, value);
-        return WeightSums{value, value * grad_weight};
-      });
-      const float total = Sum(sums.weights), inverse = total == 0 ? 0.0f : 1.0f / total;
-      const float row_mean = Sum(sums.products) * inverse, factor = inverse * s.scale;
-      int64_t j = 0;
-      for (; j < visible; j += kLanes) {
-        const Vec value = Load(weight + j);
-        Store(grad + j, value * factor * (Load(grad + j) - row_mean));
-        Store(weight + j, value * inverse);
+    for (int64_t first_row = 0; first_row < rows; first_row += group) {
+      const int64_t count = Min(group, rows - first_row);
+      const auto row_of = [&](float* strip, int64_t i) { return strip + (first_row + i) * at.strip_row; };
+      Vec maxima[kLanes], weight_sums[kLanes], product_sums[kLanes];  // of a row each
+      for (int64_t i = 0; i < kLanes; ++i) {
+        maxima[i] = Broadcast(kMinusInfinity);
+        weight_sums[i] = product_sums[i] = Vec{};
       }
-      for (; j < padded; j += kLanes) {
-        Store(grad + j, Vec{});
-        Store(weight + j, Vec{});
+      for (int64_t i = 0; i < count; ++i) {
+        const float* weight = row_of(weights, i);
+        Vec most = Broadcast(kMinusInfinity);
+        ForEachVector(Visible(first_row + i), [&](int64_t j, int64_t lanes) {
+          most = VecMax(most, KeepLanes(Load(weight + j) * sign, lanes, kMinusInfinity));
+        });
+        maxima[i] = most;
+      }
+      // The score with the largest weight; measured from it, that weight is exactly 1.
+      const Vec most = MaxRows(maxima);
+      float largest[kLanes];
+      Store(largest, most == kMinusInfinity ? Vec{} : most * sign);
+      for (int64_t i = 0; i < count; ++i) {
+        float *weight = row_of(weights, i), *grad = row_of(grad_scores, i);
+        const WeightSums sums = SumVectors(Visible(first_row + i), [&](int64_t j, int64_t lanes) {
+          const Vec value = KeepLanes(Exp2Bounded((Load(weight + j) - largest[i]) * log2_scale), lanes, 0.0f);
+          const Vec grad_weight = KeepLanes(Load(grad + j), lanes, 0.0f);
+          if (lanes < kLanes) Store(grad + j, grad_weight);
+          Store(weight + j, value);
+          return WeightSums{value, value * grad_weight};
+        });
+        weight_sums[i] = sums.weights;
+        product_sums[i] = sums.products;
+      }
+      const Vec total = SumRows(weight_sums), inverse = total == 0.0f ? Vec{} : 1.0f / total;
+      float inverses[kLanes], means[kLanes];
+      Store(inverses, inverse);
+      Store(means, SumRows(product_sums) * inverse);
+      for (int64_t i = 0; i < count; ++i) {
+        float *weight = row_of(weights, i), *grad = row_of(grad_scores, i);
+        const float factor = inverses[i] * s.scale;
+        int64_t j = 0;
+        for (const int64_t visible = Visible(first_row + i); j < visible; j += kLanes) {
+          const Vec value = Load(weight + j);
+          Store(grad + j, value * factor * (Load(grad + j) - means[i]));
+          Store(weight + j, value * inverses[i]);
+        }
+        for (; j < padded; j += kLanes) {
+          Store(grad + j, Vec{});
+          Store(weight + j, Vec{});
+        }
       }
     }
   }
 
-  // grad [keys, width] += strip^T b [rows, width]; `kRowPairs`: pairs of rows in both.
+  // grad [keys, width] = strip^T b [rows, width], added to what is there unless `first`; `kRowPairs`: pairs of rows in
+  // both.
   template <bool kRowPairs>
   void AddToKeys(const float* strip, const float* b, int64_t b_row, int64_t width, float* grad) const {
     Product p{};
     p.columns = width;
-    p.accumulate = true;
+    p.accumulate = !first;
     p.bf16x2 = kRowPairs;
     const auto multiply = [&](int64_t first_row, int64_t begin, int64_t end) {
       const int64_t row = kRowPairs ? first_row / 2 : first_row;
@@ -210,11 +236,12 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
   const int64_t items = s.batch * s.kv_heads * parts;
   const int64_t grad_k_floats = s.keys * at.width_row, grad_v_floats = s.keys * at.value_row;
   const int64_t grad_floats = grad_k_floats + grad_v_floats;
-  float* scratch = context.scratch.Take(context.pool.threads() * at.floats);
-  float* grad_parts = context.scratch.Take((parts > 1 ? items : context.pool.threads()) * grad_floats);
+  const ThreadBlocks scratch = context.scratch.TakeEach(at.floats);
+  float* grad_parts = parts > 1 ? context.scratch.Take(items * grad_floats) : nullptr;
+  const ThreadBlocks own_grads = context.scratch.TakeEach(parts > 1 ? 0 : grad_floats);
   // Each block of queries adds to grad_k and grad_v: many of them, to totals (and their rests).
   const bool many_blocks = group * CeilDiv(blocks, parts) > kLongestChain;
-  float* totals = many_blocks ? context.scratch.Take(context.pool.threads() * 2 * grad_floats) : nullptr;
+  const ThreadBlocks totals = context.scratch.TakeEach(many_blocks ? 2 * grad_floats : 0);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     constexpr bool kBf16x2 = kUsesBf16x2<T>;
@@ -225,14 +252,14 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
                      row * s.value_width, s.kv_heads * s.value_width);
     };
 
-    const HeadOrder order(s.batch * s.kv_heads, context.pool.threads());
     context.pool.Run(items, [&](int64_t item, int thread) {
-      const int64_t part = item / (s.batch * s.kv_heads);
-      const int64_t head = order.at(item % (s.batch * s.kv_heads)), b = head / s.kv_heads, kv_head = head % s.kv_heads;
-      float* buffers = scratch + thread * at.floats;
-      float* grads = grad_parts + (parts > 1 ? (b * s.kv_heads + kv_head) * parts + part : thread) * grad_floats;
-      memset(grads, 0, static_cast<size_t>(grad_floats) * sizeof(float));
-      float* total = many_blocks ? totals + thread * 2 * grad_floats : nullptr;
+      // The last part of a head's queries sees the most keys, so it goes first.
+      const int64_t part = parts - 1 - item % parts;
+      const int64_t b = item / parts / s.kv_heads, kv_head = item / parts % s.kv_heads;
+      float* buffers = scratch[thread];
+      float* grads =
+          parts > 1 ? grad_parts + ((b * s.kv_heads + kv_head) * parts + part) * grad_floats : own_grads[thread];
+      float* total = totals[thread];
       if (many_blocks) memset(total, 0, static_cast<size_t>(2 * grad_floats) * sizeof(float));
       int64_t summed = 0;  // blocks
       float *q = buffers + at.q, *grad_output = buffers + at.grad_output, *grad_q = buffers + at.grad_q;
@@ -249,9 +276,20 @@ Status AttentionBackward(CpuContext& context, const AttentionBackwardParams& p) 
 
       const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
       for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h) {
-        for (int64_t i = first_block * kQueryBlock; i < Min(last_block * kQueryBlock, s.queries); i += kQueryBlock) {
+        // The last block sees the most keys: what it leaves of their gradients are zeros.
+        for (int64_t i = (last_block - 1) * kQueryBlock; i >= first_block * kQueryBlock; i -= kQueryBlock) {
           if (context.pool.cancelled()) return;  // an item may take seconds
-          const Block<kBf16x2> block{s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i)};
+          const bool first = h == kv_head * group && i == (last_block - 1) * kQueryBlock;
+          const Block<kBf16x2> block{
+              s, at, buffers, grads, grads + grad_k_floats, i, Min(kQueryBlock, s.queries - i), first};
+          if (first) {
+            const auto clear = [&](float* grad, int64_t row_floats) {
+              const int64_t seen = block.Visible(block.rows - 1);
+              memset(grad + seen * row_floats, 0, static_cast<size_t>((s.keys - seen) * row_floats) * sizeof(float));
+            };
+            clear(block.grad_k, at.width_row);
+            clear(block.grad_v, at.value_row);
+          }
           const int64_t row = (b * s.queries + i) * s.heads + h;
           const T* source_q = static_cast<const T*>(p.q) + row * s.width;
           const T* source_grad = static_cast<const T*>(p.grad_output) + row * s.value_width;

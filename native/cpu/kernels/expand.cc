@@ -14,11 +14,10 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
   // Enough rows per block to fill register tiles; enough blocks per item to be worth the hand-over.
   const int64_t block = Min(Max<int64_t>(48 / s.sim_heads, 1), p.shape.tokens);
   const int64_t run = 8 * block;
-  const int64_t x_floats = block * s.heads * l.tap_row, relu_floats = block * s.sim_heads * l.tap_row;
+  const int64_t x_floats = l.PaddedFloats(block * s.heads), relu_floats = l.PaddedFloats(block * s.sim_heads);
   const int64_t y_floats = block * s.sim_heads * l.dim_row, z_floats = block * s.sim_heads * l.sim_row;
   const int64_t thread_floats = x_floats + relu_floats + y_floats + 2 * z_floats;
-  float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
-  ZeroRows(scratch, context.pool.threads() * thread_floats);
+  const ThreadBlocks scratch = ZeroedBlocks(context, thread_floats);
   AngleTable angles{};
   if (p.rope) angles = MakeAngles(context, *p.rope, true, false);
 
@@ -35,7 +34,7 @@ Status Expand(CpuContext& context, const ExpandParams& p) {
       residual_bias = PackBias(context, p.weights.feature_residual_bias, s.sim_head_dim);
     }
     context.pool.Run(CeilDiv(s.tokens, run), [&](int64_t item, int thread) {
-      float* x = scratch + thread * thread_floats;
+      float* x = scratch[thread];
       float* relu = x + x_floats;
       float* y = relu + relu_floats;
       float* z = y + y_floats;

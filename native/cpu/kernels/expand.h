@@ -19,14 +19,18 @@ struct ExpandLayout {
         margin(RoundUp((s.kernel_size - 1) / 2, kLanes)),
         dim_row(RoundUp(s.head_dim, kLanes)),
         sim_row(RoundUp(s.sim_head_dim, kLanes)),
-        tap_row(dim_row + 2 * margin) {}
+        tap_row(margin + dim_row) {}
+
+  // Of a number of padded rows: the zeros after one row are those before the next.
+  int64_t PaddedFloats(int64_t rows) const { return rows * tap_row + margin; }
 
   ExpandShape s;
-  int64_t
-      margin;  // zeros before and after the features of a padded row: (k-1)/2 are needed, whole vectors keep it aligned
+  // Zeros before the features of a padded row, and after the last row: (k-1)/2 are needed, whole vectors keep rows
+  // aligned.
+  int64_t margin;
   int64_t dim_row;  // floats per row of head_dim features
   int64_t sim_row;  // floats per row of sim_head_dim features
-  int64_t tap_row;  // floats per padded row: margin, head_dim features, zeros
+  int64_t tap_row;  // floats per padded row: margin, head_dim features, zeros to the next whole vector
 };
 
 // Where tap t of channel c begins in a padded token, for `channels` channels: offsets[c * kernel_size + t].
@@ -92,8 +96,15 @@ inline float* PackBias(CpuContext& context, const float* bias, int64_t size) {
   return PackWeight(context, bias, 1, size, RoundUp(size, kLanes));
 }
 
-// Zeroes rows entirely, so that the margins that nobody writes are zero.
 inline void ZeroRows(float* rows, int64_t floats) { memset(rows, 0, static_cast<size_t>(floats) * sizeof(float)); }
+
+// Memory of each thread, all zeros, so that the margins that nobody writes are; each thread clears its own.
+inline ThreadBlocks ZeroedBlocks(CpuContext& context, int64_t floats) {
+  ThreadBlocks blocks = context.scratch.TakeEach(floats);
+  context.pool.Run(context.pool.threads(),
+                   [&](int64_t item, int) { ZeroRows(blocks[static_cast<int>(item)], floats); });
+  return blocks;
+}
 
 // After a whole-vector write of head_dim features to padded rows: restores the zeros behind them.
 inline void ZeroTails(const ExpandLayout& l, float* rows, int64_t count) {

@@ -46,12 +46,12 @@ struct GradientLayout {
 // sums[r] += sum over tokens and features of a padded token's row r.
 void AddRowSums(const ExpandLayout& l, const float* a, int64_t tokens, float* sums) {
   for (int64_t r = 0; r < l.s.sim_heads; ++r) {
-    Vec sum{};
-    for (int64_t token = 0; token < tokens; ++token) {
-      const float* row = a + (token * l.s.sim_heads + r) * l.tap_row + l.margin;
-      sum += SumVectors(l.dim_row, [=](int64_t d, int64_t) { return Load(row + d); });
-    }
-    sums[r] += Sum(sum);
+    const float* row = a + r * l.tap_row + l.margin;
+    sums[r] += Sum(SumVectors(l.dim_row, [=](int64_t d, int64_t) {
+      Vec sum{};
+      for (int64_t token = 0; token < tokens; ++token) sum += Load(row + token * l.s.sim_heads * l.tap_row + d);
+      return sum;
+    }));
   }
 }
 
@@ -136,21 +136,20 @@ Status ExpandBackward(CpuContext& context, const ExpandBackwardParams& p) {
   float* gradients = context.scratch.Take(partitions * partition_floats);
 
   Offsets o;
-  const int64_t x_at = o.Take(block * s.heads * l.tap_row), relu_at = o.Take(block * s.sim_heads * l.tap_row);
+  const int64_t padded_floats = l.PaddedFloats(block * s.sim_heads);
+  const int64_t x_at = o.Take(l.PaddedFloats(block * s.heads)), relu_at = o.Take(padded_floats);
   const int64_t y_at = o.Take(block * s.sim_heads * l.dim_row);
   const int64_t z_floats = s.features ? block * s.sim_heads * l.sim_row : 0;
   const int64_t z_relu_at = o.Take(z_floats), grad_z_at = o.Take(z_floats), grad_z1_at = o.Take(z_floats);
-  const int64_t grad_y_at = o.Take(block * s.sim_heads * l.tap_row),
-                grad_c_at = o.Take(block * s.sim_heads * l.tap_row);
+  const int64_t grad_y_at = o.Take(padded_floats), grad_c_at = o.Take(padded_floats);
   const int64_t grad_x_at = o.Take(block * s.heads * l.dim_row);
-  float* scratch = context.scratch.Take(context.pool.threads() * o.total);
-  ZeroRows(scratch, context.pool.threads() * o.total);
+  const ThreadBlocks scratch = ZeroedBlocks(context, o.total);
   AngleTable angles{};
   if (p.rope) angles = MakeAngles(context, *p.rope, true, true);
 
   return DispatchFloat(p.dtype, [&]<class T>(T*) {
     context.pool.Run(partitions, [&](int64_t partition, int thread) {
-      float* buffers = scratch + thread * o.total;
+      float* buffers = scratch[thread];
       float *x = buffers + x_at, *relu = buffers + relu_at, *y = buffers + y_at;
       float *z_relu = buffers + z_relu_at, *grad_z = buffers + grad_z_at, *grad_z1 = buffers + grad_z1_at;
       float *grad_y = buffers + grad_y_at, *grad_c = buffers + grad_c_at, *grad_x = buffers + grad_x_at;

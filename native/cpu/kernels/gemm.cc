@@ -55,12 +55,12 @@ void DeepProduct(CpuContext& context, int64_t rows, int64_t columns, int64_t dep
   const int64_t part_floats = rows * row_floats + sum_floats;
   float* part_sums = context.scratch.Take(parts.count * part_floats);
   constexpr int64_t kThreadFloats = kDepthBlock * (kColumnBlock + kRowBlock);
-  float* packed = context.scratch.Take(context.pool.threads() * kThreadFloats);
+  const ThreadBlocks packed = context.scratch.TakeEach(kThreadFloats);
 
   context.pool.Run(parts.count * column_split.count, [&](int64_t item, int thread) {
     const int64_t part = item / column_split.count, n = column_split.begin(item % column_split.count);
     const int64_t block_columns = column_split.length(item % column_split.count);
-    float* packed_x = packed + thread * kThreadFloats;
+    float* packed_x = packed[thread];
     float* packed_g = packed_x + kDepthBlock * kColumnBlock;
     float* target = part_sums + part * part_floats;
     float* row_sums = sums != nullptr && n == 0 ? target + rows * row_floats : nullptr;
@@ -124,7 +124,7 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
   constexpr int64_t kBlockFloats = kRowBlock * kColumnBlock;
   const int64_t thread_floats = kRowBlock * kDepthBlock + (segmented ? 3 : 1) * kBlockFloats;
-  float* thread_blocks = context.scratch.Take(context.pool.threads() * thread_floats);
+  const ThreadBlocks thread_blocks = context.scratch.TakeEach(thread_floats);
   // C of each part of the depth, where there are several.
   const int64_t part_floats = rows * padded_columns;
   float* part_c = depth_split.count > 1 ? context.scratch.Take(depth_split.count * part_floats) : nullptr;
@@ -153,7 +153,7 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
         const int64_t i = block / column_split.count, j = block % column_split.count;
         const int64_t m = row_split.begin(i), n = column_split.begin(j), first = depth_split.begin(part);
         const int64_t block_rows = row_split.length(i), block_columns = column_split.length(j);
-        float* packed_a = thread_blocks + thread * thread_floats;
+        float* packed_a = thread_blocks[thread];
         float* own_c = packed_a + kRowBlock * kDepthBlock;
         C* output = static_cast<C*>(c) + m * columns + n;
         // Where it is summed: in C itself or the part's, if that is f32 and whole vectors may be written to it.

@@ -13,11 +13,11 @@ namespace {
 // Calls body(token, scratch) for every token; `scratch` [floats] is the thread's own.
 template <class Body>
 void ForEachToken(CpuContext& context, const TensorProductShape& s, int64_t floats, const Body& body) {
-  const int64_t thread_floats = RoundUp(floats, 16), chunk = CeilDiv(kElementChunk, s.heads * s.width);
-  float* scratch = context.scratch.Take(context.pool.threads() * thread_floats);
+  const int64_t chunk = CeilDiv(kElementChunk, s.heads * s.width);
+  const ThreadBlocks scratch = context.scratch.TakeEach(floats);
   context.pool.Run(CeilDiv(s.tokens, chunk), [&](int64_t item, int thread) {
     for (int64_t token = item * chunk; token < Min((item + 1) * chunk, s.tokens); ++token) {
-      body(token, scratch + thread * thread_floats);
+      body(token, scratch[thread]);
     }
   });
 }

@@ -150,8 +150,8 @@ export const CORE: readonly Planted[] = [
   {
     name: 'running op not ended with its process',
     file: 'native/cpu/thread_pool.cc',
-    find: 'item < items_ && !cancelled(); item = next_++)',
-    replace: 'item < items_; item = next_++)',
+    find: 'while (range.next < range.end && !cancelled()) {',
+    replace: 'while (range.next < range.end) {',
     tests: ['test/hardening/hardening.test.ts > the end does not wait for the op that runs'],
     environment: { SAS_THREADS: '2' },
   },
@@ -265,8 +265,8 @@ export const CORE: readonly Planted[] = [
   {
     name: 'scratch memory kept for ever',
     file: 'native/cpu/context.cc',
-    find: 'if (keep < bytes_) FreeAll();',
-    replace: '',
+    find: 'const bool all = keep < bytes_;',
+    replace: 'const bool all = false;',
     tests: [`${RESERVE} > scratch memory too`],
   },
   {
@@ -314,15 +314,15 @@ export const CORE: readonly Planted[] = [
   {
     name: 'scratch memory handed out twice',
     file: 'native/cpu/context.cc',
-    find: 'used_ += bytes; taken_ += bytes;',
-    replace: 'used_ += bytes / 2 / 64 * 64; taken_ += bytes;',
+    find: 'at.used += bytes;',
+    replace: 'at.used += bytes / 2 / 64 * 64;',
     tests: ['test/parity/random.test.ts > random sizes f32 expand'],
   },
   {
     name: 'last item of a parallel loop dropped',
     file: 'native/cpu/thread_pool.cc',
-    find: 'item < items_ && !cancelled(); item = next_++)',
-    replace: 'item < items_ - 1 && !cancelled(); item = next_++)',
+    find: 'if (item < range.end) (*body_)(item, thread);',
+    replace: 'if (item < range.end - 1) (*body_)(item, thread);',
     tests: ['test/parity/random.test.ts > random sizes f32 attention'],
     environment: { SAS_THREADS: '2' },
   },

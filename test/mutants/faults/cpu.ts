@@ -43,8 +43,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'sum not shrunk when the maximum moves',
     file: kernel('attention.cc'),
-    find: 'Store(sums, Load(sums) * shrinks[i]);',
-    replace: 'Store(sums, Load(sums));',
+    find: 'sum += Load(sums) * shrinks[i];',
+    replace: 'sum += Load(sums);',
     tests: [cases('attention')],
   },
   {
@@ -92,8 +92,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'gradient of the scores without the mean of its row',
     file: kernel('attention_backward.cc'),
-    find: '(Load(grad + j) - row_mean)',
-    replace: '(Load(grad + j) - 0 * row_mean)',
+    find: '(Load(grad + j) - means[i])',
+    replace: '(Load(grad + j) - 0 * means[i])',
     tests: [random('attention')],
   },
   {
@@ -113,8 +113,8 @@ export const CPU: readonly Planted[] = [
   {
     name: 'first row that sees a key one too late',
     file: kernel('attention_backward.cc'),
-    find: 'Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first))',
-    replace: 'Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first + 1))',
+    find: 'Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first_query))',
+    replace: 'Min(rows, Max<int64_t>(0, FirstQuery(s, j) - first_query + 1))',
     tests: [cases('attention')],
   },
   {
@@ -405,10 +405,10 @@ export const CPU: readonly Planted[] = [
     tests: [long('attention, n keys of rising scores')],
   },
   {
-    name: 'heads left out where threads do not divide them',
-    file: kernel('attention.h'),
-    find: 'return lane * each + Min(lane, more) + index / lanes;',
-    replace: 'return lane * each + index / lanes;',
+    name: 'gradients of keys that a part of the queries does not see left as they were',
+    file: kernel('attention_backward.cc'),
+    find: 'static_cast<size_t>((s.keys - seen) * row_floats)',
+    replace: 'static_cast<size_t>(0 * row_floats)',
     tests: [random('attention')],
   },
   {
