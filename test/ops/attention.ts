@@ -76,6 +76,8 @@ const cases: Case<AttentionOptions>[] = [
   hugeScores({ time: 97, heads: 2, width: [2, 24], scale: -1e5 }),
   hugeScores({ time: [64, 33], heads: 2, width: [8, 8], scale: 1e20, causal: false }),
   hugeValues({ time: [31, 64], heads: [4, 2], width: [24, 40] }, 1e36),
+  // Of many keys, with scores far apart: the one that weights are measured from changes from block to block.
+  attentionOf({ time: [40, 200], heads: 3, width: [8, 24], scale: 4, causal: false }),
   largeScale(30),
   largeScale(-30, false),
   // Inputs x100 saturate: only the rare rows whose two best scores are close have an error or a gradient at all. There must
