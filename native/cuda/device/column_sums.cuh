@@ -7,8 +7,8 @@
 
 namespace sas::cuda {
 
-// total = the sum of every `step`-th row of `width` elements of x, from `row` to before `end`. A new sum every 64 rows
-// keeps rounding errors from growing with their number.
+// total = the sum of every `step`-th row of `width` elements of x, from `row` to before `end`: sums of kLongestChain
+// rows, of which there may be as many.
 template <int kCount, class T>
 __device__ __forceinline__ void SumRows(const T* x, int64_t row, int64_t end, int64_t step, int64_t width,
                                         float (&total)[kCount]) {
@@ -16,7 +16,7 @@ __device__ __forceinline__ void SumRows(const T* x, int64_t row, int64_t end, in
   for (int k = 0; k < kCount; ++k) total[k] = 0;
   while (row < end) {
     float sum[kCount] = {};
-    const int64_t stop = min(row + 64 * step, end);
+    const int64_t stop = min(row + kLongestChain * step, end);
 #pragma unroll 8
     for (; row < stop; row += step) {
       float value[kCount];
@@ -73,11 +73,13 @@ __global__ void __launch_bounds__(kElementThreads, kColumnSumsBlocks)
 // output [width] = sum of the rows of x [rows, width].
 template <class T>
 Status ColumnSums(CudaContext& context, int64_t rows, int64_t width, const T* x, float* output) {
-  constexpr int kCount = 4, kRowsAtLeast = 32;
-  constexpr int64_t kMostPartitions = 512;  // 64 per warp of the last block
+  constexpr int kCount = 4, kRowsAtLeast = 32, kWarps = kElementThreads / 32;
+  constexpr int64_t kMostPartitions = kLongestChain * kWarps;                     // of the last block
+  constexpr int64_t kMostRows = int64_t{kLongestChain} * kLongestChain * kWarps;  // of a partition
   const bool vectorizable = Vectorizable<kCount>(width, x, output);
   const int64_t blocks = CeilDiv(width, 32 * (vectorizable ? kCount : 1));
-  const int64_t wanted = CeilDiv(context.multiprocessors() * kColumnSumsBlocks, std::max<int64_t>(blocks, 1));
+  const int64_t wanted = std::max(CeilDiv(context.multiprocessors() * kColumnSumsBlocks, std::max<int64_t>(blocks, 1)),
+                                  CeilDiv(rows, kMostRows));
   const int64_t partitions = blocks > CudaContext::kArrivals
                                  ? 1
                                  : std::clamp<int64_t>(rows / kRowsAtLeast, 1, std::min(wanted, kMostPartitions));

@@ -11,6 +11,7 @@
 
 #include <type_traits>
 
+#include "cuda/device/long_sum.cuh"
 #include "cuda/device/ptx.cuh"
 
 namespace sas::cuda {
@@ -41,6 +42,14 @@ __device__ __forceinline__ int LaneId() { return static_cast<int>(threadIdx.x) %
 struct Accumulator {
   float c[4];
 };
+
+// Rows g and g + 8 have shrunk by shrink[0] and shrink[1].
+template <int kThreads, int kTiles>
+__device__ __forceinline__ void MoveIntoTotals(const TotalStep& step, Accumulator (&terms)[kTiles], float4* own,
+                                               const float (&shrink)[2] = {1.0f, 1.0f}) {
+  const auto four_of = [&](int j) -> float(&)[4] { return terms[j].c; };
+  MoveFoursIntoTotals<kThreads, kTiles>(step, four_of, own, shrink);
+}
 
 // A [16, kDepth]: rows of the result.
 template <class T>
@@ -295,11 +304,11 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
 #pragma unroll 1
   for (int tile = 0; tile < kTiles; ++tile) {
     const int column = 8 * tile + pair;
-    Accumulator total = {};
+    Accumulator total = {}, rest = {};
 #pragma unroll 1
-    for (int64_t first = 0; first < depth; first += 64) {  // a new sum, so that rounding errors don't grow with depth
+    for (int64_t first = 0; first < depth; first += kLongestChain) {
       Accumulator sum = {};
-      const int64_t end = min(first + 64, depth);
+      const int64_t end = min(first + kLongestChain, depth);
 #pragma unroll 1
       for (int64_t k = first; k < end; ++k) {
         const float left0 = a(k, row, 0), left1 = a(k, row, 1), right0 = b(k, column), right1 = b(k, column + 1);
@@ -309,7 +318,7 @@ __device__ __forceinline__ void RetakeOverflows(Accumulator* c, int64_t depth, c
         sum.c[3] = fmaf(left1, right1, sum.c[3]);
       }
 #pragma unroll
-      for (int i = 0; i < 4; ++i) total.c[i] += sum.c[i];
+      for (int i = 0; i < 4; ++i) AddCompensated(sum.c[i], total.c[i], rest.c[i]);
     }
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {  // registers have no index

@@ -15,6 +15,17 @@ namespace {
 template <class T, int kColumns>
 constexpr int kKeys = (kColumns == kWidest ? 32 : 64) * 2 / static_cast<int>(sizeof(T));
 
+// For __launch_bounds__: left to itself ptxas spills for the sake of one more block, or gives one up where it need not.
+template <class T, int kColumns, bool kMean>
+constexpr int ForwardBlocks() {
+  if (std::is_same_v<T, float> || kColumns > 128) return kLeastBlocks<T>;
+  if (kColumns == 64) return sizeof(T) == 2 ? 3 : 4;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+  if (sizeof(T) == 2) return 2;
+#endif
+  return sizeof(T) == 4 && kMean ? 2 : 3;
+}
+
 // Shared memory of the tiles of q [rows, width], k [kKeys, width] and v [kKeys, value_width].
 template <class T, int kColumns>
 __host__ __device__ constexpr size_t OperandBytes(const AttentionSizes& s, int rows) {
@@ -23,12 +34,13 @@ __host__ __device__ constexpr size_t OperandBytes(const AttentionSizes& s, int r
 }
 
 // One head's pass over its keys, for queries [first, first + rows): `result` becomes the warp's rows of weights times
-// values, still to be divided by the sums in the softmax returned. kColumns >= value_width. At the end the whole
-// block has finished with the tiles.
+// values, still to be divided by the sums in the softmax returned. kColumns >= value_width. `totals`: kRowTotals
+// of each thread, if there are more than kLongestChain tiles of keys. At the end the whole block has finished with the
+// tiles.
 template <class T, int kColumns>
 __device__ __forceinline__ Softmax Attend(const AttentionSizes& s, const Rows<const T>& queries,
                                           const Rows<const T>& keys, const Rows<const T>& values, int first,
-                                          Accumulator (&result)[kColumns / 8]) {
+                                          float4* totals, Accumulator (&result)[kColumns / 8]) {
   constexpr int kTileKeys = kKeys<T, kColumns>;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   T* q_tile = reinterpret_cast<T*>(SharedMemory());
@@ -74,6 +86,13 @@ __device__ __forceinline__ Softmax Attend(const AttentionSizes& s, const Rows<co
       }
       AddProduct<false>(result, weights, v_tile, s.value_width);
     }
+    const TotalStep step(totals, key / kTileKeys, (block_keys + kTileKeys - 1) / kTileKeys);
+    if (step.moves) {
+      float4* const own = OwnTotals<kMaxThreads>(totals, kRowTotals<kColumns / 8>);
+      float none[2] = {}, shrunk[2];
+      MoveIntoTotals<kColumns / 8>(step, softmax, none, own, shrunk);
+      MoveIntoTotals<kMaxThreads>(step, result, own, shrunk);
+    }
   }
   CopyAsyncWait<0>();
   __syncthreads();
@@ -101,9 +120,9 @@ __device__ __forceinline__ void AddToSums(Accumulator (&result)[kTiles], const f
 // A block per tile and head of the output, [B, queries, heads, value_width]. With kMean, output head h is the mean of
 // the heads g * heads + h of q over all groups g, log_sum_exp is not written, and shared memory holds the sums too.
 template <class T, int kColumns, bool kMean>
-__global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
-    AttentionKernel(AttentionSizes s, int groups, int all_heads, const T* q, const T* k, const T* v, Stored<T>* output,
-                    float* log_sum_exp) {
+__global__ void __launch_bounds__(kMaxThreads, (ForwardBlocks<T, kColumns, kMean>()))
+    AttentionKernel(AttentionSizes s, int groups, int all_heads, const T* q, const T* k, const T* v, float4* totals,
+                    Stored<T>* output, float* log_sum_exp) {
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
   const int heads = kMean ? s.heads / groups : s.heads;
@@ -121,7 +140,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     const Softmax softmax =
         Attend<T, kColumns>(s, HeadRows(q, batch, s.queries, s.heads, q_head, s.width),
                             HeadRows(k, batch, s.keys, s.kv_heads, kv_head, s.width),
-                            HeadRows(v, batch, s.keys, s.kv_heads, kv_head, s.value_width), first, result);
+                            HeadRows(v, batch, s.keys, s.kv_heads, kv_head, s.value_width), first, totals, result);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const float sum = RowSum(softmax.sum[i]);
@@ -164,8 +183,9 @@ Status Launch(CudaContext& context, const Params& p, int groups, float* log_sum_
     // With too few blocks to keep all multiprocessors busy, it is better to have the groups side by side.
     if (tiling.grid.blocks.x < static_cast<unsigned>(context.multiprocessors())) return AttendThenAggregate(context, p);
   }
+  float4* totals = TakeTotals(context, CeilDiv(s.keys, kKeys<T, kColumns>), tiling, kRowTotals<kColumns / 8>);
   return context.Launch(AttentionKernel<T, kColumns, kMean>, tiling.grid, s, groups, static_cast<int>(all_heads),
-                        static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v),
+                        static_cast<const T*>(p.q), static_cast<const T*>(p.k), static_cast<const T*>(p.v), totals,
                         static_cast<Stored<T>*>(p.output), log_sum_exp);
 }
 

@@ -295,18 +295,41 @@ struct Softmax {
       max[row] = RowMax(largest);
       const float reference = Reference(row);
       shrink[row] = Weight(before, reference, log2_scale);
-      sum[row] *= shrink[row];
+      float tile_sum = 0;
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) {
 #pragma unroll
         for (int i = 2 * row; i < 2 * row + 2; ++i) {
           scores[j].c[i] = Weight(scores[j].c[i], reference, log2_scale);
-          sum[row] += scores[j].c[i];
+          tile_sum += scores[j].c[i];
         }
       }
+      sum[row] = fmaf(sum[row], shrink[row], tile_sum);
     }
   }
 };
+
+// ---- totals of sums over many tiles
+
+// Of a thread, for OwnTotals: kTiles accumulators, sums over the row, and what those are relative to.
+template <int kTiles>
+constexpr int kRowTotals = kTiles + 2;
+
+// Moves the softmax's sums, and others beside them, into the totals after those of kTiles accumulators. By `shrink`
+// they have shrunk since the step before.
+template <int kTiles>
+__device__ __forceinline__ void MoveIntoTotals(const TotalStep& step, Softmax& softmax, float (&others)[2], float4* own,
+                                               float (&shrink)[2]) {
+  float4 *const sums_at = own + kTiles * kTotalParts * kMaxThreads, *const max_at = sums_at + kTotalParts * kMaxThreads;
+  float before[2] = {kMinusInfinity, kMinusInfinity};
+  if (!step.first) before[0] = max_at->x, before[1] = max_at->y;
+  *max_at = make_float4(softmax.max[0], softmax.max[1], 0, 0);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) shrink[i] = Weight(before[i], softmax.Reference(i), softmax.log2_scale);
+  float sums[4] = {softmax.sum[0], others[0], softmax.sum[1], others[1]};
+  MoveIntoTotal<kMaxThreads>(step, sums, sums_at, shrink);
+  softmax.sum[0] = sums[0], others[0] = sums[1], softmax.sum[1] = sums[2], others[1] = sums[3];
+}
 
 // ---- results
 
@@ -412,6 +435,12 @@ Status ChooseTiling(const CudaContext& context, int64_t heads, int64_t length, i
     }
   }
   return Status(StatusCode::kShape, "attention on CUDA: head widths need more shared memory than the device has");
+}
+
+// Totals for all blocks, `fours` for each of their threads, if a sum has so many tiles.
+inline float4* TakeTotals(CudaContext& context, int64_t tiles, const Tiling& tiling, int fours) {
+  if (tiles <= kLongestChain) return nullptr;
+  return context.Take<float4>(int64_t{tiling.grid.blocks.x} * kMaxThreads * kTotalParts * fours);
 }
 
 }  // namespace sas::cuda

@@ -49,11 +49,12 @@ __device__ __forceinline__ void StoreGradient(const Accumulator (&c)[kTiles], co
 }
 
 // grad_q and the statistics [B, Hq, Tq]. kColumns >= width. Shared memory: q, grad_output [rows, ...], `stages` times
-// k, v [kStream, ...].
+// k, v [kStream, ...]. totals: kRowTotals of each thread, if there are more than kLongestChain tiles of
+// keys.
 template <class T, int kColumns>
 __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     GradQueryKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, QueryStatistics* statistics,
-                    Gradient grad_q) {
+                    float4* totals, Gradient grad_q) {
   constexpr int kStream = kStreamed<T, kColumns>;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
   const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
   const int row_keys[2] = {VisibleKeys(s, row), VisibleKeys(s, row + 8)};
 
   const auto copy = [&](int step) {
-    const int key = step % tiles * kStream;
+    const int key = (step < tiles ? step : step - tiles) * kStream;
     CopyRows(k_tile(step), keys, key, kStream);
     CopyRows(v_tile(step), values, key, kStream);
     CopyAsyncCommit();
@@ -97,6 +98,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     CopyAsyncWait<0>();
     __syncthreads();  // the tiles are there, and the last step's are done with
     if (stages == 2 && step + 1 < steps) copy(step + 1);
+    const int added = step < tiles ? step : step - tiles;  // tiles that this sweep has added up
     if (step == tiles) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
         mean[i] = RowSum(mean[i]) * inverse[i];
       }
     }
-    const int key = step % tiles * kStream;
+    const int key = added * kStream;
     if (key < warp_keys) {
       Accumulator weights[kStream / 8], grads[kStream / 8];
       MultiplyRows(weights, q_tile + warp_row * width_stride, k_tile(step), s.width);
@@ -114,13 +116,14 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
         const int visible[2] = {row_keys[0] - key, row_keys[1] - key};
         float shrink[2];
         softmax.Weigh(weights, visible, shrink);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) mean[i] *= shrink[i];
+        float tile_mean[2] = {};
 #pragma unroll
         for (int j = 0; j < kStream / 8; ++j) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) mean[i / 2] += weights[j].c[i] * grads[j].c[i];
+          for (int i = 0; i < 4; ++i) tile_mean[i / 2] += weights[j].c[i] * grads[j].c[i];
         }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) mean[i] = fmaf(mean[i], shrink[i], tile_mean[i]);
       } else {
         const float reference[2] = {softmax.ReferenceScore(0), softmax.ReferenceScore(1)};
 #pragma unroll
@@ -144,6 +147,15 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
         AddProduct<false>(result, weights, k_tile(step), s.width);
       }
     }
+    if (const TotalStep total(totals, added, tiles); total.moves) {
+      float4* const own = OwnTotals<kMaxThreads>(totals, kRowTotals<kColumns / 8>);
+      if (step < tiles) {
+        float shrunk[2];
+        MoveIntoTotals<kColumns / 8>(total, softmax, mean, own, shrunk);
+      } else {
+        MoveIntoTotals<kMaxThreads>(total, result, own);
+      }
+    }
     if (stages == 1 && step + 1 < steps) {
       __syncthreads();
       copy(step + 1);
@@ -165,12 +177,17 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
 
 enum class Part { kBoth, kKeys, kValues };
 
+// Of a thread, for OwnTotals: accumulators of grad_k, then of grad_v.
+template <int kTiles>
+constexpr int kKeyTotals = 2 * kTiles;
+
 // grad_k and grad_v, or one of them where registers hold no more. kColumns >= width, value_width. Shared memory: k, v
-// [rows, ...], `stages` times q, grad_output, statistics [kStream, ...].
+// [rows, ...], `stages` times q, grad_output, statistics [kStream, ...]. totals: kKeyTotals of each thread, if there
+// are more than kLongestChain tiles of queries.
 template <class T, int kColumns, Part kPart>
 __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     GradKeyKernel(AttentionSizes s, int all_heads, int stages, Operands<T> in, const QueryStatistics* statistics,
-                  Gradient grad_k, Gradient grad_v) {
+                  float4* totals, Gradient grad_k, Gradient grad_v) {
   constexpr int kStream = kStreamed<T, kColumns>;
   constexpr bool kKeys = kPart != Part::kValues, kValues = kPart != Part::kKeys;
   const int rows = static_cast<int>(blockDim.x) / 32 * kWarpRows;
@@ -200,8 +217,7 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
     position.query += kStream;
     if (position.query >= s.queries) position = {position.head + 1, start};
   };
-  Position position{kv_head * group, start}, next = position;
-  const auto copy = [&](int step) {
+  const auto copy = [&](int step, const Position& next) {
     T* q_tile = streamed + step % stages * stage_size;
     T* grad_tile = q_tile + kStream * width_stride;
     T* statistics_tile = grad_tile + kStream * value_stride;
@@ -214,7 +230,6 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
       CopyAsync16(statistics_tile + i * kVector<T>, valid ? row : statistics, valid);
     }
     CopyAsyncCommit();
-    advance(next);
   };
 
   Accumulator result_k[kKeys ? kColumns / 8 : 1], result_v[kValues ? kColumns / 8 : 1];
@@ -223,11 +238,16 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
   CopyRows(k_tile, HeadRows(in.k, batch, s.keys, s.kv_heads, kv_head, s.width), first, rows);
   if (kKeys) CopyRows(v_tile, HeadRows(in.v, batch, s.keys, s.kv_heads, kv_head, s.value_width), first, rows);
   CopyAsyncCommit();
-  if (steps > 0) copy(0);
+  Position position{kv_head * group, start};
+  if (steps > 0) copy(0, position);
   for (int step = 0; step < steps; ++step) {
     CopyAsyncWait<0>();
     __syncthreads();  // the tiles are there, and the last step's are done with
-    if (stages == 2 && step + 1 < steps) copy(step + 1);
+    if (stages == 2 && step + 1 < steps) {
+      Position next = position;
+      advance(next);
+      copy(step + 1, next);
+    }
     if (position.query + kStream > warp_first) {
       const T* q_tile = streamed + step % stages * stage_size;
       const T* grad_tile = q_tile + kStream * width_stride;
@@ -266,11 +286,18 @@ __global__ void __launch_bounds__(kMaxThreads, kLeastBlocks<T>)
         AddProduct<sizeof(T) == 2>(result_k, weights, q_tile, s.width);
       }
     }
-    if (stages == 1 && step + 1 < steps) {
-      __syncthreads();
-      copy(step + 1);
+    if (const TotalStep total(totals, step, steps); total.moves) {
+      float4* const own = OwnTotals<kMaxThreads>(totals, kKeyTotals<kColumns / 8>);
+      if constexpr (kKeys) MoveIntoTotals<kMaxThreads>(total, result_k, own);
+      if constexpr (kValues) {
+        MoveIntoTotals<kMaxThreads>(total, result_v, own + kColumns / 8 * kTotalParts * kMaxThreads);
+      }
     }
     advance(position);
+    if (stages == 1 && step + 1 < steps) {
+      __syncthreads();
+      copy(step + 1, position);
+    }
   }
   CopyAsyncWait<0>();
   __syncthreads();
@@ -313,8 +340,9 @@ Status AttentionBackward(CudaContext& context, const AttentionBackwardParams& p)
       SAS_TRY(ChooseTiling(
           context, query_heads, s.queries, 2,
           [&](int rows, int stages) { return shared_bytes(rows, stages * kStreamed<T, columns>, 0); }, &tiling));
+      float4* totals = TakeTotals(context, CeilDiv(s.keys, kStreamed<T, columns>), tiling, kRowTotals<columns / 8>);
       return context.Launch(GradQueryKernel<T, columns>, tiling.grid, s, static_cast<int>(query_heads), tiling.stages,
-                            in, statistics, grad_q);
+                            in, statistics, totals, grad_q);
     }));
 
     return DispatchColumns(std::max(s.width, s.value_width), [&](auto columns) -> Status {
@@ -325,9 +353,11 @@ Status AttentionBackward(CudaContext& context, const AttentionBackwardParams& p)
             return shared_bytes(rows, stages * kStreamed<T, columns>, sizeof(QueryStatistics));
           },
           &tiling));
+      const int64_t tiles = s.heads / s.kv_heads * CeilDiv(s.queries, kStreamed<T, columns>);
+      float4* totals = TakeTotals(context, tiles, tiling, kKeyTotals<columns / 8>);
       const auto launch = [&](auto kernel) {
         return context.Launch(kernel, tiling.grid, s, static_cast<int>(key_heads), tiling.stages, in, statistics,
-                              grad_k, grad_v);
+                              totals, grad_k, grad_v);
       };
       if constexpr (columns * sizeof(T) < 2 * kWidest) {
         return launch(GradKeyKernel<T, columns, Part::kBoth>);

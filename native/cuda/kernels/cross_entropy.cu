@@ -49,6 +49,14 @@ __device__ __forceinline__ void LoadOthers(const T* logits, int i, int target, f
 // What exponentials are taken relative to: `most`, where it is not -infinity.
 __device__ __forceinline__ float Shift(float most) { return most == -INFINITY ? 0.0f : most; }
 
+template <class T, int kCount>
+__device__ __forceinline__ float SumOfExp(const float (&x)[kCount], float shift) {
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) sum += Exp<T>(x[k] - shift);
+  return sum;
+}
+
 // losses [rows], 0 for ignored rows. exp(logits - most) of the target and the sum over the others are kept apart, so
 // that the loss does not cancel where the target has nearly all the probability. One pass: a thread's sum is relative
 // to the largest logit that it has seen. An ignored target counts with the others.
@@ -65,7 +73,7 @@ __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
     const bool counted = !ignored && !outside;
     const int place = counted ? target : -1;
     const float own = counted ? Widen(logits[target]) : -INFINITY;
-    float thread_most = own, others = 0;
+    float thread_most = own, others = 0, rest = 0;
     ForElements<kWarps>(logits, classes, true, [&]<int kCount>(int i) {
       float x[kCount];
       LoadOthers(logits, i, place, x);
@@ -73,12 +81,12 @@ __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
 #pragma unroll
       for (int k = 0; k < kCount; ++k) peak = fmaxf(peak, x[k]);
       if (peak > thread_most) {
-        others *= Exp<T>(thread_most - peak);
+        const float shrink = Exp<T>(thread_most - peak);
+        others *= shrink;
+        rest *= shrink;
         thread_most = peak;
       }
-      const float shift = Shift(peak);
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) others += Exp<T>(x[k] - shift);
+      AddCompensated(SumOfExp<T>(x, Shift(peak)), others, rest);
     });
     const float most = Group::Max(thread_most, shared);
     others = Group::Sum(others * Exp<T>(thread_most - Shift(most)), shared);
@@ -119,8 +127,9 @@ __global__ void __launch_bounds__(kMeanThreads) RowScaleKernel(CrossEntropyBackw
 // gradLogits = (softmax(logits) - onehot(target)) * row_scale. log_sum_exp serves as the shift only: the exponentials
 // are normalised by their sum, because its rounding (6e-8 of its size) would be a relative error of every one. The
 // row's second reading comes from the L2 cache: few rows are on their way at a time.
+// Of short rows of f32 with any number of blocks at a time: ptxas else spills for the sake of one more.
 template <class T, int kWarps>
-__global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
+__global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps, kWarps == 1 && sizeof(T) == 4 ? 1 : 0)
     CrossEntropyBackwardKernel(CrossEntropyBackwardParams p, bool vectorizable, const float* row_scale,
                                CheckRecord* outside_record) {
   using Group = RowGroup<kWarps>;
@@ -143,12 +152,11 @@ __global__ void __launch_bounds__(kWarps == 1 ? kElementThreads : 32 * kWarps)
       continue;
     }
     const float shift = p.log_sum_exp[row];
-    float others = 0;
+    float others = 0, rest = 0;
     ForElements<kWarps>(logits, classes, vectorizable, [&]<int kCount>(int i) {
       float x[kCount];
       LoadOthers(logits, i, target, x);
-#pragma unroll
-      for (int k = 0; k < kCount; ++k) others += Exp<T>(x[k] - shift);
+      AddCompensated(SumOfExp<T>(x, shift), others, rest);
     });
     others = Group::Sum(others, shared);
     const float factor = *row_scale / (Exp<T>(Widen(logits[target]) - shift) + others);

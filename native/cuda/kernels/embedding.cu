@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kElementThreads) EmbeddingKernel(EmbeddingPara
 // ---- gradient of the token table: places sorted by token, then a sum for every row. Rows that are used often are not
 // left to one warp: stretches of kStretch sorted places that all have one token are summed apart.
 
-constexpr int kStretch = 64;
+constexpr int kStretch = kLongestChain;
 
 // Tokens as keys to sort: those outside of the vocabulary come last.
 __global__ void __launch_bounds__(kElementThreads) KeysKernel(int64_t size, int64_t vocabulary, const int32_t* tokens,
@@ -63,10 +63,12 @@ __global__ void __launch_bounds__(kElementThreads)
   }
 }
 
-// sum += the rows of gradOutput at sorted places begin .. end - 1, columns column .. column + kCount - 1.
+// sum = the rows of gradOutput at sorted places begin .. end - 1, columns column .. column + kCount - 1.
 template <int kCount, class T>
 __device__ __forceinline__ void AddPlaces(const T* grad_output, int64_t width, const uint32_t* places, int64_t begin,
                                           int64_t end, int64_t column, float (&sum)[kCount]) {
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) sum[k] = 0;
 #pragma unroll 4
   for (int64_t i = begin; i < end; ++i) {
     float x[kCount];
@@ -93,15 +95,15 @@ __global__ void __launch_bounds__(kElementThreads)
   for (int64_t stretch = FirstItem() / 32; stretch < size / kStretch; stretch += ItemStride() / 32) {
     const int64_t begin = stretch * kStretch;
     if (keys[begin] != keys[begin + kStretch - 1]) continue;
-    float sum[kCount] = {};
+    float sum[kCount];
     AddPlaces(grad_output, width, places, begin, begin + kStretch, column, sum);
     StoreElements(stretches + stretch * width + column, sum);
   }
 }
 
-// A warp per row of the table and slice.
+// A warp per row of the table and slice. With four blocks at least: ptxas else spills for the sake of one more.
 template <int kCount, class T>
-__global__ void __launch_bounds__(kElementThreads)
+__global__ void __launch_bounds__(kElementThreads, 4)
     TableGradientKernel(int64_t size, int64_t vocabulary, int64_t width, const T* grad_output, const uint32_t* first,
                         const uint32_t* places, const float* stretches, float* grad_token_table) {
   const int64_t column = FirstColumn<kCount>();
@@ -110,19 +112,19 @@ __global__ void __launch_bounds__(kElementThreads)
   for (int64_t row = FirstItem() / 32; row < vocabulary; row += ItemStride() / 32) {
     const int64_t begin = first[row], end = first[row + 1];
     // Whole stretches from `from` to before `to`, and the places around them.
-    const int64_t to = end / kStretch, from = min(CeilDiv(begin, kStretch), to);
-    const bool split = from < to;
-    float sum[kCount] = {}, ends[kCount] = {};
+    const int64_t from = CeilDiv(begin, kStretch), to = end / kStretch, before = min(from * kStretch, end);
+    float sum[kCount] = {}, rest[kCount] = {}, x[kCount];
     for (int64_t stretch = from; stretch < to; ++stretch) {
-      float x[kCount];
       LoadElements(stretches + stretch * width + column, x);
 #pragma unroll
-      for (int k = 0; k < kCount; ++k) sum[k] += x[k];
+      for (int k = 0; k < kCount; ++k) AddCompensated(x[k], sum[k], rest[k]);
     }
-    AddPlaces(grad_output, width, places, begin, split ? from * kStretch : end, column, ends);
-    if (split) AddPlaces(grad_output, width, places, to * kStretch, end, column, ends);
+    AddPlaces(grad_output, width, places, begin, before, column, x);
 #pragma unroll
-    for (int k = 0; k < kCount; ++k) sum[k] = valid ? sum[k] + ends[k] : NAN;
+    for (int k = 0; k < kCount; ++k) sum[k] += x[k];
+    AddPlaces(grad_output, width, places, max(to * kStretch, before), end, column, x);
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) sum[k] = valid ? sum[k] + x[k] : NAN;
     StoreElements(grad_token_table + row * width + column, sum);
   }
 }

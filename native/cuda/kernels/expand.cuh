@@ -186,49 +186,57 @@ __device__ __forceinline__ void RowProduct(const Operand<T>& a, int stride, int 
     const T* lane_a = a.rounded + (first_row + RowOfA<T>()) * stride + DepthOfA<T>();
     const uint2* lane_b = weights + b.target + first * 32 + lane;
     const uint2* lane_b_remainder = lane_b + (b.remainder_target - b.target);
+    int left_over = b.depth - DepthOfA<T>();
 #pragma unroll 1
-    for (int left_over = b.depth - DepthOfA<T>(), step = 0; step < b.steps; ++step) {
-      const bool beyond = left_over <= 0;
-      const T* at = beyond ? zeros : lane_a;
-      // All loads come first, and each alone under its condition: they wait together, not one after the other.
-      FragmentB<T> right[kColumnTiles], right_remainder[kWeightRemainders ? kColumnTiles : 1];
+    for (int step = 0; step < b.steps;) {
+      const int end = min(step + kLongestChain, b.steps);
+#pragma unroll 1
+      for (; step < end; ++step) {
+        const bool beyond = left_over <= 0;
+        const T* at = beyond ? zeros : lane_a;
+        // All loads come first, and each alone under its condition: they wait together, not one after the other.
+        FragmentB<T> right[kColumnTiles], right_remainder[kWeightRemainders ? kColumnTiles : 1];
 #pragma unroll
-      for (int j = 0; j < kColumnTiles; ++j) {
-        if (j < columns) LoadPackedB(right[j], lane_b + j * 32);
+        for (int j = 0; j < kColumnTiles; ++j) {
+          if (j < columns) LoadPackedB(right[j], lane_b + j * 32);
+          if constexpr (kWeightRemainders) {
+            if (j < columns) LoadPackedB(right_remainder[j], lane_b_remainder + j * 32);
+          }
+        }
+        lane_b += b.column_tiles * 32;
+        lane_b_remainder += b.column_tiles * 32;
+        FragmentA<T> left, left_remainder;
+        if constexpr (kRemainders) {
+          LoadA(left, at);
+          LoadA(left_remainder, beyond ? zeros : at + (a.remainder - a.rounded));
+          if constexpr (kRelu) {
+#pragma unroll
+            for (int r = 0; r < 4; ++r) ReluSplit(left.r[r], left_remainder.r[r]);
+          }
+        } else {
+          LoadA<kRelu>(left, at);
+        }
+#pragma unroll
+        for (int j = 0; j < kColumnTiles; ++j) {
+          if (j < columns) Multiply(sum[j], left, right[j]);
+        }
+        lane_a += kDepth<T>;
+        left_over -= kDepth<T>;
+        if constexpr (kRemainders) {
+#pragma unroll
+          for (int j = 0; j < kColumnTiles; ++j) {
+            if (j < columns) Multiply(sum[j], left_remainder, right[j]);
+          }
+        }
         if constexpr (kWeightRemainders) {
-          if (j < columns) LoadPackedB(right_remainder[j], lane_b_remainder + j * 32);
+#pragma unroll
+          for (int j = 0; j < kColumnTiles; ++j) {
+            if (j < columns) Multiply(sum[j], left, right_remainder[j]);
+          }
         }
       }
-      lane_b += b.column_tiles * 32;
-      lane_b_remainder += b.column_tiles * 32;
-      FragmentA<T> left, left_remainder;
-      if constexpr (kRemainders) {
-        LoadA(left, at);
-        LoadA(left_remainder, beyond ? zeros : at + (a.remainder - a.rounded));
-        if constexpr (kRelu) {
-#pragma unroll
-          for (int r = 0; r < 4; ++r) ReluSplit(left.r[r], left_remainder.r[r]);
-        }
-      } else {
-        LoadA<kRelu>(left, at);
-      }
-#pragma unroll
-      for (int j = 0; j < kColumnTiles; ++j) {
-        if (j < columns) Multiply(sum[j], left, right[j]);
-      }
-      lane_a += kDepth<T>;
-      left_over -= kDepth<T>;
-      if constexpr (kRemainders) {
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          if (j < columns) Multiply(sum[j], left_remainder, right[j]);
-        }
-      }
-      if constexpr (kWeightRemainders) {
-#pragma unroll
-        for (int j = 0; j < kColumnTiles; ++j) {
-          if (j < columns) Multiply(sum[j], left, right_remainder[j]);
-        }
+      if (const TotalStep total(b.totals, step - 1, b.steps); total.moves) {
+        MoveIntoTotals<kThreads>(total, sum, OwnTotals<kThreads>(b.totals, kColumnTiles));
       }
     }
     if constexpr (std::is_same_v<T, float>) {
@@ -514,8 +522,13 @@ Status Prepare(CudaContext& context, const ExpandShape& s, const WeightKey& key,
   arguments->tokens = s.tokens;
   arguments->packed_size = packed.size;
   const int64_t blocks = std::min<int64_t>(CeilDiv(s.tokens, tokens), context.multiprocessors());
-  phases(arguments, tokens,
-         [&](Weights* w, int rows) { w->division = Divide(rows / 16, w->column_tiles, threads / 32); });
+  float4* totals = nullptr;  // of one product at a time
+  phases(arguments, tokens, [&](Weights* w, int rows) {
+    w->division = Divide(rows / 16, w->column_tiles, threads / 32);
+    if (w->steps <= kLongestChain) return;
+    if (totals == nullptr) totals = context.Take<float4>(blocks * threads * kTotalParts * MaxColumnTiles(threads / 32));
+    w->totals = totals;
+  });
   *grid = {dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(threads),
            static_cast<size_t>(layout(arguments, tokens))};
   return {};

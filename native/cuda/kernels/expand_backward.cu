@@ -5,8 +5,8 @@
 //   dY  = dZ1 W3                         dW3 = dZ1^T Y            db3 = sum dZ1
 //   dC1 = dY + [C1 > 0] (W2^T * dY)      dW2 = dY^T relu(C1)      db2 = sum dY      (* transposed convolution)
 //   dX  = W1^T * dC1                     dW1 = dC1^T X            db1 = sum dC1
-// Gradients of weights accumulate in a slab of device memory per block, each element always by the same thread, and a
-// second kernel adds the slabs in order of blocks: the result does not depend on timing.
+// Gradients of weights accumulate in slabs of device memory, one for every kLongestChain tiles of a block, each element
+// always by the same thread, and a second kernel adds the slabs in order: the result does not depend on timing.
 #include <type_traits>
 
 #include "cuda/kernels/expand.cuh"
@@ -222,7 +222,6 @@ __global__ void __launch_bounds__(kThreads, 1)
       PlaceWeights(p.packed, p.packed_size, p.resident ? reinterpret_cast<uint2*>(shared + p.weights_at) : nullptr);
   float* const biases = reinterpret_cast<float*>(shared + p.biases_at);
   float *const second_bias = biases + tile.sim_heads_padded, *const feature_bias = second_bias + tile.sim_heads_padded;
-  float4* const slab = reinterpret_cast<float4*>(gradients.slabs) + blockIdx.x * gradients.size;
   PlaceBias(p.first_bias, tile.sim_heads, tile.sim_heads_padded, biases);
   ZeroFill(zeros, kVector<T>);
   ZeroGaps(tile, x_rows, tile.heads_padded);
@@ -235,10 +234,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     ZeroGaps(tile, dc1, row_stride);
   }
 
-  bool fresh = true;
+  float4* slab = reinterpret_cast<float4*>(gradients.slabs) + int64_t{blockIdx.x} * gradients.size;
+  int added = 0;  // tiles
   for (int64_t first = int64_t{blockIdx.x} * tile.tokens; first < p.tokens; first += int64_t{gridDim.x} * tile.tokens) {
     const int valid = static_cast<int>(min(int64_t{tile.tokens}, p.tokens - first));
     const Rotation rotation(p.angles, first);
+    const bool fresh = added == 0;
     const int64_t from = first * tile.sim_heads * (kFeatures ? tile.width : tile.dim);
     const auto load_gradient = [&](const auto* gradient) {
       if constexpr (kFeatures) {
@@ -332,27 +333,36 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     StoreItems(dx, tile.narrow_stride, valid, tile.heads, tile.heads_padded, tile.dim,
                grad_x + first * tile.heads * tile.dim);
-    fresh = false;
+    if (++added == kLongestChain) {
+      slab += int64_t{gridDim.x} * gradients.size;
+      added = 0;
+    }
   }
 }
 
-// db4 [width]: one warp per column adds the blocks' slices.
-__device__ __forceinline__ void ReduceBias(const Gradients& all, int blocks) {
+// Slabs that so many tiles of tokens fill: the last round of blocks may not reach all of them.
+int64_t CountSlabs(int64_t tiles, int64_t blocks) {
+  const int64_t round = blocks * kLongestChain;
+  return tiles / round * blocks + std::min(tiles % round, blocks);
+}
+
+// db4 [width]: one warp per column adds the slices of all slabs.
+__device__ __forceinline__ void ReduceBias(const Gradients& all, int64_t slabs) {
   const int column = static_cast<int>(FirstItem() / 32), lane = LaneId();
   if (column >= all.width) return;
-  float sum = 0;
-  for (int i = lane; i < blocks * all.slices; i += 32) {
+  float sum = 0, rest = 0;
+  for (int64_t i = lane; i < slabs * all.slices; i += 32) {
     const float4* slab = reinterpret_cast<const float4*>(all.slabs) + i / all.slices * all.size + all.bias_at;
-    sum += reinterpret_cast<const float*>(slab)[i % all.slices * all.width + column];
+    AddCompensated(reinterpret_cast<const float*>(slab)[i % all.slices * all.width + column], sum, rest);
   }
   sum = WarpSum(sum);
   if (lane == 0) all.last_bias[column] = sum;
 }
 
-// Adds the blocks' slabs and writes the gradients in the parameters' layout. blockIdx.y says which: first, second, and
+// Adds the slabs and writes the gradients in the parameters' layout. blockIdx.y says which: first, second, and
 // with features those of features and db4.
-__global__ void __launch_bounds__(kReduceThreads) ReduceKernel(const __grid_constant__ Gradients all, int blocks) {
-  if (blockIdx.y == 4) return ReduceBias(all, blocks);
+__global__ void __launch_bounds__(kReduceThreads) ReduceKernel(const __grid_constant__ Gradients all, int64_t slabs) {
+  if (blockIdx.y == 4) return ReduceBias(all, slabs);
   const Gradient& g = blockIdx.y == 0   ? all.first
                       : blockIdx.y == 1 ? all.second
                       : blockIdx.y == 2 ? all.feature
@@ -360,11 +370,14 @@ __global__ void __launch_bounds__(kReduceThreads) ReduceKernel(const __grid_cons
   const int64_t at = FirstItem();
   if (at >= g.size()) return;
   const float4* slab = reinterpret_cast<const float4*>(all.slabs) + g.at + at;
-  float4 sum = slab[0];
+  float4 sum{}, rest{};
 #pragma unroll 4
-  for (int block = 1; block < blocks; ++block) {
-    const float4 value = slab[block * all.size];
-    sum = make_float4(sum.x + value.x, sum.y + value.y, sum.z + value.z, sum.w + value.w);
+  for (int64_t i = 0; i < slabs; ++i) {
+    const float4 value = slab[i * all.size];
+    AddCompensated(value.x, sum.x, rest.x);
+    AddCompensated(value.y, sum.y, rest.y);
+    AddCompensated(value.z, sum.z, rest.z);
+    AddCompensated(value.w, sum.w, rest.w);
   }
   const int lane = static_cast<int>(at % 32), tile = static_cast<int>(at / 32 % (g.column_tiles + 1));
   const int row = static_cast<int>(at / 32 / (g.column_tiles + 1)) * 16 + lane / 4;
@@ -465,10 +478,15 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   AddForwardWeights<T>(s, p.weights, true, &packed, &arguments);
   AddBackwardWeights<T>(s, p.weights, &packed, &arguments);
 
+  // A tile adds up its rows, its items, and a slice of its items for db4, in one chain each.
+  const auto longest_chain = [](const Tile& tile, int slices) {
+    return std::max(std::max(tile.rows, tile.items) / kDepth<T>, Ceil(tile.items, slices));
+  };
   // What lies in one place: dX where Y or, without features, C1 was; the remainders of C1, then Z1, then dZ1, then dC1;
   // the remainders of Y, then dZ, then dY.
   const auto layout = [&](Arguments* a, int tokens) {
     const Tile tile = MakeTile<T>(s, tokens);
+    if (tokens > 1 && longest_chain(tile, a->gradients.slices) > kLongestChain) return INT64_MAX;
     const int64_t item = sizeof(T), rows = int64_t{tile.all_rows} * tile.sim_heads_padded * item;
     const int64_t narrow = int64_t{tile.all_items} * tile.narrow_stride * item;
     const int64_t wide = int64_t{tile.all_items} * tile.wide_stride * item;
@@ -500,17 +518,17 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
   arguments.grad_f32 = p.grad_dtype == DType::kF32;
   arguments.gradients = MakeGradients(p, threads);
   Gradients& gradients = arguments.gradients;
-  Grid grid;
-  SAS_TRY(Prepare<T>(context, s, KeyOf<T>(Form::kExpandBackward, s, p.weights), packed, layout, phases, gradients.size,
-                     threads, &arguments, &grid));
-  const int blocks = static_cast<int>(grid.blocks.x);
-  gradients.slabs = context.Take<float>(int64_t{blocks} * gradients.size * 4);
   gradients.width = static_cast<int>(s.sim_head_dim);
   gradients.last_bias = p.gradients.feature_residual_bias;
   const bool rotated = p.rope.has_value();
   const int unit = arguments.grad_f32 ? GradientUnit(static_cast<const float*>(p.grad_output), gradients.width, rotated)
                                       : GradientUnit(static_cast<const S*>(p.grad_output), gradients.width, rotated);
   gradients.slices = BiasSlices(gradients.width, unit, threads);
+  Grid grid;
+  SAS_TRY(Prepare<T>(context, s, KeyOf<T>(Form::kExpandBackward, s, p.weights), packed, layout, phases, gradients.size,
+                     threads, &arguments, &grid));
+  const int64_t slabs = CountSlabs(CeilDiv(s.tokens, arguments.tile.tokens), grid.blocks.x);
+  gradients.slabs = context.Take<float>(slabs * gradients.size * 4);
   SAS_TRY(
       context.Launch(kernel, grid, arguments, p.grad_output, static_cast<const S*>(p.x), static_cast<S*>(p.grad_x)));
 
@@ -520,7 +538,7 @@ Status Run(CudaContext& context, const ExpandBackwardParams& p) {
     items = std::max({items, gradients.feature.size(), gradients.feature_residual.size(), bias_items});
   }
   const Grid reduce{dim3(static_cast<unsigned>(CeilDiv(items, kReduceThreads)), s.features ? 5u : 2u), kReduceThreads};
-  return context.Launch(ReduceKernel, reduce, gradients, blocks);
+  return context.Launch(ReduceKernel, reduce, gradients, slabs);
 }
 
 }  // namespace

@@ -97,6 +97,7 @@ struct Weights {
   int64_t remainder_target;  // of the remainder's, if it is packed
   int column_tiles, depth, steps;
   Division division;  // of the product with a tile's rows
+  float4* totals;     // kColumnTiles of a thread, for more than kLongestChain steps
 
   Weights() = default;
   explicit Weights(const PackedMatrix& m)
@@ -105,7 +106,8 @@ struct Weights {
         column_tiles(m.column_tiles),
         depth(m.depth),
         steps(m.steps),
-        division{} {}
+        division{},
+        totals(nullptr) {}
 };
 
 template <class T>

@@ -19,6 +19,12 @@ constexpr int kSlice = kSliceBytes / sizeof(T);
 // f32 keeps so many sums in flight that a second step of a slice would not fit in the registers.
 template <class T>
 constexpr int kStepsUnrolled = std::is_same_v<T, float> ? 1 : kSlice<T> / kDepth<T>;
+// Slices of as many products as a chain may have.
+template <class T>
+constexpr int kSlicesPerTotal = kLongestChain / (kSlice<T> / kDepth<T>);
+// Of a thread, for OwnTotals: its accumulators.
+template <int kTile>
+constexpr int kTotals = (kTile * kTile) / (4 * kThreads);
 
 struct Side {
   const void* data;
@@ -37,6 +43,7 @@ struct Arguments {
   int64_t c_stride, c_outer, c_inner, c_split;
   bool c_float, c_vectors;
   const float *row_bias, *column_bias;
+  float4* totals;  // for splits of more than kSlicesPerTotal slices
 };
 
 // A slice of one operand in shared memory, `kTile` rows (or columns) of the result by kSlice of K, in lines as they are
@@ -198,6 +205,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1) GemmKernel(c
         for (int j = 0; j < kAcross; ++j) Multiply(c[i][j], fragment_a[i % 2], fragment_b[j]);
       }
     }
+    if (const TotalStep step(p.totals, slice, slices, kSlicesPerTotal<T>); step.moves) {
+      float4* const own = OwnTotals<kThreads>(p.totals, kTotals<kTile>);
+#pragma unroll
+      for (int i = 0; i < kDown; ++i) {
+        MoveIntoTotals<kThreads>(step, c[i], own + i * kAcross * kTotalParts * kThreads);
+      }
+    }
   }
   CopyAsyncWait<0>();
   __syncthreads();
@@ -261,8 +275,8 @@ __global__ void __launch_bounds__(kElementThreads)
   const int64_t size = batches * p.rows * p.columns;
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const int64_t column = i % p.columns, row = i / p.columns % p.rows, batch = i / p.columns / p.rows;
-    float sum = 0;
-    for (unsigned split = 0; split < p.splits; ++split) sum += partial[split * size + i];
+    float sum = 0, rest = 0;
+    for (unsigned split = 0; split < p.splits; ++split) AddCompensated(partial[split * size + i], sum, rest);
     if (p.row_bias != nullptr) sum += p.row_bias[row];
     if (p.column_bias != nullptr) sum += p.column_bias[column];
     const int64_t target = batch / p.inner * p.c_outer + batch % p.inner * p.c_inner + row * p.c_stride + column;
@@ -329,6 +343,9 @@ Status BuiltIn(CudaContext& context, const Product& product) {
   p.column_tiles = static_cast<unsigned>(CeilDiv(p.columns, tile));
   p.splits = static_cast<unsigned>(splits);
   p.split_depth = split_depth;
+  if (split_depth > kSlicesPerTotal<T> * kSlice<T>) {
+    p.totals = context.Take<float4>(blocks * kThreads * kTotalParts * (large ? kTotals<kLarge> : kTotals<kSmall>));
+  }
   p.a = MakeSide<T>(product.a, product.a.transposed ? p.rows : p.depth);
   p.b = MakeSide<T>(product.b, product.b.transposed ? p.depth : p.columns);
 

@@ -25,15 +25,15 @@ __device__ __forceinline__ int64_t VisibleKeys(const AttentionShape& s, int64_t 
 }
 
 // weights [rows, keys]: scores in, softmax(scale * scores) out, 0 where masked and in rows that see no key. A warp per
-// row.
+// row. With four blocks at least: ptxas else spills for the sake of one more.
 template <class T>
-__global__ void __launch_bounds__(kElementThreads)
+__global__ void __launch_bounds__(kElementThreads, 4)
     SoftmaxKernel(AttentionShape s, int64_t rows, T* weights, float* log_sum_exp) {
   const int lane = LaneId();
   for (int64_t row = FirstItem() / 32; row < rows; row += ItemStride() / 32) {
     T* values = weights + row * s.keys;
     const int64_t visible = VisibleKeys(s, row);
-    float largest = -INFINITY, sum = 0;
+    float largest = -INFINITY, sum = 0, rest = 0;
     for (int64_t j = lane; j < visible; j += 32) {
       const T scaled = Narrowed<T>(Widen(values[j]) * s.scale);
       values[j] = scaled;
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kElementThreads)
     }
     largest = WarpMax(largest);
     const float reference = largest == -INFINITY ? 0.0f : largest;  // of scores that are all -inf: weights of 0
-    for (int64_t j = lane; j < visible; j += 32) sum += expf(Widen(values[j]) - reference);
+    for (int64_t j = lane; j < visible; j += 32) AddCompensated(expf(Widen(values[j]) - reference), sum, rest);
     sum = WarpSum(sum);
     const bool seen = sum != 0;
     for (int64_t j = lane; j < s.keys; j += 32) {
@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kElementThreads)
   for (int64_t row = FirstItem() / 32; row < rows; row += ItemStride() / 32) {
     const T* weight = weights + row * s.keys;
     T* grad = grads + row * s.keys;
-    float shared = 0;
-    for (int64_t j = LaneId(); j < s.keys; j += 32) shared += Widen(weight[j]) * Widen(grad[j]);
+    float shared = 0, rest = 0;
+    for (int64_t j = LaneId(); j < s.keys; j += 32) AddCompensated(Widen(weight[j]) * Widen(grad[j]), shared, rest);
     shared = WarpSum(shared);
     for (int64_t j = LaneId(); j < s.keys; j += 32) {
       Narrow(Rounded<T>(Widen(weight[j]) * (Widen(grad[j]) - shared)) * s.scale, grad + j);
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kElementThreads)
     SumGroupsKernel(int64_t size, int64_t group, int64_t width, const T* input, T* output) {
   for (int64_t i = FirstItem(); i < size; i += ItemStride()) {
     const T* first = input + i / width * group * width + i % width;
-    float sum = 0;
-    for (int64_t member = 0; member < group; ++member) sum += Widen(first[member * width]);
+    float sum = 0, rest = 0;
+    for (int64_t member = 0; member < group; ++member) AddCompensated(Widen(first[member * width]), sum, rest);
     Narrow(sum, output + i);
   }
 }

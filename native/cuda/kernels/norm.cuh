@@ -32,6 +32,17 @@ struct Layout {
   }
 };
 
+// sum += term, with what it cannot hold in `rest` where a thread has any number of terms of a row.
+template <class Layout>
+__device__ __forceinline__ void AddTerm(float term, float& sum, float& rest) {
+  if constexpr (Layout::kHeld == 0) {
+    AddCompensated(term, sum, rest);
+  } else {
+    static_assert(Layout::kHeld * Layout::kCount <= kLongestChain);
+    sum += term;
+  }
+}
+
 // Blocks of the backward kernel that a multiprocessor has room for.
 template <class Layout, class T>
 constexpr int kBackwardBlocks = Layout::kWarps > 1 ? 1
@@ -76,11 +87,11 @@ __device__ __forceinline__ float InverseDeviation(const T* x, int width, float m
     if (largest > 0 && largest < INFINITY) {
       const int exponent = static_cast<int>(FloatBits(largest) >> 23) - 127;
       factor = BitsToFloat(static_cast<uint32_t>(127 - max(-75, min(exponent, 126))) << 23);
-      float sum = 0;
+      float sum = 0, surplus = 0;
 #pragma unroll 1
       for (int i = Group::Rank(); i < width; i += Group::kThreads) {
         const float scaled = (Widen(x[i]) - mean) * factor;
-        sum += scaled * scaled;
+        AddCompensated(scaled * scaled, sum, surplus);
       }
       squares = Group::Sum(sum, shared);
       rest *= factor;
@@ -112,15 +123,15 @@ __global__ void __launch_bounds__(kElementThreads > 32 * Layout::kWarps ? kEleme
     };
     // Rounded to f32, a mean far from 0 is off by too much of the deviation: what is measured from it has a mean of its
     // own, `rest`, that is taken off as well.
-    float mean = 0, rest = 0, moments[kCentred ? 2 : 1] = {};  // squares, values
+    float mean = 0, rest = 0, moments[kCentred ? 2 : 1] = {}, surplus[2] = {};  // squares, values
     if constexpr (kCentred) {
-      float sum = 0;
-      for_values([&](float value) { sum += value; });
+      float sum = 0, left = 0;
+      for_values([&](float value) { AddTerm<Layout>(value, sum, left); });
       mean = Group::Sum(sum, shared) / size;
     }
     for_values([&](float value) {
-      moments[0] += (value - mean) * (value - mean);
-      if constexpr (kCentred) moments[1] += value - mean;
+      AddTerm<Layout>((value - mean) * (value - mean), moments[0], surplus[0]);
+      if constexpr (kCentred) AddTerm<Layout>(value - mean, moments[1], surplus[1]);
     });
     Group::Sum(moments, shared);
     if constexpr (kCentred) rest = moments[1] / size;
@@ -163,27 +174,39 @@ __device__ __forceinline__ void AddRows(const float* x, unsigned rows, int width
   }
 }
 
+// Of a thread, for OwnTotals: its sums over rows.
+template <bool kCentred, class Layout>
+constexpr int kSumTotals = (kCentred ? 2 : 1) * Layout::kHeld* Layout::kCount / 4;
+
 // gradX of every row, and the block's sums over rows, partials [gridDim.x, kSums, width]: gradWeight and with kCentred
-// gradBias. Each thread keeps the sums of its columns in registers from row to row. The last of every group of blocks
-// adds up the group, group_sums [groups, kSums, width], and the last of all the groups; arrived [1 + groups].
+// gradBias. Each thread keeps the sums of its columns in registers from row to row, and kSumTotals of them if it has
+// more rows than kLongestChain. The last of every group of blocks adds up the group, group_sums [groups, kSums, width],
+// and the last of all the groups; arrived [1 + groups].
 //
 // With kHeld = 0 there are no sums, and with kCentred `partials` [rows] is what SumsKernel needs of a row: the mean of
 // what is measured from p.mean.
 template <bool kCentred, class Layout, class T>
 __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<Layout, T>))
-    BackwardKernel(LayerNormBackwardParams p, float* partials, float* group_sums, unsigned* arrived) {
+    BackwardKernel(LayerNormBackwardParams p, float4* totals, float* partials, float* group_sums, unsigned* arrived) {
   using Group = typename Layout::Group;
   constexpr int kCount = Layout::kCount, kHeld = Layout::kHeld, kSums = kCentred ? 2 : 1;
   float* shared = reinterpret_cast<float*>(SharedMemory());
   const int width = static_cast<int>(p.width);
   const float size = static_cast<float>(width);
-  float sums[kHeld > 0 ? kHeld : 1][kSums][kCount] = {};
-  for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride()) {
+  constexpr int kFours = kSumTotals<kCentred, Layout>, kThreads = 32 * Layout::kBackwardWarps;
+  float sums[kFours > 0 ? kFours : 1][4] = {};
+  const auto sum_of = [&](int step, int sum, int k) -> float& {
+    const int i = (step * kSums + sum) * kCount + k;
+    return sums[i / 4][i % 4];
+  };
+  const int group_rows = static_cast<int>((p.rows - Group::FirstRow() + Group::RowStride() - 1) / Group::RowStride());
+  int added = 0;  // rows
+  for (int64_t row = Group::FirstRow(); row < p.rows; row += Group::RowStride(), ++added) {
     const Row<Layout, T> grad_output(static_cast<const T*>(p.grad_output) + row * p.width, width);
     const Row<Layout, T> x(static_cast<const T*>(p.x) + row * p.width, width);
     const float mean = kCentred ? p.mean[row] : 0.0f, rstd = p.rstd[row];
     // Of g * xhat, of g = gradOutput * weight, and of xhat: what the mean, rounded to f32, has left.
-    float means[kCentred ? 3 : 1] = {};
+    float means[kCentred ? 3 : 1] = {}, surplus[3] = {};
     Layout::ForColumns(width, [&](int step, int column) {
       float grad[kCount], value[kCount], weight[kCount];
       grad_output.Get(step, column, grad);
@@ -192,10 +215,10 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
 #pragma unroll
       for (int k = 0; k < kCount; ++k) {
         const float normal = (value[k] - mean) * rstd, weighted = grad[k] * weight[k];
-        means[0] += weighted * normal;
+        AddTerm<Layout>(weighted * normal, means[0], surplus[0]);
         if constexpr (kCentred) {
-          means[1] += weighted;
-          means[2] += normal;
+          AddTerm<Layout>(weighted, means[1], surplus[1]);
+          AddTerm<Layout>(normal, means[2], surplus[2]);
         }
       }
     });
@@ -220,8 +243,8 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
         const float normal = (value[k] - mean) * rstd - rest;
         value[k] = (grad[k] * weight[k] - mean_grad - normal * means[0]) * rstd;
         if constexpr (kHeld > 0) {
-          sums[step][0][k] += grad[k] * normal;
-          if constexpr (kCentred) sums[step][1][k] += grad[k];
+          sum_of(step, 0, k) += grad[k] * normal;
+          if constexpr (kCentred) sum_of(step, 1, k) += grad[k];
         }
       }
       if constexpr (kCentred) {
@@ -233,6 +256,11 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
       }
       StoreElements(grad_x + column, value);
     });
+    if (const TotalStep step(totals, added, group_rows); kHeld > 0 && step.moves) {
+      float4* const own = OwnTotals<kThreads>(totals, kFours);
+      const auto four_of = [&](int i) -> float(&)[4] { return sums[i]; };
+      MoveFoursIntoTotals<kThreads, kFours>(step, four_of, own);
+    }
   }
   if constexpr (kHeld > 0) {
     float* target = partials + int64_t{blockIdx.x} * kSums * width;
@@ -247,7 +275,7 @@ __global__ void __launch_bounds__(32 * Layout::kBackwardWarps, (kBackwardBlocks<
             float* so_far = shared + sum * width + column;
             float value[kCount];
 #pragma unroll
-            for (int k = 0; k < kCount; ++k) value[k] = sums[step][sum][k] + (turn > 0 ? so_far[k] : 0.0f);
+            for (int k = 0; k < kCount; ++k) value[k] = sum_of(step, sum, k) + (turn > 0 ? so_far[k] : 0.0f);
             StoreElements(turn == kTurns - 1 ? target + sum * width + column : so_far, value);
           }
         });
@@ -277,15 +305,15 @@ __global__ void __launch_bounds__(kElementThreads)
   constexpr int kSums = kCentred ? 2 : 1;
   const int64_t column = FirstItem();
   const bool present = column < p.width;
-  float sums[2] = {};
+  float sums[2] = {}, surplus[2] = {};
   const int64_t end = present ? p.rows * (blockIdx.y + 1) / gridDim.y : 0;
 #pragma unroll 4
   for (int64_t row = p.rows * blockIdx.y / gridDim.y; row < end; ++row) {
     const float grad = Widen(static_cast<const T*>(p.grad_output)[row * p.width + column]);
     const float value = Widen(static_cast<const T*>(p.x)[row * p.width + column]);
     const float mean = kCentred ? p.mean[row] : 0.0f, rest = kCentred ? rests[row] : 0.0f;
-    sums[0] += grad * ((value - mean) * p.rstd[row] - rest);
-    sums[1] += grad;
+    AddCompensated(grad * ((value - mean) * p.rstd[row] - rest), sums[0], surplus[0]);
+    if constexpr (kCentred) AddCompensated(grad, sums[1], surplus[1]);
   }
 #pragma unroll
   for (int sum = 0; sum < kSums; ++sum) {
@@ -339,15 +367,18 @@ Status Backward(CudaContext& context, const LayerNormBackwardParams& p) {
         const auto blocks = static_cast<unsigned>(
             std::min<int64_t>(CeilDiv(p.rows, kRows), kBackwardBlocks<Layout, T> * context.multiprocessors()));
         auto* partials = context.Take<float>(blocks * kSums * p.width);
+        const bool many = CeilDiv(p.rows, int64_t{blocks} * kRows) > kLongestChain;
+        constexpr int64_t kTotals = 32 * kWarps * kTotalParts * kSumTotals<kCentred, Layout>;  // of a block
+        auto* totals = many ? context.Take<float4>(blocks * kTotals) : nullptr;
         auto* group_sums = context.Take<float>(CeilDiv(blocks, GroupSize(blocks)) * kSums * p.width);
         const size_t shared_bytes = (kRows > 1 ? kSums * p.width : 3 * kWarps) * sizeof(float);
         return context.Launch(BackwardKernel<kCentred, Layout, T>, Grid{dim3(blocks), 32 * kWarps, shared_bytes}, p,
-                              partials, group_sums, context.arrivals());
+                              totals, partials, group_sums, context.arrivals());
       } else {
         float* rests = kCentred ? context.Take<float>(p.rows) : nullptr;
         Grid grid = RowGrid<Layout::kWarps>(p.rows);
         grid.shared_bytes = 3 * Layout::kWarps * sizeof(float);
-        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, grid, p, rests, nullptr, nullptr));
+        SAS_TRY(context.Launch(BackwardKernel<kCentred, Layout, T>, grid, p, nullptr, rests, nullptr, nullptr));
         const int64_t blocks = CeilDiv(p.width, kElementThreads);
         const int64_t partitions = blocks > CudaContext::kArrivals ? 1 : std::clamp<int64_t>(p.rows / 16, 1, 64);
         auto* partials = context.Take<float>(partitions * kSums * p.width);

@@ -3,6 +3,8 @@ import type { Planted } from '../fault.js';
 const random = (op: string, dtype = 'f32') => `test/parity/random.test.ts > random sizes ${dtype} ${op}`;
 const cases = (op: string, dtype = 'f32') => `test/parity/ops.1.test.ts|test/parity/ops.2.test.ts > ${op} ${dtype}`;
 const weights = (part: string) => `test/parity/weights.test.ts > ${part}`;
+/** Sums of thousands of terms. */
+const long = (computation: string) => `test/parity/long_sums.test.ts > ${computation}`;
 const kernel = (name: string) => `native/cuda/kernels/${name}`;
 
 /** The CUDA kernels' source, on the emulated device. */
@@ -60,8 +62,8 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'only stage copied before it is done with',
     file: kernel('attention_backward.cu'),
-    find: 'if (stages == 1 && step + 1 < steps) { __syncthreads(); copy(step + 1); } advance(position);',
-    replace: 'if (stages == 1 && step + 1 < steps) { copy(step + 1); } advance(position);',
+    find: 'advance(position); if (stages == 1 && step + 1 < steps) { __syncthreads();',
+    replace: 'advance(position); if (stages == 1 && step + 1 < steps) {',
     tests: ['test/emulator/shared_memory.ts > 99 KB of shared memory attention'],
     environment: { SAS_EMULATOR_SHARED: '101376' },
   },
@@ -78,6 +80,34 @@ export const CUDA: readonly Planted[] = [
     find: 'return Exp2((score - reference) * log2_scale);',
     replace: 'return Exp2(score * log2_scale - reference * log2_scale);',
     tests: [cases('attention')],
+  },
+  {
+    name: 'long sums without what their totals cannot hold',
+    file: 'native/cuda/device/long_sum.cuh',
+    find: 'rest = fabsf(surplus) < INFINITY ? surplus : 0.0f;',
+    replace: 'rest = 0.0f;',
+    tests: [long('constant 16384 terms attention, n keys')],
+  },
+  {
+    name: 'totals of attention not shrunk when the maximum moves',
+    file: kernel('attention.cuh'),
+    find: 'shrink[i] = Weight(before[i], softmax.Reference(i), softmax.log2_scale);',
+    replace: 'shrink[i] = before[i] == kMinusInfinity ? 0.0f : 1.0f;',
+    tests: [long('constant 16384 terms attention, n keys of rising scores')],
+  },
+  {
+    name: 'chains of products as long as the depth',
+    file: kernel('gemm.cu'),
+    find: 'if (split_depth > kSlicesPerTotal<T> * kSlice<T>) {',
+    replace: 'if (split_depth < 0) {',
+    tests: [long('constant 16384 terms attention, n keys')],
+  },
+  {
+    name: 'one slab for all tiles of a block',
+    file: kernel('expand_backward.cu'),
+    find: 'slab += int64_t{gridDim.x} * gradients.size;',
+    replace: '',
+    tests: [long('constant 16384 terms expandBackward')],
   },
   {
     name: 'infinities of a split product not taken again',
@@ -145,8 +175,8 @@ export const CUDA: readonly Planted[] = [
   {
     name: 'last split of a deep product dropped',
     file: kernel('gemm.cu'),
-    find: 'split < p.splits; ++split) sum +=',
-    replace: 'split < max(p.splits - 1, 1u); ++split) sum +=',
+    find: 'split < p.splits; ++split) AddCompensated(',
+    replace: 'split < max(p.splits - 1, 1u); ++split) AddCompensated(',
     tests: [cases('linear')],
   },
   {
