@@ -32,17 +32,22 @@ const total = (terms: number, term: (i: number) => number) => {
 
 type Checks = Record<string, readonly [actual: Tensor, expected: Float64Array, 'output' | 'gradient']>;
 
-/** Every result within its limit; `n` terms in each of its sums. */
-async function expectAll(kind: Kind, checks: Checks, naive: Record<string, Tensor> = {}): Promise<void> {
+/** Every result within its limit, and its unfused twin. */
+async function expectAll(
+  computation: string,
+  kind: Kind,
+  checks: Checks,
+  naive: Record<string, Tensor> = {},
+): Promise<void> {
   const faults: (string | undefined)[] = [];
   for (const [name, [actual, expected, role]] of Object.entries(checks)) {
     const twin = naive[name];
     const naiveError = twin && kind === 'normal' ? relativeError(await twin.data(), expected) : 0;
     const bound = limit('f32', role, naiveError);
-    faults.push(faultOf(relativeError(await actual.data(), expected), bound, `${kind}: ${name}`));
+    faults.push(faultOf(relativeError(await actual.data(), expected), bound, `${computation}: ${kind}, ${name}`));
     // The second opinion has to be exact as well.
     if (!twin || kind === 'normal') continue;
-    faults.push(faultOf(relativeError(await twin.data(), expected), bound, `${kind}: naive ${name}`));
+    faults.push(faultOf(relativeError(await twin.data(), expected), bound, `${computation}: ${kind}, naive ${name}`));
   }
   expect(faults.filter((fault) => fault !== undefined)).toEqual([]);
 }
@@ -52,32 +57,38 @@ const table = (rows: number, columns: number, value: (row: number, column: numbe
   truth(rows * columns, (i) => value(Math.floor(i / columns), i % columns));
 
 /** By what is summed over; every computation has sums of `n` terms. */
-const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
-  async 'linear, n inputs'(n, kind) {
+const computations: Record<string, (n: number, kind: Kind) => [checks: Checks, naive?: Record<string, Tensor>]> = {
+  'linear, n inputs'(n, kind) {
     const [x, w, bias] = [draw(kind, 2 * n, 1), draw(kind, 3 * n, 0.1), draw(kind, 3, 1)];
     const output = ops.linear(upload(x, 2, n), upload(w, 3, n), upload(bias, 3));
     const expected = table(2, 3, (r, o) => bias[o] + total(n, (j) => x[r * n + j] * w[o * n + j]));
-    await expectAll(kind, { output: [output, expected, 'output'] });
+    return [{ output: [output, expected, 'output'] }];
   },
 
-  async 'linearBackward, n outputs'(n, kind) {
+  'linearBackward, n outputs'(n, kind) {
     const [g, w, x] = [draw(kind, 2 * n, 1), draw(kind, n * 3, 0.1), draw(kind, 2 * 3, 1)];
     const { gradX } = ops.linearBackward(upload(g, 2, n), upload(x, 2, 3), upload(w, n, 3));
     const expected = table(2, 3, (r, i) => total(n, (o) => g[r * n + o] * w[o * 3 + i]));
-    await expectAll(kind, { gradX: [gradX, expected, 'gradient'] });
+    return [{ gradX: [gradX, expected, 'gradient'] }];
   },
 
-  async 'linearBackward, n rows'(n, kind) {
+  'linearBackward, n rows'(n, kind) {
     const [g, x] = [draw(kind, n * 2, 0.1), draw(kind, n * 3, 1)];
     const result = ops.linearBackward(upload(g, n, 2), upload(x, n, 3), upload(draw(kind, 6, 1), 2, 3));
-    await expectAll(kind, {
-      gradWeight: [result.gradWeight, table(2, 3, (o, i) => total(n, (r) => g[r * 2 + o] * x[r * 3 + i])), 'gradient'],
-      gradBias: [result.gradBias, truth(2, (o) => total(n, (r) => g[r * 2 + o])), 'gradient'],
-    });
+    return [
+      {
+        gradWeight: [
+          result.gradWeight,
+          table(2, 3, (o, i) => total(n, (r) => g[r * 2 + o] * x[r * 3 + i])),
+          'gradient',
+        ],
+        gradBias: [result.gradBias, truth(2, (o) => total(n, (r) => g[r * 2 + o])), 'gradient'],
+      },
+    ];
   },
 
   // Two queries that see all keys with nearly the same weight; features of v are of one sign and of alternating ones.
-  async 'attention, n keys'(n, kind) {
+  'attention, n keys'(n, kind) {
     const [q, noise] = [draw(kind, 4, 0.01), draw(kind, n, 1)];
     const k = Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 ? 1 : i % 4 ? -1 : 1) * noise[i >> 1]);
     const v = Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 ? noise[i >> 1] : i % 4 ? -1 : 1));
@@ -98,19 +109,18 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
     const gradient = upload(g, 1, 2, 1, 2);
     const backward = ops.attentionBackward(gradient, { ...from, ...saved }, options);
     const naive = ops.naive.attentionBackward(gradient, { ...from, ...twin }, options);
-    await expectAll(
-      kind,
+    return [
       {
         output: [saved.output, output, 'output'],
         logSumExp: [saved.logSumExp, truth(2, (i) => softmax[i].logSumExp), 'output'],
         gradQ: [backward.gradQ, gradQ, 'gradient'],
       },
       { output: twin.output, logSumExp: twin.logSumExp, gradQ: naive.gradQ },
-    );
+    ];
   },
 
   // The reference that weights are measured from moves all the way; most of the weight lies in the last fortieth.
-  async 'attention, n keys of rising scores'(n, kind) {
+  'attention, n keys of rising scores'(n, kind) {
     const v = draw(kind, n, 1);
     const k = Float32Array.from({ length: n }, (_, j) => (40 * j) / n);
     const [q, g] = [Float32Array.of(1), Float32Array.of(1)];
@@ -122,19 +132,18 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
     const from = { q: operands[0], k: operands[1], v: operands[2] };
     const { gradV } = ops.attentionBackward(upload(g, 1, 1, 1, 1), { ...from, output, logSumExp }, options);
     const twin = ops.naive.attention(...operands, options);
-    await expectAll(
-      kind,
+    return [
       {
         output: [output, truth(1, () => total(n, (j) => exps[j] * v[j]) / sum), 'output'],
         logSumExp: [logSumExp, truth(1, () => 40 + Math.log(sum)), 'output'],
         gradV: [gradV, exps.map((value) => value / sum), 'gradient'],
       },
       { output: twin.output },
-    );
+    ];
   },
 
   // Two keys, which all queries see; their gradients are of one sign.
-  async 'attentionBackward, n queries'(n, kind) {
+  'attentionBackward, n queries'(n, kind) {
     const [q, g] = [draw(kind, n, 0.1), draw(kind, n, 1)];
     const [k, v] = [Float32Array.of(0.3, -0.2), Float32Array.of(1, -1)];
     const operands = [upload(q, 1, n, 1, 1), upload(k, 1, 2, 1, 1), upload(v, 1, 2, 1, 1)] as const;
@@ -147,18 +156,17 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
     const gradient = upload(g, 1, n, 1, 1);
     const backward = ops.attentionBackward(gradient, { ...from, ...saved }, options);
     const naive = ops.naive.attentionBackward(gradient, { ...from, ...twin }, options);
-    await expectAll(
-      kind,
+    return [
       {
         gradK: [backward.gradK, truth(2, (j) => total(n, (i) => gradScore(i, j) * q[i])), 'gradient'],
         gradV: [backward.gradV, truth(2, (j) => total(n, (i) => weight(i, j) * g[i])), 'gradient'],
       },
       { gradK: naive.gradK, gradV: naive.gradV },
-    );
+    ];
   },
 
   // One head of one feature to one head of one: C1 and Z1 are positive, so that all gradients are plain sums.
-  async 'expandBackward, n tokens'(n, kind) {
+  'expandBackward, n tokens'(n, kind) {
     const [x, g] = [draw(kind, n, 1).map(Math.abs), draw(kind, n, 0.1)];
     const [w1, b1, w2, b2, w3, b3, w4, b4] = [0.7, 0.1, 0.4, 0.2, 0.9, 0.3, 0.5, 0.6].map(Math.fround);
     const one = (value: number, ...shape: number[]) => upload(Float32Array.of(value), ...shape);
@@ -195,11 +203,11 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
       name,
       [actual, expected[name as keyof ops.ExpandWeights], 'gradient'] as const,
     ]);
-    await expectAll(kind, Object.fromEntries(checks), { ...naive } as Record<string, Tensor>);
+    return [Object.fromEntries(checks), { ...naive } as Record<string, Tensor>];
   },
 
   // Rows of n features; of normal ones, since the others have next to no deviation.
-  async 'layerNorm and rmsNorm, n features'(n) {
+  'layerNorm and rmsNorm, n features'(n) {
     const [x, g] = [draw('normal', n, 1), draw('normal', n, 1)];
     const [weight, bias] = [upload(new Float32Array(n).fill(1), n), upload(new Float32Array(n), n)];
     const mean = total(n, (i) => x[i]) / n;
@@ -211,15 +219,17 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
     const root = ops.rmsNorm(input, weight);
     const backward = ops.layerNormBackward(gradient, { x: input, weight, mean: layer.mean, rstd: layer.rstd });
     const rootBackward = ops.rmsNormBackward(upload(x, 1, n), { x: input, weight, rstd: root.rstd });
-    await expectAll('normal', {
-      layerNorm: [layer.output, truth(n, (i) => (x[i] - mean) * rstd), 'output'],
-      rmsNorm: [root.output, truth(n, (i) => x[i] * rms), 'output'],
-      gradX: [backward.gradX, truth(n, (i) => rstd * (g[i] - meanG - (x[i] - mean) * rstd * product)), 'gradient'],
-      gradWeight: [rootBackward.gradWeight, truth(n, (i) => x[i] ** 2 * rms), 'gradient'],
-    });
+    return [
+      {
+        layerNorm: [layer.output, truth(n, (i) => (x[i] - mean) * rstd), 'output'],
+        rmsNorm: [root.output, truth(n, (i) => x[i] * rms), 'output'],
+        gradX: [backward.gradX, truth(n, (i) => rstd * (g[i] - meanG - (x[i] - mean) * rstd * product)), 'gradient'],
+        gradWeight: [rootBackward.gradWeight, truth(n, (i) => x[i] ** 2 * rms), 'gradient'],
+      },
+    ];
   },
 
-  async 'layerNormBackward and rmsNormBackward, n rows'(n, kind) {
+  'layerNormBackward and rmsNormBackward, n rows'(n, kind) {
     const g = draw(kind, 2 * n, 0.1);
     const x = Float32Array.from({ length: 2 * n }, (_, i) => (i % 2 ? -1 : 1)); // normalised as it is
     const weight = upload(Float32Array.of(1, 1), 2);
@@ -228,49 +238,55 @@ const computations: Record<string, (n: number, kind: Kind) => Promise<void>> = {
     const layer = ops.layerNormBackward(gradient, { x: input, weight, mean, rstd });
     const root = ops.rmsNormBackward(gradient, { x: input, weight, rstd });
     const gradWeight = truth(2, (d) => total(n, (r) => g[2 * r + d] * x[2 * r + d]));
-    await expectAll(kind, {
-      gradWeight: [layer.gradWeight, gradWeight, 'gradient'],
-      gradBias: [layer.gradBias, truth(2, (d) => total(n, (r) => g[2 * r + d])), 'gradient'],
-      'gradWeight of rmsNorm': [root.gradWeight, gradWeight, 'gradient'],
-    });
+    return [
+      {
+        gradWeight: [layer.gradWeight, gradWeight, 'gradient'],
+        gradBias: [layer.gradBias, truth(2, (d) => total(n, (r) => g[2 * r + d])), 'gradient'],
+        'gradWeight of rmsNorm': [root.gradWeight, gradWeight, 'gradient'],
+      },
+    ];
   },
 
-  async 'embeddingBackward, one token n times'(n, kind) {
+  'embeddingBackward, one token n times'(n, kind) {
     const g = draw(kind, 2 * n, 0.1);
     const tokens = Tensor.from(new Int32Array(n).fill(1), [n, 1], { device });
     const tables = ops.embeddingBackward(upload(g, n, 1, 2), tokens, { vocabulary: 2, positions: 1 });
     const sums = (d: number) => total(n, (r) => g[2 * r + d]);
-    await expectAll(kind, {
-      gradTokenTable: [tables.gradTokenTable, table(2, 2, (token, d) => (token ? sums(d) : 0)), 'gradient'],
-      gradPositionTable: [tables.gradPositionTable as Tensor, truth(2, sums), 'gradient'],
-    });
+    return [
+      {
+        gradTokenTable: [tables.gradTokenTable, table(2, 2, (token, d) => (token ? sums(d) : 0)), 'gradient'],
+        gradPositionTable: [tables.gradPositionTable as Tensor, truth(2, sums), 'gradient'],
+      },
+    ];
   },
 
-  async 'crossEntropy, n classes'(n, kind) {
+  'crossEntropy, n classes'(n, kind) {
     const logits = draw(kind, n, 1);
     const targets = Tensor.from(Int32Array.of(n >> 1), [1], { device });
     const input = upload(logits, 1, n);
     const { loss, logSumExp } = ops.crossEntropy(input, targets);
     const gradLogits = ops.crossEntropyBackward(upload(Float32Array.of(1)), { logits: input, targets, logSumExp });
     const sum = total(n, (j) => Math.exp(logits[j]));
-    await expectAll(kind, {
-      loss: [loss, truth(1, () => Math.log(sum) - logits[n >> 1]), 'output'],
-      gradLogits: [gradLogits, truth(n, (j) => Math.exp(logits[j]) / sum - (j === n >> 1 ? 1 : 0)), 'gradient'],
-    });
+    return [
+      {
+        loss: [loss, truth(1, () => Math.log(sum) - logits[n >> 1]), 'output'],
+        gradLogits: [gradLogits, truth(n, (j) => Math.exp(logits[j]) / sum - (j === n >> 1 ? 1 : 0)), 'gradient'],
+      },
+    ];
   },
 
-  async 'crossEntropy, n rows'(n, kind) {
+  'crossEntropy, n rows'(n, kind) {
     const logits = draw(kind, 2 * n, 1);
     const targets = Tensor.from(new Int32Array(n), [n], { device });
     const { loss } = ops.crossEntropy(upload(logits, n, 2), targets);
     const term = (r: number) => Math.log1p(Math.exp(logits[2 * r + 1] - logits[2 * r]));
-    await expectAll(kind, { loss: [loss, truth(1, () => total(n, term) / n), 'output'] });
+    return [{ loss: [loss, truth(1, () => total(n, term) / n), 'output'] }];
   },
 
-  async 'clipGradNorm, n elements'(n, kind) {
+  'clipGradNorm, n elements'(n, kind) {
     const g = draw(kind, n, 0.1);
     const norm = Math.sqrt(total(n, (i) => g[i] ** 2));
-    await expectAll(kind, { norm: [ops.clipGradNorm([upload(g, n)], 1e9), truth(1, () => norm), 'output'] });
+    return [{ norm: [ops.clipGradNorm([upload(g, n)], 1e9), truth(1, () => norm), 'output'] }];
   },
 };
 
@@ -279,14 +295,15 @@ const lengths = [2048, 16_384, ...(emulated && process.env.SAS_LONGEST_SUMS !== 
 
 describe.each(Object.keys(kinds) as Kind[])('%s', { timeout }, (kind) => {
   describe.each(lengths)('%i terms', (n) => {
-    it.each(Object.entries(computations))('%s', async (_, compute) => {
+    it.each(Object.entries(computations))('%s', async (computation, compute) => {
       seed = 80;
-      await compute(n, kind);
+      await expectAll(computation, kind, ...compute(n, kind));
     });
   });
 });
 
-it('expand and expandBackward, convolutions of 700 inputs', { timeout }, async () => {
+const convolutions = 'expand and expandBackward, convolutions of 700 inputs';
+it(convolutions, { timeout }, async () => {
   seed = 80;
   const [heads, simHeads, taps, width] = [2, 100, 7, 8];
   const drawn = (value: number, ...shape: number[]) => {
@@ -310,7 +327,7 @@ it('expand and expandBackward, convolutions of 700 inputs', { timeout }, async (
     };
   const expected = expandBackward(g.exact, x.exact, part('exact'));
   const { gradX, gradWeights } = ops.expandBackward(g.tensor, x.tensor, part('tensor'));
-  await expectAll('same sign', {
+  await expectAll(convolutions, 'same sign', {
     output: [ops.expand(x.tensor, part('tensor')), expand(x.exact, part('exact')).data, 'output'],
     gradX: [gradX, expected.gradX.data, 'gradient'],
     headWeight: [gradWeights.headWeight, expected.gradWeights.headWeight.data, 'gradient'],
