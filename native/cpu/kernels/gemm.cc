@@ -23,13 +23,19 @@ constexpr int64_t kPartDepth = 512;
 // Rows of a deep product: its block of C, as wide as kColumnBlock, still fits L2.
 constexpr int64_t kDeepRows = 512;
 
-// How [0, size) is split into equal blocks of at most `most`, whole multiples of `unit`.
+// How [0, size) is split into blocks of at most `most`, whole multiples of `unit` but for the end, none more than one
+// unit larger than another: threads are given ranges of blocks.
 struct Split {
-  Split(int64_t whole, int64_t most, int64_t unit)
-      : size(whole), block(RoundUp(CeilDiv(whole, CeilDiv(whole, most)), unit)), count(CeilDiv(whole, block)) {}
-  int64_t begin(int64_t i) const { return i * block; }
-  int64_t length(int64_t i) const { return Min(block, size - i * block); }
-  int64_t size, block, count;
+  Split(int64_t whole, int64_t most, int64_t each)
+      : size(whole),
+        unit(each),
+        units(CeilDiv(whole, each)),
+        block(RoundUp(CeilDiv(whole, CeilDiv(whole, most)), each)),
+        count(CeilDiv(whole, block)) {}
+  int64_t begin(int64_t i) const { return Min(size, i * units / count * unit); }
+  int64_t length(int64_t i) const { return begin(i + 1) - begin(i); }
+  int64_t size, unit, units;
+  int64_t block, count;  // of the largest block; of blocks
 };
 
 // B[k][n] for n in one panel of kTileColumns, as [depth][kTileColumns], zero beyond the last column.
