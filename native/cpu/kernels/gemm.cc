@@ -126,6 +126,8 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   const int64_t parts = blocks == 0 ? 1 : Max<int64_t>(1, Min(CeilDiv(kEnoughItems, blocks), depth / kPartDepth));
   const Split depth_split(Max<int64_t>(depth, 1), CeilDiv(Max<int64_t>(depth, 1), parts), kDepthBlock);
   const bool segmented = depth_split.block > kSegment;
+  // What each thread gets of C: rows, or, where B is the larger part of the operands, columns.
+  const bool by_columns = 3 * columns * depth > rows * (columns + depth);
 
   float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
   constexpr int64_t kBlockFloats = kRowBlock * kColumnBlock;
@@ -156,7 +158,8 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
     return DispatchFloat(c_dtype, [&]<class C>(C*) {
       context.pool.Run(depth_split.count * blocks, [&](int64_t item, int thread) {
         const int64_t part = item / blocks, block = item % blocks;
-        const int64_t i = block / column_split.count, j = block % column_split.count;
+        const int64_t i = by_columns ? block % row_split.count : block / column_split.count;
+        const int64_t j = by_columns ? block / row_split.count : block % column_split.count;
         const int64_t m = row_split.begin(i), n = column_split.begin(j), first = depth_split.begin(part);
         const int64_t block_rows = row_split.length(i), block_columns = column_split.length(j);
         float* packed_a = thread_blocks[thread];
