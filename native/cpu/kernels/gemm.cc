@@ -126,7 +126,8 @@ Status Gemm(CpuContext& context, int64_t rows, int64_t columns, int64_t depth, c
   const int64_t parts = blocks == 0 ? 1 : Max<int64_t>(1, Min(CeilDiv(kEnoughItems, blocks), depth / kPartDepth));
   const Split depth_split(Max<int64_t>(depth, 1), CeilDiv(Max<int64_t>(depth, 1), parts), kDepthBlock);
   const bool segmented = depth_split.block > kSegment;
-  // What each thread gets of C: rows, or, where B is the larger part of the operands, columns.
+  // Threads get ranges of blocks: rows of C, as the ops before and after do, or, where that costs less between their
+  // caches, columns. By rows all read what each has packed of B; by columns half of A and C lies in the other's.
   const bool by_columns = 3 * columns * depth > rows * (columns + depth);
 
   float* packed_b = context.scratch.Take(panels * depth * kTileColumns);
