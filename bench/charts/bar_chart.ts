@@ -31,7 +31,7 @@ export interface Panel {
 export interface BarChartOptions {
   title: string;
   subtitle?: string | readonly string[];
-  /** Every series that there may be: its place decides its colour, also where others are absent. */
+  /** Series whose place decides their colour, also where others are absent. What else there is follows. */
   series: readonly string[];
 }
 
@@ -121,7 +121,7 @@ function unit({ title, axis, bars, digits, ...panel }: Panel, colours: ReadonlyM
 export function barChart(panels: readonly Panel[], options: BarChartOptions): TopLevelSpec {
   const present = new Set(panels.flatMap(({ bars }) => bars.map(({ series }) => series)));
   const colourOf = (i: number) => PALETTE[i % PALETTE.length] ?? PALETTE[0];
-  const named = options.series.map((series, i): [string, string] => [series, colourOf(i)]);
+  const named = unique([...options.series, ...present]).map((series, i): [string, string] => [series, colourOf(i)]);
   const colours = new Map(named.filter(([series]) => present.has(series)));
   return {
     $schema: 'https://vega.github.io/schema/vega-lite/v6.json',

@@ -200,6 +200,13 @@ describe('reports', () => {
     expect(share[1]).toMatch(/ 1\.40 x +140\.0 % +1\.35 % missed by 138\.7 +1\.0 \(5 %\)$/);
   });
 
+  it('have a colour and a place in the legend for every contestant', async () => {
+    const kept = { ...row('linear', 'percent', 70), contestant: 'fused, kept' };
+    const spec = bars(makeReport(info, [runOf('avx512', [...rows, kept]), runOf('avx2', [kept])]));
+    const chart = await renderSvg(spec);
+    for (const series of ['fused', 'fused, kept', 'fused, kept, avx2']) expect(chart).toContain(`>${series}</text>`);
+  });
+
   it('are drawn', async () => {
     const chart = await renderSvg(bars(report));
     for (const text of ['linear', 'bf16', 'add', 'fused, avx2', 'percent of the FMA peak'])
