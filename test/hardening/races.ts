@@ -20,6 +20,7 @@ export function huntRaces(seconds: number, seed: number, plant = false): RaceHun
     ['-R', join(build, 'test/hardening/native/sas_races'), ...args],
     {
       encoding: 'utf8',
+      timeout: (seconds + 60) * 1000, // a queue that does not end is a failure, not a test without end
     },
   );
   return { status, output: stdout + stderr };

@@ -210,6 +210,19 @@ class Life {
   std::vector<std::unique_ptr<Read>> reads_;
 };
 
+// A queue is destroyed while its last waiter, which was not ready before, is called: it ends all the same.
+void DestroyWhileCalled(TestDevice& device) {
+  std::promise<void> called;
+  Queue queue(device);
+  queue.Wait(0, [&called, calls = 0]() mutable {
+    if (++calls == 1) return false;
+    called.set_value();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // by then it is being destroyed
+    return true;
+  });
+  called.get_future().wait();
+}
+
 int Main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
@@ -218,6 +231,8 @@ int Main(int argc, char** argv) {
   std::mt19937_64 random(seed);
   Counts counts;
   long lives = 0;
+  TestDevice idle(1);
+  DestroyWhileCalled(idle);
   const auto stop = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
   while (std::chrono::steady_clock::now() < stop) {
     // Destroyed in the addon's order, at times with tasks still queued.

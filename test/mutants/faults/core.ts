@@ -17,6 +17,13 @@ export const CORE: readonly Planted[] = [
     tests: ['test/hardening/hardening.test.ts > ThreadSanitizer'],
   },
   {
+    name: 'stopping not noticed while a waiter is called',
+    file: 'native/core/queue.cc',
+    find: 'if (!stopping_) wake_.wait(lock);',
+    replace: 'wake_.wait(lock);',
+    tests: ['test/hardening/hardening.test.ts > ThreadSanitizer'],
+  },
+  {
     name: 'failure of an input ignored',
     file: 'native/core/queue.cc',
     find: 'status = FailureOf(*buffer); if (buffer->pending_checks.period',
