@@ -117,7 +117,7 @@ void Queue::Execute() {
       completed_.store(completed + 1, std::memory_order_release);
       lock.lock();
     } else if (polled_.empty()) {
-      if (!stopping_) wake_.wait(lock);  // which Stop may have said while a waiter was called
+      if (!stopping_) wake_.wait(lock);  // Stop may have come while a waiter was called
     } else {
       // At first at once, then as seldom as it delays the answer by about a hundredth, and the next task by little.
       lock.unlock();

@@ -188,6 +188,13 @@ export const CPU: readonly Planted[] = [
     tests: [cases('linear')],
   },
   {
+    name: 'blocks by columns numbered as those by rows',
+    file: kernel('gemm.cc'),
+    find: 'by_columns ? block / row_split.count : block % column_split.count;',
+    replace: 'block % column_split.count;',
+    tests: [cases('linear')],
+  },
+  {
     name: 'bias once per slice of the depth',
     file: kernel('gemm.cc'),
     find: 'if (k == 0 && padded_bias != nullptr)',
