@@ -77,8 +77,8 @@ export default defineOp({
     linear({ rows: [5], width: 768, outWidth: 768, bias: true }), // the output projection of the reference size
     linear({ rows: [3], width: 9, outWidth: 515, bias: true, sample: true }), // a vocabulary that fills no vector
     linear({ rows: [64], width: 112, outWidth: 40, bias: true, inputScale: 100 }),
-    // Several blocks of rows and of columns: threads of the CPU share out columns, then rows.
-    linear({ rows: [200], width: 96, outWidth: 1030 }),
+    // Several blocks of rows and as many of columns, which threads of the CPU share out; then ones that share out rows.
+    linear({ rows: [200], width: 96, outWidth: 520 }),
     linear({ rows: [300], width: 24, outWidth: 520 }),
     ...extremes,
   ],
